@@ -48,7 +48,8 @@ const (
 
 	Reverting   Phase = "reverting"   // the last good manifests are applied
 	Recovering  Phase = "recovering"  // until they are proved healthy
-	Withdrawing Phase = "withdrawing" // what the failed version added goes
+	Withdrawing Phase = "withdrawing" // revisions of the failed version go to zero
+	Clearing    Phase = "clearing"    // objects that the failed version added go
 )
 
 // Target is one target of one deployment: what was promised for it, and where it stands. It is stored as JSON; fields are only ever added.
@@ -69,20 +70,27 @@ type Target struct {
 	Manifests string        `json:"manifests"`           // digest of the sealed manifests
 	Removes   bool          `json:"removes,omitempty"`   // the target or its file is gone and its objects go too: Manifests is the empty set
 
-	State    State          `json:"state"`
-	Phase    Phase          `json:"phase"`
-	Why      string         `json:"why,omitempty"`      // the last thing that was decided, as a sentence
-	Waits    []Wait         `json:"waits,omitempty"`    // what it waits for now
-	Intent   *Action        `json:"intent,omitempty"`   // recorded before it is carried out; carried out again after a crash
-	Base     *Release       `json:"base,omitempty"`     // the last good release when this one began; nil: there was none
-	Old      []Replicas     `json:"old,omitempty"`      // revisions that ran when this one began
-	Open     []manifest.Key `json:"open,omitempty"`     // objects not yet proved healthy in Settling and Recovering
-	Attempts int            `json:"attempts,omitempty"` // failed tries of the present intent, for the backoff
+	State     State      `json:"state"`
+	Phase     Phase      `json:"phase"`
+	Why       string     `json:"why,omitempty"`      // the last thing that was decided, as a sentence
+	Waits     []Wait     `json:"waits,omitempty"`    // what it waits for now
+	Intent    *Action    `json:"intent,omitempty"`   // recorded before it is carried out; carried out again after a crash
+	Base      *Release   `json:"base,omitempty"`     // the last good release when this one began; nil: there was none
+	Old       []Replicas `json:"old,omitempty"`      // older revisions that ran when this one began
+	Open      []Proof    `json:"open,omitempty"`     // objects not yet proved healthy, in Settling and Recovering
+	Attempts  int        `json:"attempts,omitempty"` // tries in a row that met trouble, for the backoff
+	NotBefore time.Time  `json:"notBefore,omitzero"` // of the next try
+	Started   time.Time  `json:"started,omitzero"`   // left Waiting
+	Deadline  time.Time  `json:"deadline,omitzero"`  // of the present phase
+	Ended     time.Time  `json:"ended,omitzero"`
+	Ending    State      `json:"ending,omitempty"` // the state in which a rollback under way will end
+}
 
-	Started  time.Time `json:"started,omitzero"`  // left Waiting
-	Deadline time.Time `json:"deadline,omitzero"` // of the present phase
-	Ended    time.Time `json:"ended,omitzero"`
-	Ending   State     `json:"ending,omitempty"` // the state a rollback ends in
+// Proof is what a fresh read must name before an object counts as healthy: this very object, at this generation or a later one.
+type Proof struct {
+	Key        manifest.Key `json:"key"`
+	UID        string       `json:"uid"`
+	Generation int64        `json:"generation"`
 }
 
 // Release is what was last proved good on a lane.
@@ -181,7 +189,9 @@ const (
 // Facts are what was observed. Decide takes nothing else into account.
 type Facts struct {
 	Now          time.Time // UTC
+	Connected    bool      // an agent of the account is there
 	New          Set
+	Good         *Release         // what was last proved good on this lane; nil: nothing yet
 	Base         Set              // of Target.Base; zero without one
 	Inventory    []manifest.Key   // what this lane has in the cluster, by our records
 	Dependencies map[string]State // of DependsOn, as their lanes stand
@@ -189,14 +199,30 @@ type Facts struct {
 	Cancel       *Request         // a person asked to stop
 	ReplacedBy   int              // number of the newer deployment that waits for this lane; 0: none
 	Limits       Limits
-	Live         []Live   // answer to Needs; nil: not read
-	Outcome      *Outcome // of Target.Intent; nil: not carried out
+	Look         *Look    // answer to Decision.Read; nil: not read
+	Outcome      *Outcome // of Decision.Act; nil: not carried out
+}
+
+// Read is what Decide wants to be read afresh from the cluster before it goes on.
+type Read struct {
+	Objects   []manifest.Key // each of these
+	Revisions bool           // all managed ReplicaSets of the target
+	Workloads []manifest.Key // Deployment objects of these names
+}
+
+// Look is the answer to a Read. A Failure says that nothing is known.
+type Look struct {
+	Objects   []Live
+	Revisions []Live
+	Workloads []Live
+	Failure   *Failure
 }
 
 // Limits of a removal that needs no person's word.
 type Limits struct {
 	Removals int     // at most so many objects
-	Shrink   float64 // the share of the last good manifests by which a render may shrink
+	Shrink   float64 // share of the objects in the cluster by which a render may shrink, 0–1
+	Keep     int     // older revisions kept at zero
 }
 
 // Approval is a person's word for one gate of one target.
@@ -216,7 +242,7 @@ type Request struct {
 
 // Outcome is what came of an action.
 type Outcome struct {
-	Live    []Live   // Apply, Scale: each object as the cluster's answer showed it
+	Live    []Live   // Apply: each object as the cluster's answer showed it, revisions included
 	Failure *Failure // nil: all of it was done
 }
 

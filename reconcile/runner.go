@@ -69,7 +69,14 @@ type Runner struct {
 	Lease time.Duration
 
 	mu      sync.Mutex
-	watches map[int64]func() // by lane: stops what watches its open objects
+	watches map[int64]watch // by lane
+}
+
+// watch is what watches the open objects of one phase of one target.
+type watch struct {
+	target int64
+	phase  rollout.Phase
+	stop   func()
 }
 
 // Run carries a lane forward until it must wait, then gives it back. It returns an error only when the store failed; the lane is then woken again
@@ -217,11 +224,12 @@ func namespaces(t rollout.Target, read rollout.Read, inventory []manifest.Key) [
 
 func (r *Runner) watch(ctx context.Context, cluster Cluster, lane int64, t rollout.Target, keys []manifest.Key) error {
 	r.mu.Lock()
-	_, open := r.watches[lane]
+	open, found := r.watches[lane]
 	r.mu.Unlock()
-	if open {
+	if found && open.target == t.ID && open.phase == t.Phase {
 		return nil
 	}
+	r.unwatch(lane)
 	stop, err := cluster.Watch(ctx, t.Identity(), keys, func() {
 		if err := r.Lanes.Wake(context.WithoutCancel(ctx), lane); err != nil {
 			r.Log.WithError(err).WithField("lane", lane).Error("a change in the cluster could not wake its lane; its timer will")
@@ -233,19 +241,19 @@ func (r *Runner) watch(ctx context.Context, cluster Cluster, lane int64, t rollo
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.watches == nil {
-		r.watches = map[int64]func(){}
+		r.watches = map[int64]watch{}
 	}
-	r.watches[lane] = stop
+	r.watches[lane] = watch{t.ID, t.Phase, stop}
 	return nil
 }
 
 func (r *Runner) unwatch(lane int64) {
 	r.mu.Lock()
-	stop := r.watches[lane]
+	open, found := r.watches[lane]
 	delete(r.watches, lane)
 	r.mu.Unlock()
-	if stop != nil {
-		stop()
+	if found {
+		open.stop()
 	}
 }
 
@@ -255,8 +263,8 @@ func (r *Runner) Close() {
 	watches := r.watches
 	r.watches = nil
 	r.mu.Unlock()
-	for _, stop := range watches {
-		stop()
+	for _, open := range watches {
+		open.stop()
 	}
 }
 

@@ -458,6 +458,11 @@ func (d *decision) withdraw() {
 				zero = append(zero, Replicas{revision.ReplicaSet, 0})
 			}
 		}
+		for _, old := range t.Old { // left by a version that was replaced half-way
+			if !d.f.Base.has(old.Key) {
+				zero = append(zero, Replicas{old.Key, 0})
+			}
+		}
 		if len(zero) == 0 {
 			d.enter(Clearing, Running)
 			return

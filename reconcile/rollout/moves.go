@@ -72,6 +72,7 @@ func (d *decision) failed(failure *Failure, giveUp func()) {
 	switch {
 	case failure.Class == Away:
 		d.away(failure.Text)
+		d.Due = d.f.Now.Add(30 * time.Second) // should it have come back before anybody listened
 	case failure.Class == Refused, !t.Deadline.IsZero() && !d.f.Now.Before(t.Deadline):
 		giveUp()
 	default:

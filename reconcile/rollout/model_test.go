@@ -1,0 +1,263 @@
+package rollout_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"towpath/manifest"
+	"towpath/reconcile/rollout"
+)
+
+// model is a lane and its cluster, small enough to be cut after any action: what a save keeps is in lane, what the cluster keeps is in objects.
+type model struct {
+	now       time.Time
+	target    rollout.Target
+	good      *rollout.Release
+	inventory []manifest.Key
+	facts     rollout.Facts
+	events    []rollout.Event
+	sets      map[string]rollout.Set
+
+	connected bool
+	objects   map[manifest.Key]*object
+	uids      int
+	refuse    map[manifest.Key]string                      // what the API server answers to a write of it
+	sick      map[manifest.Key]string                      // what keeps a revision from becoming ready
+	trouble   func(action rollout.Action) *rollout.Failure // what happens on the way, before anything is done
+
+	decisions int
+	acts      []rollout.Action
+}
+
+type object struct {
+	live rollout.Live
+}
+
+var (
+	webDeployment = manifest.Key{Group: "apps", Kind: "Deployment", Namespace: "shop", Name: "web"}
+	webService    = manifest.Key{Kind: "Service", Namespace: "shop", Name: "web"}
+	webSettings   = manifest.Key{Kind: "ConfigMap", Namespace: "shop", Name: "web"}
+	webClaim      = manifest.Key{Kind: "PersistentVolumeClaim", Namespace: "shop", Name: "web"}
+)
+
+func revision(hash string) manifest.Key {
+	return manifest.Key{Group: "apps", Kind: "ReplicaSet", Namespace: "shop", Name: "web-" + hash}
+}
+
+func set(hash string, replicas int32, others ...manifest.Key) rollout.Set {
+	return rollout.Set{Objects: append([]manifest.Key{webDeployment}, others...),
+		Revisions: []rollout.Revision{{Workload: webDeployment, ReplicaSet: revision(hash), Replicas: &replicas}}}
+}
+
+func newModel() *model {
+	return &model{now: time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC), connected: true, objects: map[manifest.Key]*object{},
+		sets: map[string]rollout.Set{}, refuse: map[manifest.Key]string{}, sick: map[manifest.Key]string{},
+		facts: rollout.Facts{Limits: rollout.Limits{Removals: 10, Shrink: 0.3, Keep: 3}}}
+}
+
+// deploy puts a new target on the lane.
+func (m *model) deploy(number int, manifests string, set rollout.Set) *model {
+	m.sets[manifests] = set
+	m.target = rollout.Target{ID: int64(number), Deployment: fmt.Sprintf("d%d", number), Number: number, Tenant: "main", Application: "shop", Name: "prod",
+		Account: "prod", Timeout: 10 * time.Minute, Digest: "promise-" + manifests, Manifests: manifests, State: rollout.Queued, Phase: rollout.Waiting}
+	m.facts.ReplacedBy, m.facts.Cancel = 0, nil
+	return m
+}
+
+// step decides once and does what was decided; false: there is nothing to do until a fact changes or due.
+func (m *model) step() (more bool, due time.Time) {
+	f := m.read()
+	for {
+		f.Now, f.Connected = m.now, m.connected
+		d := rollout.Decide(m.target, f)
+		m.decisions++
+		if d.Changed {
+			m.save(d)
+		}
+		f.Look, f.Outcome = nil, nil
+		switch {
+		case d.Read != nil:
+			look := m.look(*d.Read)
+			f.Look = &look
+		case d.Act != nil:
+			outcome := m.act(*d.Act)
+			f.Outcome = &outcome
+		default:
+			return d.Changed, d.Due
+		}
+	}
+}
+
+func (m *model) read() rollout.Facts {
+	f := m.facts
+	f.Good, f.Inventory, f.New = m.good, slices.Clone(m.inventory), m.sets[m.target.Manifests]
+	if m.target.Base != nil {
+		f.Base = m.sets[m.target.Base.Manifests]
+	}
+	return f
+}
+
+func (m *model) save(d rollout.Decision) {
+	m.target = d.Target
+	m.events = append(m.events, d.Events...)
+	for _, key := range d.Claim {
+		if !slices.Contains(m.inventory, key) {
+			m.inventory = append(m.inventory, key)
+		}
+	}
+	m.inventory = slices.DeleteFunc(m.inventory, func(key manifest.Key) bool { return slices.Contains(d.Drop, key) })
+	if d.Good != nil {
+		m.good = d.Good
+	}
+	if d.Emptied {
+		m.good = nil
+	}
+}
+
+// run steps until there is nothing to do, passing time up to each due time, at most until the end of the model's patience.
+func (m *model) run(t testing.TB) *model {
+	t.Helper()
+	for range 10_000 {
+		more, due := m.step()
+		switch {
+		case more:
+		case due.After(m.now):
+			m.now = due
+		default:
+			return m
+		}
+	}
+	t.Fatalf("no end after 10,000 steps; last: %+v", m.target)
+	return m
+}
+
+func (m *model) act(a rollout.Action) rollout.Outcome {
+	if m.trouble != nil {
+		if failure := m.trouble(a); failure != nil {
+			return rollout.Outcome{Failure: failure}
+		}
+	}
+	m.acts = append(m.acts, a)
+	switch a.Kind {
+	case rollout.Apply:
+		return m.apply(m.sets[a.Manifests], a.Replicas)
+	case rollout.Scale:
+		for _, r := range a.Replicas {
+			if o := m.objects[r.Key]; o != nil {
+				m.scale(o, r.Count)
+			}
+		}
+	case rollout.Remove:
+		for _, key := range a.Remove {
+			delete(m.objects, key)
+			for other, o := range m.objects {
+				if key.Kind == "Deployment" && o.live.Workload == key.Name {
+					delete(m.objects, other)
+				}
+			}
+		}
+	}
+	return rollout.Outcome{}
+}
+
+func (m *model) apply(set rollout.Set, replicas []rollout.Replicas) rollout.Outcome {
+	var out rollout.Outcome
+	for _, key := range set.Objects {
+		if text, refused := m.refuse[key]; refused {
+			out.Failure = &rollout.Failure{Class: rollout.Refused, Object: key, Text: text}
+			return out
+		}
+		if key.Kind != "Deployment" {
+			out.Live = append(out.Live, m.put(key).live)
+		}
+	}
+	for _, r := range set.Revisions {
+		o := m.put(r.ReplicaSet)
+		o.live.Workload = r.Workload.Name
+		for _, count := range replicas {
+			if count.Key == r.ReplicaSet {
+				m.scale(o, count.Count)
+			}
+		}
+		fresh := o.live
+		fresh.Health = rollout.Progressing
+		out.Live = append(out.Live, fresh)
+	}
+	return out
+}
+
+func (m *model) put(key manifest.Key) *object {
+	if m.objects[key] == nil {
+		m.uids++
+		m.objects[key] = &object{rollout.Live{Key: key, UID: fmt.Sprint("uid-", m.uids), Generation: 1, Health: rollout.Healthy, Owner: "ours"}}
+	}
+	return m.objects[key]
+}
+
+func (m *model) scale(o *object, count int32) {
+	if o.live.Replicas != count {
+		o.live.Replicas = count
+		o.live.Generation++
+	}
+	o.live.Ready, o.live.Health, o.live.Message = count, rollout.Healthy, ""
+	if why, sick := m.sick[o.live.Key]; sick && count > 0 {
+		o.live.Ready, o.live.Health, o.live.Message = 0, rollout.Progressing, why
+	}
+}
+
+func (m *model) look(read rollout.Read) rollout.Look {
+	var look rollout.Look
+	live := func(key manifest.Key) rollout.Live {
+		if o := m.objects[key]; o != nil {
+			return o.live
+		}
+		return rollout.Live{Key: key, Missing: true}
+	}
+	for _, key := range read.Objects {
+		look.Objects = append(look.Objects, live(key))
+	}
+	for _, key := range read.Workloads {
+		look.Workloads = append(look.Workloads, live(key))
+	}
+	if read.Revisions {
+		for _, o := range m.objects {
+			if o.live.Workload != "" {
+				look.Revisions = append(look.Revisions, o.live)
+			}
+		}
+	}
+	return look
+}
+
+// pods is how many pods each revision runs.
+func (m *model) pods() map[string]int32 {
+	pods := map[string]int32{}
+	for key, o := range m.objects {
+		if o.live.Workload != "" && o.live.Replicas > 0 {
+			pods[key.Name] = o.live.Replicas
+		}
+	}
+	return pods
+}
+
+// random makes what a seed says of sickness, refusals, trouble and people.
+func (m *model) random(r *rand.Rand, hash string) {
+	if r.IntN(4) == 0 {
+		m.sick[revision(hash)] = "ErrImagePull"
+	}
+	if r.IntN(6) == 0 {
+		m.refuse[webSettings] = "denied by admission"
+	}
+	m.trouble = func(rollout.Action) *rollout.Failure {
+		switch r.IntN(5) {
+		case 0:
+			return &rollout.Failure{Class: rollout.Trouble, Text: "connection reset"}
+		case 1:
+			return &rollout.Failure{Class: rollout.Away, Text: "no agent"}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,392 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"towpath/deployment"
+	"towpath/manifest"
+	"towpath/policies"
+	"towpath/reconcile/rollout"
+)
+
+// renders turns a target of a file into manifests.
+type renders interface {
+	// Render makes a target's manifests from a tree. Problems of the author's making are in the record, never an error; an error says that the
+	// render could not be done now and is worth another try.
+	Render(ctx context.Context, r RenderRequest) (rollout.RenderRecord, error)
+}
+
+// RenderRequest names a target of a file in a tree.
+type RenderRequest struct {
+	Tree   fs.FS
+	File   *deployment.File
+	Text   []byte // of the file
+	Target string
+	Source string // "" for an upload
+	Tenant string
+}
+
+// planStore is what planning needs to know of what is recorded.
+type planStore interface {
+	// Lanes is the lanes of an application.
+	Lanes(ctx context.Context, tenant, application string) ([]rollout.LaneState, error)
+	// Owner is who owns an application; the zero value when it is new.
+	Owner(ctx context.Context, tenant, application string) (rollout.Owner, error)
+	// Taken names, for each of the keys on an account that other lanes than those of the application have, the application that has it.
+	Taken(ctx context.Context, tenant, application, account string, keys []manifest.Key) (map[manifest.Key]string, error)
+	// Manifests opens a sealed set.
+	Manifests(ctx context.Context, digest string) ([]manifest.Object, error)
+}
+
+// Planner says what a deployment file would do.
+type Planner struct {
+	Store   planStore
+	Renders renders
+	Clock   func() time.Time
+	NewID   func() string // of a deployment
+}
+
+// Ask is one file to be planned.
+type Ask struct {
+	Tenant      string
+	Application string // overrides the file's
+	Origin      rollout.Origin
+	Trigger     rollout.Trigger
+	Tree        fs.FS
+	Text        []byte
+	Reach       []policies.Reach
+	Filters     []string          // overrides the file's
+	Context     map[string]string // added, over the file's contextOverrides
+	Account     string            // for targets that name none
+	// Fresh gives the recorded render of a target that nothing touched since; nil or false: render it.
+	Fresh func(target string) (rollout.RenderRecord, bool)
+	// Moved allows the application to come from another file of its source: that file is gone.
+	Moved func(owner rollout.Owner) bool
+	// Again starts every target, also where nothing would change.
+	Again bool
+}
+
+// Plan is what a file would do. Start is nil when its problems forbid a start.
+type Plan struct {
+	File     *deployment.File
+	Problems []deployment.Problem
+	Renders  []rollout.RenderRecord // made for this plan
+	Start    *rollout.Start
+	Targets  []PlannedTarget
+}
+
+// PlannedTarget is what would happen to one target.
+type PlannedTarget struct {
+	rollout.StartTarget
+	Objects                []manifest.Object
+	Adds, Changes, Removes []manifest.Key // against what was last asked for
+}
+
+// Moves reports whether any target would change, or objects of a target that left would go.
+func (p Plan) Moves() bool {
+	if p.Start == nil {
+		return false
+	}
+	return len(p.Start.Gone) > 0 || slices.ContainsFunc(p.Start.Targets, func(t rollout.StartTarget) bool { return t.Changed })
+}
+
+// Failed reports whether problems forbid a start.
+func (p Plan) Failed() bool { return rollout.HasErrors(p.Problems) }
+
+// Plan reads the file, renders its targets and compares them with what their lanes hold. An error means that it could not be done now.
+func (p *Planner) Plan(ctx context.Context, ask Ask) (Plan, error) {
+	file, problems := deployment.Parse(ask.Origin.Path, ask.Text)
+	plan := Plan{File: file, Problems: problems}
+	if file == nil {
+		return plan, nil
+	}
+	if ask.Application != "" {
+		file.Application = ask.Application
+	}
+	complete(file, ask)
+	plan.Problems = append(plan.Problems, file.Unsupported()...)
+	plan.Problems = append(plan.Problems, p.accounts(file, ask)...)
+	if err := p.owner(ctx, &plan, ask); err != nil {
+		return plan, err
+	}
+	if plan.Failed() {
+		return plan, nil
+	}
+	records, err := p.render(ctx, &plan, ask)
+	if err != nil || plan.Failed() {
+		return plan, err
+	}
+	return plan, p.compare(ctx, &plan, ask, records)
+}
+
+// complete fills in what flags of the command line give.
+func complete(file *deployment.File, ask Ask) {
+	if len(ask.Filters) > 0 {
+		file.TargetFilters = ask.Filters
+	}
+	for i := range file.Targets {
+		if file.Targets[i].Account == "" {
+			file.Targets[i].Account = ask.Account
+		}
+	}
+	for key, value := range ask.Context {
+		if file.ContextOverrides == nil {
+			file.ContextOverrides = map[string]string{}
+		}
+		file.ContextOverrides[key] = value
+	}
+}
+
+// chosen is the targets that are not filtered out.
+func chosen(file *deployment.File) []deployment.Target {
+	if len(file.TargetFilters) == 0 {
+		return file.Targets
+	}
+	return slices.DeleteFunc(slices.Clone(file.Targets), func(t deployment.Target) bool { return !slices.Contains(file.TargetFilters, t.Name) })
+}
+
+func (p *Planner) accounts(file *deployment.File, ask Ask) []deployment.Problem {
+	var problems []deployment.Problem
+	refuse := func(field string, at deployment.Position, text string, args ...any) {
+		problems = append(problems, deployment.Problem{File: file.Path, Field: field, Line: max(at.Line, 1), Column: max(at.Column, 1), Severity: deployment.Error,
+			Text: fmt.Sprintf(text, args...)})
+	}
+	if file.Application == "" {
+		refuse("application", deployment.Position{}, "the application has no name; write application: NAME, or give --application")
+	}
+	for _, name := range file.TargetFilters {
+		if file.Target(name) == nil {
+			refuse("targetFilters", deployment.Position{}, "no target %q to deploy to", name)
+		}
+	}
+	for _, target := range chosen(file) {
+		field := "targets." + target.Name + ".account"
+		switch {
+		case target.Account == "":
+			refuse(field, target.Position, "target %s names no account; write account: AGENT, or give --account", target.Name)
+		case !policies.Account(ask.Reach, target.Account):
+			refuse(field, target.AccountPosition, "%s may not deploy to account %s; sources[].allow of the controller's configuration says what it may", origin(ask.Origin), target.Account)
+		}
+	}
+	return problems
+}
+
+// origin is what a message calls where a file comes from.
+func origin(o rollout.Origin) string {
+	if o.Source == "" {
+		return "a push"
+	}
+	return "source " + o.Source
+}
+
+func (p *Planner) owner(ctx context.Context, plan *Plan, ask Ask) error {
+	owner, err := p.Store.Owner(ctx, ask.Tenant, plan.File.Application)
+	if err != nil || owner.Application == "" || owner.Removed {
+		return err
+	}
+	var text string
+	switch {
+	case owner.Source == ask.Origin.Source && owner.Path == ask.Origin.Path:
+	case owner.Pushed() && ask.Origin.Source == "":
+	case owner.Pushed():
+		text = fmt.Sprintf("application %s is deployed by push; to hand it over to Git, run: towpath app remove --keep %s", owner.Application, owner.Application)
+	case ask.Origin.Source == "":
+		text = fmt.Sprintf("application %s belongs to %s of source %s; to hand it over to pushes, delete that file and run: towpath app remove --keep %s",
+			owner.Application, owner.Path, owner.Source, owner.Application)
+	case ask.Moved != nil && ask.Moved(owner):
+	default:
+		text = fmt.Sprintf("application %s belongs to %s of source %s already; %s must name another", owner.Application, owner.Path, owner.Source, ask.Origin.Path)
+	}
+	if text != "" {
+		plan.Problems = append(plan.Problems, deployment.Problem{File: ask.Origin.Path, Field: "application", Line: 1, Column: 1, Severity: deployment.Error, Text: text})
+	}
+	return nil
+}
+
+// render makes, or takes as recorded, the manifests of each target.
+func (p *Planner) render(ctx context.Context, plan *Plan, ask Ask) (map[string]rollout.RenderRecord, error) {
+	records := map[string]rollout.RenderRecord{}
+	for _, target := range chosen(plan.File) {
+		record, fresh := rollout.RenderRecord{}, false
+		if ask.Fresh != nil {
+			record, fresh = ask.Fresh(target.Name)
+		}
+		if !fresh {
+			var err error
+			record, err = p.Renders.Render(ctx, RenderRequest{Tree: ask.Tree, File: plan.File, Text: ask.Text, Target: target.Name, Source: ask.Origin.Source, Tenant: ask.Tenant})
+			if err != nil {
+				return nil, fmt.Errorf("render %s, target %s: %w", ask.Origin.Path, target.Name, err)
+			}
+			record.Source, record.Path, record.Target = ask.Origin.Source, ask.Origin.Path, target.Name
+			plan.Renders = append(plan.Renders, record)
+		}
+		for _, problem := range record.Problems {
+			if !slices.Contains(plan.Problems, problem) {
+				plan.Problems = append(plan.Problems, problem)
+			}
+		}
+		records[target.Name] = record
+	}
+	return records, nil
+}
+
+// compare holds the manifests against what the lanes were last asked for, and makes the Start.
+func (p *Planner) compare(ctx context.Context, plan *Plan, ask Ask, records map[string]rollout.RenderRecord) error {
+	file := plan.File
+	lanes, err := p.Store.Lanes(ctx, ask.Tenant, file.Application)
+	if err != nil {
+		return err
+	}
+	start := &rollout.Start{ID: p.NewID(), Tenant: ask.Tenant, Application: file.Application, Description: file.Description, Origin: ask.Origin,
+		Trigger: ask.Trigger, At: p.Clock().UTC(), Context: file.ContextOverrides, Exclusive: exclusive(file.Config.IfInProgress, ask.Origin), Text: ask.Text, Prune: file.Config.Prune}
+	for _, target := range chosen(file) {
+		planned, err := p.target(ctx, plan, ask, target, records[target.Name], lanes)
+		if err != nil {
+			return err
+		}
+		plan.Targets = append(plan.Targets, planned)
+		start.Targets = append(start.Targets, planned.StartTarget)
+	}
+	for _, lane := range lanes {
+		if file.Target(lane.Target) == nil && !lane.Removed {
+			start.Gone = append(start.Gone, rollout.Gone{Lane: lane.ID, Prune: file.Config.Prune})
+		}
+	}
+	if !plan.Failed() {
+		plan.Start = start
+	}
+	return nil
+}
+
+// exclusive is what a new deployment does to others: pushes of a file that says nothing are refused while another is under way, as its users know
+// it; merges are left to each lane.
+func exclusive(said deployment.InProgress, origin rollout.Origin) rollout.Exclusive {
+	switch {
+	case said == deployment.Supersede:
+		return rollout.SupersedeOthers
+	case said == deployment.Reject, said == "" && origin.Source == "":
+		return rollout.RejectOthers
+	}
+	return rollout.PerLane
+}
+
+func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deployment.Target, record rollout.RenderRecord, lanes []rollout.LaneState) (PlannedTarget, error) {
+	planned := PlannedTarget{StartTarget: rollout.StartTarget{Name: target.Name, Account: target.Account, Namespace: target.Namespace,
+		Timeout: plan.File.Config.Timeout, Manifests: record.Manifests, Changed: ask.Again}}
+	for _, name := range target.DependsOn {
+		if len(plan.File.TargetFilters) == 0 || slices.Contains(plan.File.TargetFilters, name) {
+			planned.DependsOn = append(planned.DependsOn, name)
+		}
+	}
+	var err error
+	if planned.Digest, err = rollout.Promise(promised(plan.File, target), record.Manifests); err != nil {
+		return planned, err
+	}
+	lane := slices.IndexFunc(lanes, func(l rollout.LaneState) bool { return l.Target == target.Name && l.Account == target.Account })
+	if lane >= 0 && !ask.Again && !lanes[lane].Moves(record.Manifests, planned.Digest) {
+		return planned, nil
+	}
+	planned.Changed = true
+	if planned.Objects = record.Objects; planned.Objects == nil {
+		if planned.Objects, err = p.Store.Manifests(ctx, record.Manifests); err != nil {
+			return planned, err
+		}
+	}
+	plan.refuse(target, policies.Objects(ask.Reach, ask.Origin.Source, target.Account, planned.Objects))
+	taken, err := p.taken(ctx, plan.File.Application, ask.Tenant, target.Account, planned.Objects)
+	if err != nil {
+		return planned, err
+	}
+	plan.refuse(target, taken)
+	var before []manifest.Object
+	if lane >= 0 && lanes[lane].Wanted != "" {
+		if before, err = p.Store.Manifests(ctx, lanes[lane].Wanted); err != nil {
+			return planned, err
+		}
+	}
+	planned.Adds, planned.Changes, planned.Removes = difference(before, planned.Objects)
+	return planned, nil
+}
+
+// refuse adds an error at the target for each sentence.
+func (p *Plan) refuse(target deployment.Target, sentences []string) {
+	for _, text := range sentences {
+		p.Problems = append(p.Problems, deployment.Problem{File: p.File.Path, Field: "targets." + target.Name, Line: max(target.Position.Line, 1),
+			Column: max(target.Position.Column, 1), Severity: deployment.Error, Text: text})
+	}
+}
+
+func (p *Planner) taken(ctx context.Context, application, tenant, account string, objects []manifest.Object) ([]string, error) {
+	keys := make([]manifest.Key, len(objects))
+	for i, o := range objects {
+		keys[i] = o.Key
+	}
+	owners, err := p.Store.Taken(ctx, tenant, application, account, keys)
+	if err != nil {
+		return nil, err
+	}
+	var sentences []string
+	for _, key := range keys {
+		if owner, found := owners[key]; found {
+			sentences = append(sentences, fmt.Sprintf("%s on account %s belongs to application %s; an object has one owner, so take it out of one of the two", key, account, owner))
+		}
+	}
+	return sentences, nil
+}
+
+// promised is a target's part of the file, beside its manifests.
+func promised(file *deployment.File, target deployment.Target) any {
+	target.Position, target.AccountPosition, target.StrategyPosition = deployment.Position{}, deployment.Position{}, deployment.Position{}
+	said := struct {
+		Target   deployment.Target
+		Strategy *deployment.Strategy
+		Timeout  time.Duration
+		Keep     bool
+	}{target, nil, file.Config.Timeout, file.Config.KeepDeploymentObject}
+	if strategy := file.Strategy(target.Strategy); strategy != nil {
+		copied := *strategy
+		copied.Position = deployment.Position{}
+		copied.Canary = slices.Clone(copied.Canary)
+		for i := range copied.Canary {
+			copied.Canary[i].Position = deployment.Position{}
+		}
+		said.Strategy = &copied
+	}
+	return said
+}
+
+// difference compares two sets of manifests by key and content.
+func difference(before, after []manifest.Object) (added, changed, removed []manifest.Key) {
+	old := make(map[manifest.Key]string, len(before))
+	for _, o := range before {
+		old[o.Key] = string(o.JSON)
+	}
+	for _, o := range after {
+		text, found := old[o.Key]
+		switch {
+		case !found:
+			added = append(added, o.Key)
+		case text != string(o.JSON):
+			changed = append(changed, o.Key)
+		}
+		delete(old, o.Key)
+	}
+	for key := range old {
+		removed = append(removed, key)
+	}
+	for _, keys := range [][]manifest.Key{added, changed, removed} {
+		slices.SortFunc(keys, manifest.Key.Compare)
+	}
+	return added, changed, removed
+}
+
+// firstLine of a commit's message.
+func firstLine(message string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
+	return line
+}

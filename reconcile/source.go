@@ -1,0 +1,367 @@
+package reconcile
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"towpath/deployment"
+	"towpath/policies"
+	"towpath/reconcile/rollout"
+)
+
+// Repository is one watched branch of one repository.
+type Repository interface {
+	// Fetch brings what is new and returns the branch's commit.
+	Fetch(ctx context.Context) (head string, err error)
+	// Tree is the files of a commit.
+	Tree(commit string) (fs.FS, error)
+	// Changed lists the paths that differ between two commits; every path of the second when the first is "" or no longer there.
+	Changed(from, to string) ([]string, error)
+	// Describe says who wrote a commit and its message.
+	Describe(commit string) (author, message string, err error)
+	// Files lists the paths of deployment files of a commit, sorted.
+	Files(tree fs.FS) ([]string, error)
+	// Matches reports whether a path is that of a deployment file.
+	Matches(path string) bool
+}
+
+// traces knows which renders depend on which paths. Safe for concurrent use.
+type traces interface {
+	// Load takes in a source's recorded renders.
+	Load(source string, records []rollout.RenderRecord) error
+	// Dirty names the renders of a source that may differ in tree, given the paths that changed: path of the file → targets.
+	Dirty(source string, tree fs.FS, changed []string) (map[string][]string, error)
+	// Recorded is the render of a target as it was recorded, without its objects.
+	Recorded(source, path, target string) (rollout.RenderRecord, bool)
+	// Put takes in renders that were recorded; Drop forgets those of a file.
+	Put(source string, records []rollout.RenderRecord) error
+	Drop(source, path string)
+}
+
+// sourceStore is what taking in commits needs of the store.
+type sourceStore interface {
+	Source(ctx context.Context, tenant, source string) (rollout.SourceState, error)
+	// SourceSeen records what a fetch came to: a head, or why it failed.
+	SourceSeen(ctx context.Context, tenant, source, head string, failed error) error
+	// SourceProcessed records that each file of a commit is recorded.
+	SourceProcessed(ctx context.Context, tenant, source, commit string) error
+	Files(ctx context.Context, tenant, source string) ([]rollout.FileState, error)
+	Renders(ctx context.Context, tenant, source string) ([]rollout.RenderRecord, error)
+	// Record records what became known of one file, with all that follows from it, in one transaction.
+	Record(ctx context.Context, record rollout.FileRecord) error
+}
+
+// Source is one configured repository.
+type Source struct {
+	Tenant, Name string
+	Repository   Repository
+	Reach        []policies.Reach
+}
+
+// Intake takes the commits of sources in: what changed, which files that touches, what they would do; and records it. Two calls for one source
+// run one after the other.
+type Intake struct {
+	Store   sourceStore
+	Planner *Planner
+	Traces  traces
+	Clock   func() time.Time
+	Log     *logrus.Entry
+
+	mu    sync.Mutex
+	busy  map[string]*sync.Mutex
+	files map[string]map[string]rollout.FileState // by source, by path: as they are recorded
+}
+
+// Sync fetches a source and takes in what is new. A failed fetch is recorded and returned; nothing that runs is touched by it.
+func (in *Intake) Sync(ctx context.Context, s Source) error {
+	defer in.hold(s.Name)()
+	head, err := s.Repository.Fetch(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := in.Store.SourceSeen(ctx, s.Tenant, s.Name, head, err); err != nil {
+		return fmt.Errorf("source %s: %w", s.Name, err)
+	}
+	if err != nil {
+		return fmt.Errorf("source %s: %w", s.Name, err)
+	}
+	if err := in.take(ctx, s, head); err != nil {
+		return fmt.Errorf("source %s: commit %s: %w", s.Name, head, err)
+	}
+	return nil
+}
+
+// hold makes calls for one source take turns.
+func (in *Intake) hold(source string) (release func()) {
+	in.mu.Lock()
+	if in.busy == nil {
+		in.busy, in.files = map[string]*sync.Mutex{}, map[string]map[string]rollout.FileState{}
+	}
+	turn := in.busy[source]
+	if turn == nil {
+		turn = &sync.Mutex{}
+		in.busy[source] = turn
+	}
+	in.mu.Unlock()
+	turn.Lock()
+	return turn.Unlock
+}
+
+// take records each file that a commit touches, then the commit.
+func (in *Intake) take(ctx context.Context, s Source, commit string) error {
+	state, err := in.Store.Source(ctx, s.Tenant, s.Name)
+	if err != nil || state.Processed == commit {
+		return err
+	}
+	known, err := in.known(ctx, s)
+	if err != nil {
+		return err
+	}
+	tree, err := s.Repository.Tree(commit)
+	if err != nil {
+		return err
+	}
+	changed, err := s.Repository.Changed(state.Processed, commit)
+	if err != nil {
+		return err
+	}
+	c := &change{Intake: in, source: s, commit: commit, tree: tree, known: known}
+	if c.author, c.message, err = s.Repository.Describe(commit); err != nil {
+		return err
+	}
+	if err := c.touched(state.Processed == "", changed); err != nil {
+		return err
+	}
+	if err := c.record(ctx); err != nil {
+		return err
+	}
+	return in.Store.SourceProcessed(ctx, s.Tenant, s.Name, commit)
+}
+
+// known is the recorded files of a source; the first call loads them, and the traces of their renders.
+func (in *Intake) known(ctx context.Context, s Source) (map[string]rollout.FileState, error) {
+	in.mu.Lock()
+	known := in.files[s.Name]
+	in.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	states, err := in.Store.Files(ctx, s.Tenant, s.Name)
+	if err != nil {
+		return nil, err
+	}
+	known = make(map[string]rollout.FileState, len(states))
+	for _, state := range states {
+		known[state.Path] = state
+	}
+	records, err := in.Store.Renders(ctx, s.Tenant, s.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := in.Traces.Load(s.Name, records); err != nil {
+		return nil, err
+	}
+	in.mu.Lock()
+	in.files[s.Name] = known
+	in.mu.Unlock()
+	return known, nil
+}
+
+// change is one commit being taken in.
+type change struct {
+	*Intake
+	source          Source
+	commit          string
+	author, message string
+	tree            fs.FS
+	known           map[string]rollout.FileState
+	dirty           map[string][]string // path of a file → targets to be rendered anew; nil: all of them
+	gone            []string            // recorded files that the commit no longer has
+}
+
+// touched finds the files that the commit touches: those that changed themselves, and those with a render that read what changed.
+func (c *change) touched(first bool, changed []string) error {
+	c.dirty = map[string][]string{}
+	if !first {
+		dirty, err := c.Traces.Dirty(c.source.Name, c.tree, changed)
+		if err != nil {
+			return err
+		}
+		c.dirty = dirty
+	}
+	candidates := changed
+	if first {
+		var err error
+		if candidates, err = c.source.Repository.Files(c.tree); err != nil {
+			return err
+		}
+	}
+	for _, path := range candidates {
+		_, recorded := c.known[path]
+		if !recorded && !c.source.Repository.Matches(path) {
+			continue
+		}
+		if info, err := fs.Stat(c.tree, path); err == nil && info.Mode().IsRegular() && c.source.Repository.Matches(path) {
+			c.dirty[path] = nil
+		} else if recorded {
+			c.gone = append(c.gone, path)
+			delete(c.dirty, path)
+		}
+	}
+	if first {
+		for path := range c.known {
+			if !slices.Contains(candidates, path) && !slices.Contains(c.gone, path) {
+				c.gone = append(c.gone, path)
+			}
+		}
+	}
+	slices.Sort(c.gone)
+	for path, state := range c.known {
+		if c.freed(state) {
+			c.dirty[path] = nil
+		}
+	}
+	return nil
+}
+
+// freed reports whether a file that was refused its application's name may have it now, since the file that had it is gone.
+func (c *change) freed(state rollout.FileState) bool {
+	return rollout.HasErrors(state.Problems) && !slices.Contains(c.gone, state.Path) && slices.ContainsFunc(c.gone, func(path string) bool {
+		return c.known[path].Application == state.Application
+	})
+}
+
+// record goes through the touched files in the order of their paths, then the files that are gone: a file that moved has by then taken its
+// application along.
+func (c *change) record(ctx context.Context) error {
+	paths := make([]string, 0, len(c.dirty))
+	for path := range c.dirty {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	for _, path := range paths {
+		if err := c.file(ctx, path); err != nil {
+			return err
+		}
+	}
+	for _, path := range c.gone {
+		if err := c.deleted(ctx, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *change) file(ctx context.Context, path string) error {
+	text, err := fs.ReadFile(c.tree, path)
+	if err != nil {
+		return c.save(ctx, c.broken(path, err))
+	}
+	if kind := deployment.Identify(text); kind != deployment.DeploymentFile && !c.isKnown(path) {
+		c.Log.WithFields(logrus.Fields{"source": c.source.Name, "path": path}).Info("passed over: it has neither targets nor application, so it is no deployment file")
+		return nil
+	}
+	stale := c.dirty[path]
+	plan, err := c.Planner.Plan(ctx, Ask{Tenant: c.source.Tenant, Tree: c.tree, Text: text, Reach: c.source.Reach, Moved: c.moved,
+		Origin:  rollout.Origin{Source: c.source.Name, Path: path, Commit: c.commit},
+		Trigger: rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message)},
+		Fresh: func(target string) (rollout.RenderRecord, bool) {
+			if stale == nil || slices.Contains(stale, target) {
+				return rollout.RenderRecord{}, false
+			}
+			return c.Traces.Recorded(c.source.Name, path, target)
+		}})
+	if err != nil {
+		return err
+	}
+	record := rollout.FileRecord{Tenant: c.source.Tenant, Source: c.source.Name, Path: path, Commit: c.commit, Digest: digest(text), Problems: plan.Problems,
+		Renders: plan.Renders}
+	if plan.File != nil {
+		record.Application = plan.File.Application
+	}
+	switch {
+	case plan.Moves():
+		record.Start = plan.Start
+	case plan.Start != nil:
+		record.Stay = plan.Start.Targets
+	}
+	return c.save(ctx, record)
+}
+
+func (c *change) isKnown(path string) bool {
+	_, known := c.known[path]
+	return known
+}
+
+func (c *change) broken(path string, err error) rollout.FileRecord {
+	return rollout.FileRecord{Tenant: c.source.Tenant, Source: c.source.Name, Path: path, Commit: c.commit,
+		Problems: []deployment.Problem{{File: path, Line: 1, Column: 1, Severity: deployment.Error, Text: strings.TrimPrefix(err.Error(), "read "+path+": ")}}}
+}
+
+// moved reports whether the file that owns an application is gone with this commit, so that another of the source may take it on.
+func (c *change) moved(owner rollout.Owner) bool {
+	if owner.Source != c.source.Name {
+		return false
+	}
+	_, err := fs.Stat(c.tree, owner.Path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// deleted records that a file is gone: what it deployed is orphaned, or goes if the file as it last was said so.
+func (c *change) deleted(ctx context.Context, path string) error {
+	state := c.known[path]
+	record := rollout.FileRecord{Tenant: c.source.Tenant, Source: c.source.Name, Path: path, Commit: c.commit, Application: state.Application, Deleted: true}
+	owner, err := c.Planner.Store.Owner(ctx, c.source.Tenant, state.Application)
+	if err != nil {
+		return err
+	}
+	if owner.Source == c.source.Name && owner.Path == path && !owner.Removed {
+		lanes, err := c.Planner.Store.Lanes(ctx, c.source.Tenant, state.Application)
+		if err != nil {
+			return err
+		}
+		start := &rollout.Start{ID: c.Planner.NewID(), Tenant: c.source.Tenant, Application: state.Application, At: c.Clock().UTC(), Prune: state.Prune,
+			Origin:  rollout.Origin{Source: c.source.Name, Path: path, Commit: c.commit},
+			Trigger: rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message)}}
+		for _, lane := range lanes {
+			if !lane.Removed {
+				start.Gone = append(start.Gone, rollout.Gone{Lane: lane.ID, Prune: state.Prune})
+			}
+		}
+		record.Start = start
+	}
+	return c.save(ctx, record)
+}
+
+// save records a file and keeps what is in memory equal to what is recorded.
+func (c *change) save(ctx context.Context, record rollout.FileRecord) error {
+	if err := c.Store.Record(ctx, record); err != nil {
+		return fmt.Errorf("%s: %w", record.Path, err)
+	}
+	if record.Deleted {
+		c.Traces.Drop(c.source.Name, record.Path)
+		delete(c.known, record.Path)
+		return nil
+	}
+	state := rollout.FileState{Path: record.Path, Application: record.Application, Digest: record.Digest, Commit: c.commit, Problems: record.Problems, Prune: c.known[record.Path].Prune}
+	if record.Start != nil {
+		state.Prune = record.Start.Prune
+	}
+	c.known[record.Path] = state
+	return c.Traces.Put(c.source.Name, record.Renders)
+}
+
+func digest(text []byte) string {
+	sum := sha256.Sum256(text)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}

@@ -253,7 +253,7 @@ func (p *Planner) compare(ctx context.Context, plan *Plan, ask Ask, records map[
 		start.Targets = append(start.Targets, planned.StartTarget)
 	}
 	for _, lane := range lanes {
-		if file.Target(lane.Target) == nil && !lane.Removed {
+		if target := file.Target(lane.Target); !lane.Removed && (target == nil || target.Account != lane.Account) {
 			start.Gone = append(start.Gone, rollout.Gone{Lane: lane.ID, Prune: file.Config.Prune})
 		}
 	}

@@ -24,6 +24,7 @@ type Start struct {
 	Exclusive   Exclusive
 	Text        []byte // of the deployment file
 	Prune       bool   // what the file says of targets that leave it
+	Pin         bool   // brings back what was: what Git, or the last push, wants of the lanes stays as it is
 }
 
 // Origin is where the file comes from: a commit of a source, or an upload.
@@ -50,8 +51,7 @@ type StartTarget struct {
 	Timeout                  time.Duration
 	Digest                   string // see Promise
 	Manifests                string // digest of the sealed manifests
-	Objects                  []manifest.Key
-	Changed                  bool // false: its lane brings about, or has brought about, these very manifests already
+	Changed                  bool   // false: its lane brings about, or has brought about, these very manifests already
 }
 
 // Gone is a lane whose target left the file, or whose file left the repository.

@@ -1,0 +1,72 @@
+# Towpath. `make demo` shows the main job on this machine, `make test` passes every test; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BUILD        := $(CURDIR)/.build
+BIN          := $(BUILD)/bin
+LOCALCLUSTER := $(BUILD)/localcluster
+ORACLES      := $(BUILD)/oracles
+LINT         := $(BUILD)/lint/golangci-lint
+VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS      := -s -w -X towpath/internal/version.version=$(VERSION)
+PROGRAMS     := towpath towpath-controller towpath-agent
+
+export TOWPATH_LOCALCLUSTER := $(LOCALCLUSTER)
+export TOWPATH_ORACLES := $(ORACLES)
+export CGO_ENABLED ?= 1
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## the three programs, into .build/bin
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+
+# Kubernetes itself is compiled for it: 6 to 15 minutes on two cores the first time, seconds after.
+.PHONY: localcluster
+localcluster: ## the local Kubernetes control plane that demo and tests run on
+	@test/build-localcluster $(LOCALCLUSTER)
+
+.PHONY: oracles
+oracles: ## the command-line tools of Kustomize and Helm, which renders are compared with
+	@mkdir -p $(ORACLES)
+	cd test/oracles && CGO_ENABLED=0 go build -trimpath -o $(ORACLES)/ tool
+
+.PHONY: deps
+deps: ## what tests need of the system's packages (PostgreSQL)
+	@test/install-packages
+
+.PHONY: demo
+demo: build localcluster ## a merge rolls out to two real local clusters, live in this terminal (KUBECONFIGS=a,b: to yours)
+	@$(BIN)/towpath-demo
+
+.PHONY: test
+test: deps localcluster oracles ## every test, with the race detector, on real clusters and databases
+	go vet ./...
+	go test -race -timeout 20m ./...
+
+.PHONY: lint
+lint: $(LINT) ## format, vet, linters, generated files
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'run: gofmt -w .' >&2; exit 1; }
+	$(LINT) run ./...
+
+$(LINT): tools/lint/go.mod tools/lint/go.sum
+	@mkdir -p $(dir $@)
+	@echo 'building the linter (two or three minutes the first time)'
+	cd tools/lint && go build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: generate
+generate: ## generated code and reference pages
+	go generate ./...
+
+.PHONY: bench
+bench: build localcluster ## the figures of docs/benchmarks.md, into bench/results.json
+	go run ./bench
+
+.PHONY: clean
+clean: ## removes what was built, and what demos left
+	rm -rf $(BUILD)

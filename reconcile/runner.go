@@ -126,7 +126,11 @@ func (r *Runner) advance(ctx context.Context, lease *rollout.Lease) (resting boo
 			if *lease, err = r.extend(ctx, *lease); err != nil {
 				return false, err
 			}
-			if err := r.Lanes.Save(ctx, *lease, d); err != nil {
+			err := r.Lanes.Save(ctx, *lease, d)
+			if errors.As(err, &facts.Taken) {
+				continue
+			}
+			if err != nil {
 				return false, err
 			}
 			target = d.Target
@@ -140,7 +144,7 @@ func (r *Runner) advance(ctx context.Context, lease *rollout.Lease) (resting boo
 			if *lease, err = r.extend(ctx, *lease); err != nil {
 				return false, err
 			}
-			outcome := r.act(ctx, target, *d.Act)
+			outcome := r.within(ctx, *lease, target, *d.Act)
 			facts.Outcome = &outcome
 		case d.Changed:
 			return false, nil
@@ -155,6 +159,13 @@ func (r *Runner) advance(ctx context.Context, lease *rollout.Lease) (resting boo
 			return resting, err
 		}
 	}
+}
+
+// within acts no longer than the lease lasts: what is sent later than that could undo what the next holder did.
+func (r *Runner) within(ctx context.Context, lease rollout.Lease, t rollout.Target, a rollout.Action) rollout.Outcome {
+	ctx, cancel := context.WithTimeout(ctx, lease.Until.Sub(r.Clock()))
+	defer cancel()
+	return r.act(ctx, t, a)
 }
 
 // extend keeps the lease ahead of the longest request; most calls find it long enough.

@@ -79,7 +79,13 @@ type Intake struct {
 
 	mu    sync.Mutex
 	busy  map[string]*sync.Mutex
-	files map[string]map[string]rollout.FileState // by source, by path: as they are recorded
+	files map[string]*recorded // by source
+}
+
+// recorded is a source's files, by path, as they are recorded up to a commit.
+type recorded struct {
+	at    string
+	files map[string]rollout.FileState
 }
 
 // Sync fetches a source and takes in what is new. A failed fetch is recorded and returned; nothing that runs is touched by it.
@@ -105,7 +111,7 @@ func (in *Intake) Sync(ctx context.Context, s Source) error {
 func (in *Intake) hold(source string) (release func()) {
 	in.mu.Lock()
 	if in.busy == nil {
-		in.busy, in.files = map[string]*sync.Mutex{}, map[string]map[string]rollout.FileState{}
+		in.busy, in.files = map[string]*sync.Mutex{}, map[string]*recorded{}
 	}
 	turn := in.busy[source]
 	if turn == nil {
@@ -123,7 +129,7 @@ func (in *Intake) take(ctx context.Context, s Source, commit string) error {
 	if err != nil || state.Processed == commit {
 		return err
 	}
-	known, err := in.known(ctx, s)
+	known, err := in.known(ctx, s, state.Processed)
 	if err != nil {
 		return err
 	}
@@ -135,7 +141,7 @@ func (in *Intake) take(ctx context.Context, s Source, commit string) error {
 	if err != nil {
 		return err
 	}
-	c := &change{Intake: in, source: s, commit: commit, tree: tree, known: known}
+	c := &change{Intake: in, source: s, commit: commit, tree: tree, known: known.files}
 	if c.author, c.message, err = s.Repository.Describe(commit); err != nil {
 		return err
 	}
@@ -145,24 +151,28 @@ func (in *Intake) take(ctx context.Context, s Source, commit string) error {
 	if err := c.record(ctx); err != nil {
 		return err
 	}
-	return in.Store.SourceProcessed(ctx, s.Tenant, s.Name, commit)
+	if err := in.Store.SourceProcessed(ctx, s.Tenant, s.Name, commit); err != nil {
+		return err
+	}
+	known.at = commit
+	return nil
 }
 
-// known is the recorded files of a source; the first call loads them, and the traces of their renders.
-func (in *Intake) known(ctx context.Context, s Source) (map[string]rollout.FileState, error) {
+// known is the recorded files of a source. They are loaded, with the traces of their renders, at first and when another process took a commit in.
+func (in *Intake) known(ctx context.Context, s Source, at string) (*recorded, error) {
 	in.mu.Lock()
 	known := in.files[s.Name]
 	in.mu.Unlock()
-	if known != nil {
+	if known != nil && known.at == at {
 		return known, nil
 	}
 	states, err := in.Store.Files(ctx, s.Tenant, s.Name)
 	if err != nil {
 		return nil, err
 	}
-	known = make(map[string]rollout.FileState, len(states))
+	known = &recorded{at, make(map[string]rollout.FileState, len(states))}
 	for _, state := range states {
-		known[state.Path] = state
+		known.files[state.Path] = state
 	}
 	records, err := in.Store.Renders(ctx, s.Tenant, s.Name)
 	if err != nil {

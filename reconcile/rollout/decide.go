@@ -169,6 +169,10 @@ func (d *decision) look() {
 		d.enter(Pruning, Running)
 		return
 	}
+	if d.f.Taken != nil {
+		d.end(Failed, d.f.Taken.Error())
+		return
+	}
 	if d.f.Look == nil {
 		read := &Read{Revisions: len(d.f.New.Revisions)+len(d.f.Base.Revisions) > 0}
 		for _, revision := range d.f.New.Revisions {

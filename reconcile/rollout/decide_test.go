@@ -211,6 +211,13 @@ func TestARunningDeploymentObjectIsNotTakenOver(t *testing.T) {
 	}
 }
 
+func TestAnObjectOfAnotherApplicationIsNotTouched(t *testing.T) {
+	m := newModel().deploy(1, "m1", set("a", 2))
+	m.facts.Taken = &rollout.Failure{Class: rollout.Refused, Object: webService, Text: "belongs to application other"}
+	m.run(t)
+	expect(t, m, rollout.Failed, "Service shop/web: belongs to application other", map[string]int32{})
+}
+
 func TestReplicasTheManifestDoesNotSayAreKept(t *testing.T) {
 	m := newModel().deploy(1, "m1", set("a", 2)).run(t)
 	m.scale(m.objects[revision("a")], 7)

@@ -199,6 +199,7 @@ type Facts struct {
 	Cancel       *Request         // a person asked to stop
 	ReplacedBy   int              // number of the newer deployment that waits for this lane; 0: none
 	Limits       Limits
+	Taken        *Failure // an object that was to be claimed belongs to another lane; nil: not known to
 	Look         *Look    // answer to Decision.Read; nil: not read
 	Outcome      *Outcome // of Decision.Act; nil: not carried out
 }

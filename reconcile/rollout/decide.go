@@ -552,7 +552,7 @@ func (d *decision) approved(gate string) bool {
 }
 
 func (d *decision) pruneWait(why string) Wait {
-	return Wait{Kind: WaitApproval, Needs: "a person to approve: " + why,
+	return Wait{Kind: WaitApproval, Gate: gatePrune, Needs: "a person to approve: " + why,
 		Command: fmt.Sprintf("towpath deploy approve %s %s", d.Target.Deployment, quote(d.Target.Name))}
 }
 

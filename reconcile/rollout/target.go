@@ -113,6 +113,7 @@ type Wait struct {
 	Since   time.Time `json:"since"`
 	Until   time.Time `json:"until,omitzero"`    // zero: no end of its own
 	Needs   string    `json:"needs"`             // "3 of 3 pods ready: web-5d8 (1 ready)"
+	Gate    string    `json:"gate,omitempty"`    // of an approval: what is approved
 	Who     []string  `json:"who,omitempty"`     // roles that may give it; empty: nobody has to
 	Command string    `json:"command,omitempty"` // what gives it: "towpath deploy approve …"
 }

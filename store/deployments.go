@@ -1,0 +1,459 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"towpath/deployment"
+	"towpath/manifest"
+	"towpath/reconcile/rollout"
+)
+
+// deploymentSubject and commitSubject are what the outbox calls what is to be told about.
+func deploymentSubject(id string) string         { return "deployment:" + id }
+func commitSubject(source, commit string) string { return "commit:" + source + ":" + commit }
+
+// ErrUnderWay says that another deployment of the application is under way and the new one may not replace it.
+type ErrUnderWay struct {
+	Application string
+	ID          string // of the one under way
+	Number      int
+	Rejected    string // id under which the refused one is recorded
+}
+
+func (e *ErrUnderWay) Error() string {
+	return fmt.Sprintf("deployment #%d (%s) of application %s is under way", e.Number, e.ID, e.Application)
+}
+
+// Start records a deployment with its lanes, events, messages and wakes in one transaction. When the application's rules forbid it now, it is
+// recorded as REJECTED and the error is an *ErrUnderWay.
+func (s *Store) Start(ctx context.Context, start rollout.Start, sealed map[string][]manifest.Object) error {
+	var refused *ErrUnderWay
+	err := s.write(ctx, "deployment.start", func(tx *tx) error {
+		refused = nil
+		if err := tx.seal(ctx, sealed); err != nil {
+			return err
+		}
+		var err error
+		refused, err = tx.start(ctx, start)
+		return err
+	})
+	if err == nil && refused != nil {
+		return refused
+	}
+	return err
+}
+
+// Record records what became known of one file at one commit, with all that follows from it, in one transaction. Recording the same again changes
+// nothing.
+func (s *Store) Record(ctx context.Context, r rollout.FileRecord) error {
+	return s.write(ctx, "file.record", func(tx *tx) error {
+		if r.Deleted {
+			return tx.recordDeleted(ctx, r)
+		}
+		if err := tx.recordFile(ctx, r); err != nil {
+			return err
+		}
+		sealed := map[string][]manifest.Object{}
+		for _, render := range r.Renders {
+			if render.Objects != nil && !render.Failed() {
+				sealed[render.Manifests] = render.Objects
+			}
+		}
+		if err := tx.seal(ctx, sealed); err != nil {
+			return err
+		}
+		for _, render := range r.Renders {
+			if err := tx.recordRender(ctx, r.Tenant, render); err != nil {
+				return err
+			}
+		}
+		if r.Start != nil {
+			_, err := tx.start(ctx, *r.Start)
+			return err
+		}
+		for _, stay := range r.Stay {
+			if _, err := tx.exec(ctx, `UPDATE lanes SET promise = ? WHERE tenant_id = ? AND application = ? AND target = ? AND account = ?`,
+				stay.Digest, r.Tenant, r.Application, stay.Name, stay.Account); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (tx *tx) recordFile(ctx context.Context, r rollout.FileRecord) error {
+	problems, err := json.Marshal(r.Problems)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.exec(ctx, `INSERT INTO files (tenant_id, source, path, application, digest, commit_id, problems, prune) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (tenant_id, source, path) DO UPDATE SET application = excluded.application, digest = excluded.digest, commit_id = excluded.commit_id,
+		problems = excluded.problems, prune = CASE WHEN ? THEN excluded.prune ELSE files.prune END`,
+		r.Tenant, r.Source, r.Path, r.Application, r.Digest, r.Commit, string(problems), truth(r.Start != nil && r.Start.Prune), r.Start != nil); err != nil {
+		return err
+	}
+	if !rollout.HasErrors(r.Problems) {
+		return nil
+	}
+	first := r.Problems[slices.IndexFunc(r.Problems, func(p deployment.Problem) bool { return p.Severity == deployment.Error })]
+	if err := tx.event(ctx, rollout.Event{At: tx.now(), Tenant: r.Tenant, Application: r.Application, Who: "towpath", Kind: "file.refused",
+		What: fmt.Sprintf("%s at %s is not deployed", r.Path, short(r.Commit)), Why: fmt.Sprintf("%s:%d:%d: %s", first.File, first.Line, first.Column, first.Text)}); err != nil {
+		return err
+	}
+	return tx.dirty(ctx, commitSubject(r.Source, r.Commit))
+}
+
+func (tx *tx) recordDeleted(ctx context.Context, r rollout.FileRecord) error {
+	if _, err := tx.exec(ctx, `DELETE FROM files WHERE tenant_id = ? AND source = ? AND path = ?`, r.Tenant, r.Source, r.Path); err != nil {
+		return err
+	}
+	if _, err := tx.exec(ctx, `DELETE FROM renders WHERE tenant_id = ? AND source = ? AND path = ?`, r.Tenant, r.Source, r.Path); err != nil {
+		return err
+	}
+	if r.Start == nil {
+		return nil
+	}
+	if _, err := tx.start(ctx, *r.Start); err != nil {
+		return err
+	}
+	_, err := tx.exec(ctx, `UPDATE applications SET removed = 1 WHERE tenant_id = ? AND name = ?`, r.Tenant, r.Application)
+	return err
+}
+
+// start records a deployment. refused says why it was recorded as REJECTED.
+func (tx *tx) start(ctx context.Context, start rollout.Start) (refused *ErrUnderWay, err error) {
+	var known int
+	if err := tx.queryRow(ctx, `SELECT COUNT(*) FROM deployments WHERE id = ?`, start.ID).Scan(&known); err != nil || known > 0 {
+		return nil, err
+	}
+	number, err := tx.number(ctx, start)
+	if err != nil {
+		return nil, err
+	}
+	underWay, err := tx.underWay(ctx, start.Tenant, start.Application)
+	if err != nil {
+		return nil, err
+	}
+	state, why := rollout.Queued, ""
+	if underWay != nil && start.Exclusive == rollout.RejectOthers {
+		refused, state = underWay, rollout.Rejected
+		refused.Rejected, why = start.ID, underWay.Error()
+	}
+	if err := tx.insertDeployment(ctx, start, number, state, why); err != nil {
+		return nil, err
+	}
+	if refused != nil {
+		return refused, tx.dirty(ctx, deploymentSubject(start.ID))
+	}
+	for i, target := range start.Targets {
+		if target.Changed || underWay != nil && start.Exclusive == rollout.SupersedeOthers {
+			err = tx.startTarget(ctx, start, number, i, target)
+		} else {
+			err = tx.carryTarget(ctx, start, number, i, target)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	for i, gone := range start.Gone {
+		if err := tx.leave(ctx, start, number, len(start.Targets)+i, gone); err != nil {
+			return nil, err
+		}
+	}
+	return nil, tx.summarize(ctx, start.ID, start.At)
+}
+
+// number gives the application its next number, and makes it when it is new. A file that starts a deployment owns its application from then on.
+func (tx *tx) number(ctx context.Context, start rollout.Start) (number int, err error) {
+	source, path := start.Origin.Source, start.Origin.Path
+	if source == "" {
+		path = ""
+	}
+	err = tx.queryRow(ctx, `INSERT INTO applications (tenant_id, name, source, path, number, removed) VALUES (?, ?, ?, ?, 1, 0)
+		ON CONFLICT (tenant_id, name) DO UPDATE SET number = applications.number + 1, removed = 0,
+		source = CASE WHEN ? THEN applications.source ELSE excluded.source END, path = CASE WHEN ? THEN applications.path ELSE excluded.path END
+		RETURNING number`, start.Tenant, start.Application, source, path, start.Pin, start.Pin).Scan(&number)
+	return number, err
+}
+
+// underWay is the newest unfinished deployment of an application, or nil.
+func (tx *tx) underWay(ctx context.Context, tenant, application string) (*ErrUnderWay, error) {
+	found := &ErrUnderWay{Application: application}
+	err := tx.queryRow(ctx, `SELECT id, number FROM deployments WHERE tenant_id = ? AND application = ? AND ended_at IS NULL ORDER BY number DESC LIMIT 1`,
+		tenant, application).Scan(&found.ID, &found.Number)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return found, err
+}
+
+func (tx *tx) insertDeployment(ctx context.Context, start rollout.Start, number int, state rollout.State, why string) error {
+	contextText, err := json.Marshal(start.Context)
+	if err != nil {
+		return err
+	}
+	ended := sql.NullInt64{}
+	if state.Final() {
+		ended = nullMicros(start.At)
+	}
+	if _, err := tx.exec(ctx, `INSERT INTO deployments (id, tenant_id, application, number, source, path, commit_id, upload, repeats, trigger_kind, trigger_by, reason, title,
+		description, context, file, state, why, created_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		start.ID, start.Tenant, start.Application, number, start.Origin.Source, start.Origin.Path, start.Origin.Commit, start.Origin.Upload, start.Origin.Repeat,
+		start.Trigger.Kind, start.Trigger.By, start.Trigger.Reason, start.Trigger.Title, start.Description, string(contextText), string(start.Text),
+		string(state), why, micros(start.At), ended); err != nil {
+		return err
+	}
+	what := fmt.Sprintf("#%d is %s", number, state)
+	if start.Origin.Commit != "" {
+		what += ": commit " + short(start.Origin.Commit)
+		if start.Trigger.Title != "" {
+			what += ", " + start.Trigger.Title
+		}
+	}
+	return tx.event(ctx, rollout.Event{At: start.At, Tenant: start.Tenant, Application: start.Application, Deployment: start.ID, Who: start.Trigger.By,
+		Kind: "deployment." + strings.ToLower(string(state)), What: what, Why: why})
+}
+
+// startTarget puts a target on its lane: at once when the lane is free, else behind what runs, where it takes the place of what waited there.
+func (tx *tx) startTarget(ctx context.Context, start rollout.Start, number, order int, target rollout.StartTarget) error {
+	lane, err := tx.lane(ctx, start, target)
+	if err != nil {
+		return err
+	}
+	t := rollout.Target{ID: tx.newID(), Lane: lane.id, Deployment: start.ID, Number: number, Tenant: start.Tenant, Application: start.Application, Name: target.Name,
+		Account: target.Account, Namespace: target.Namespace, DependsOn: target.DependsOn, Timeout: target.Timeout, Digest: target.Digest,
+		Manifests: target.Manifests, State: rollout.Queued, Phase: rollout.Waiting}
+	if err := tx.insertTarget(ctx, t, order, sql.NullInt64{}); err != nil {
+		return err
+	}
+	if !start.Pin {
+		if _, err := tx.exec(ctx, `UPDATE lanes SET wanted = ?, promise = ?, wanted_target = ?, removed = 0 WHERE id = ?`, target.Manifests, target.Digest, t.ID, lane.id); err != nil {
+			return err
+		}
+	}
+	return tx.enqueue(ctx, lane, t, start.At)
+}
+
+func (tx *tx) enqueue(ctx context.Context, lane laneRow, t rollout.Target, now time.Time) error {
+	if !lane.current.Valid {
+		if _, err := tx.exec(ctx, `UPDATE lanes SET current_target = ? WHERE id = ?`, t.ID, lane.id); err != nil {
+			return err
+		}
+		return tx.wakeLane(ctx, lane.id)
+	}
+	if _, err := tx.exec(ctx, `UPDATE lanes SET next_target = ? WHERE id = ?`, t.ID, lane.id); err != nil {
+		return err
+	}
+	if lane.next.Valid {
+		if err := tx.skip(ctx, lane.next.Int64, t, now); err != nil {
+			return err
+		}
+	}
+	return tx.wakeLane(ctx, lane.id)
+}
+
+// skip ends a target that waited behind its lane's current one: a newer one has its place.
+func (tx *tx) skip(ctx context.Context, id int64, by rollout.Target, now time.Time) error {
+	skipped, err := tx.target(ctx, id)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.exec(ctx, `UPDATE targets SET replaced_by = ? WHERE id = ?`, by.ID, id); err != nil {
+		return err
+	}
+	return tx.endUnstarted(ctx, skipped, fmt.Sprintf("replaced by #%d", by.Number), now)
+}
+
+// carryTarget records that a target is brought about by what its lane was asked for before.
+func (tx *tx) carryTarget(ctx context.Context, start rollout.Start, number, order int, target rollout.StartTarget) error {
+	lane, err := tx.lane(ctx, start, target)
+	if err != nil {
+		return err
+	}
+	t := rollout.Target{ID: tx.newID(), Lane: lane.id, Deployment: start.ID, Number: number, Tenant: start.Tenant, Application: start.Application, Name: target.Name,
+		Account: target.Account, Namespace: target.Namespace, DependsOn: target.DependsOn, Timeout: target.Timeout, Digest: target.Digest,
+		Manifests: target.Manifests, State: rollout.Succeeded, Phase: rollout.Finished, Why: "unchanged"}
+	return tx.insertTarget(ctx, t, order, lane.wanted)
+}
+
+// leave records that a target left the file: its objects go through a rollout of their own, or are orphaned.
+func (tx *tx) leave(ctx context.Context, start rollout.Start, number, order int, gone rollout.Gone) error {
+	lane := laneRow{id: gone.Lane}
+	var name, account string
+	if err := tx.queryRow(ctx, `SELECT target, account, current_target, next_target FROM lanes WHERE id = ?`, gone.Lane).Scan(&name, &account, &lane.current, &lane.next); err != nil {
+		return err
+	}
+	if !gone.Prune {
+		if _, err := tx.exec(ctx, `UPDATE lanes SET removed = 1, wanted = '', promise = '' WHERE id = ?`, gone.Lane); err != nil {
+			return err
+		}
+		return tx.event(ctx, rollout.Event{At: start.At, Tenant: start.Tenant, Application: start.Application, Deployment: start.ID, Target: name, Who: start.Trigger.By,
+			Kind: "target.orphaned", What: fmt.Sprintf("%s: its objects stay and nobody owns them", name),
+			Why: "the target left the file, and the file did not say deploymentConfig.prune: true"})
+	}
+	t := rollout.Target{ID: tx.newID(), Lane: gone.Lane, Deployment: start.ID, Number: number, Tenant: start.Tenant, Application: start.Application, Name: name,
+		Account: account, Timeout: 30 * time.Minute, Digest: "removes:" + start.ID, Removes: true, State: rollout.Queued, Phase: rollout.Waiting}
+	if err := tx.insertTarget(ctx, t, order, sql.NullInt64{}); err != nil {
+		return err
+	}
+	return tx.enqueue(ctx, lane, t, start.At)
+}
+
+func (tx *tx) insertTarget(ctx context.Context, t rollout.Target, order int, carriedBy sql.NullInt64) error {
+	text, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	_, err = tx.exec(ctx, `INSERT INTO targets (id, tenant_id, deployment_id, lane_id, ord, name, state, phase, depends, data, carried_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		t.ID, t.Tenant, t.Deployment, t.Lane, order, t.Name, string(t.State), string(t.Phase), truth(len(t.DependsOn) > 0), string(text), carriedBy)
+	return err
+}
+
+// laneRow is what starting a target has to know of its lane.
+type laneRow struct {
+	id                    int64
+	current, next, wanted sql.NullInt64 // targets
+}
+
+// lane finds the lane of a target, or makes it.
+func (tx *tx) lane(ctx context.Context, start rollout.Start, target rollout.StartTarget) (laneRow, error) {
+	var lane laneRow
+	find := func() error {
+		return tx.queryRow(ctx, `SELECT id, current_target, next_target, wanted_target FROM lanes WHERE tenant_id = ? AND application = ? AND target = ? AND account = ?`,
+			start.Tenant, start.Application, target.Name, target.Account).Scan(&lane.id, &lane.current, &lane.next, &lane.wanted)
+	}
+	err := find()
+	if !errors.Is(err, sql.ErrNoRows) {
+		return lane, err
+	}
+	lane.id = tx.newID()
+	_, err = tx.exec(ctx, `INSERT INTO lanes (id, tenant_id, application, target, account) VALUES (?, ?, ?, ?, ?)`,
+		lane.id, start.Tenant, start.Application, target.Name, target.Account)
+	return lane, err
+}
+
+// Lanes is the lanes of an application, by target.
+func (s *Store) Lanes(ctx context.Context, tenant, application string) (lanes []rollout.LaneState, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		lanes = nil
+		rows, err := tx.query(ctx, `SELECT l.id, l.target, l.account, l.wanted, l.promise, l.good, l.removed, COALESCE(d.number, 0) FROM lanes l
+			LEFT JOIN targets t ON t.id = l.wanted_target LEFT JOIN deployments d ON d.id = t.deployment_id
+			WHERE l.tenant_id = ? AND l.application = ? ORDER BY l.target, l.account`, tenant, application)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var lane rollout.LaneState
+			var good sql.NullString
+			var removed int
+			if err := rows.Scan(&lane.ID, &lane.Target, &lane.Account, &lane.Wanted, &lane.Promise, &good, &removed, &lane.Number); err != nil {
+				return err
+			}
+			lane.Removed = removed != 0
+			if good.Valid {
+				if err := json.Unmarshal([]byte(good.String), &lane.Good); err != nil {
+					return err
+				}
+			}
+			lanes = append(lanes, lane)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return err
+		}
+		for i := range lanes {
+			if lanes[i].Inventory, err = tx.inventory(ctx, lanes[i].ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return lanes, err
+}
+
+// Owner is who owns an application; the zero value when nobody ever did.
+func (s *Store) Owner(ctx context.Context, tenant, application string) (owner rollout.Owner, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		var removed int
+		err := tx.queryRow(ctx, `SELECT name, source, path, removed FROM applications WHERE tenant_id = ? AND name = ?`, tenant, application).
+			Scan(&owner.Application, &owner.Source, &owner.Path, &removed)
+		owner.Removed = removed != 0
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return owner, err
+}
+
+// Taken names, for each of the keys on an account that an application other than this one has, the application that has it. Objects that were
+// orphaned belong to nobody.
+func (s *Store) Taken(ctx context.Context, tenant, application, account string, keys []manifest.Key) (owners map[manifest.Key]string, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		owners, err = tx.taken(ctx, tenant, application, account, keys)
+		return err
+	})
+	return owners, err
+}
+
+func (tx *tx) taken(ctx context.Context, tenant, application, account string, keys []manifest.Key) (map[manifest.Key]string, error) {
+	owners := map[manifest.Key]string{}
+	for _, key := range keys {
+		var owner string
+		err := tx.queryRow(ctx, `SELECT l.application FROM inventory i JOIN lanes l ON l.id = i.lane_id
+			WHERE i.tenant_id = ? AND i.account = ? AND i.api_group = ? AND i.kind = ? AND i.namespace = ? AND i.name = ? AND l.application <> ? AND l.removed = 0`,
+			tenant, account, key.Group, key.Kind, key.Namespace, key.Name, application).Scan(&owner)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+		case err != nil:
+			return nil, err
+		default:
+			owners[key] = owner
+		}
+	}
+	return owners, nil
+}
+
+// Files is the deployment files of a source, as they are recorded.
+func (s *Store) Files(ctx context.Context, tenant, source string) (files []rollout.FileState, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		files = nil
+		rows, err := tx.query(ctx, `SELECT path, application, digest, commit_id, prune, problems FROM files WHERE tenant_id = ? AND source = ? ORDER BY path`, tenant, source)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var f rollout.FileState
+			var prune int
+			var problems string
+			if err := rows.Scan(&f.Path, &f.Application, &f.Digest, &f.Commit, &prune, &problems); err != nil {
+				return err
+			}
+			f.Prune = prune != 0
+			if err := json.Unmarshal([]byte(problems), &f.Problems); err != nil {
+				return err
+			}
+			files = append(files, f)
+		}
+		return rows.Err()
+	})
+	return files, err
+}
+
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// short is a commit as people write it.
+func short(commit string) string { return commit[:min(len(commit), 7)] }

@@ -1,0 +1,180 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/riverdriver/riversqlite"
+	"github.com/riverqueue/river/rivermigrate"
+	"github.com/riverqueue/river/rivertype"
+)
+
+// Job names what a wake is for.
+type Job string
+
+// Jobs. A wake carries an id and nothing else: what is to be done is read when it is done.
+const (
+	JobLane   Job = "lane"   // the lane of this id may move
+	JobSource Job = "source" // the source of this name may have something new
+	JobOutbox Job = "outbox" // something is to be told; the id is the tenant
+)
+
+// parallel is how many wakes of a job are worked on at once by one process.
+var parallel = map[Job]int{JobLane: 64, JobSource: 4, JobOutbox: 1}
+
+// wake is a job to be inserted with the commit.
+type wake struct {
+	job Job
+	id  string
+}
+
+// wake inserts a job in this very transaction; waking the same twice in one transaction is waking it once.
+func (t *tx) wake(_ context.Context, job Job, id string) error {
+	for _, w := range t.wakes {
+		if w == (wake{job, id}) {
+			return nil
+		}
+	}
+	t.wakes = append(t.wakes, wake{job, id})
+	return nil
+}
+
+// wakeArgs is a wake as the queue keeps it. It is tried once: what a failed try left undone is woken by timers, schedules or the next start.
+type wakeArgs struct {
+	ID string `json:"id"`
+
+	job Job
+}
+
+func (wakeArgs) Kind() string { return "wake" }
+
+func (a wakeArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Queue: string(a.job), MaxAttempts: 1}
+}
+
+// inserts puts jobs into the queue inside a transaction of ours.
+type inserts interface {
+	InsertManyTx(ctx context.Context, tx *sql.Tx, params []river.InsertManyParams) ([]*rivertype.JobInsertResult, error)
+}
+
+func (t *tx) insertWakes(ctx context.Context) error {
+	if len(t.wakes) == 0 {
+		return nil
+	}
+	params := make([]river.InsertManyParams, len(t.wakes))
+	for i, w := range t.wakes {
+		params[i].Args = wakeArgs{ID: w.id, job: w.job}
+	}
+	_, err := t.store.inserts.InsertManyTx(ctx, t.Tx, params)
+	return err
+}
+
+func (s *Store) driver() riverdriver.Driver[*sql.Tx] {
+	if s.dialect == postgresDialect {
+		return riverdatabasesql.New(s.writer)
+	}
+	return riversqlite.New(s.writer)
+}
+
+func (s *Store) migrateJobs(ctx context.Context) error {
+	migrator, err := rivermigrate.New(s.driver(), &rivermigrate.Config{Logger: quiet()})
+	if err != nil {
+		return err
+	}
+	_, err = migrator.Migrate(ctx, rivermigrate.DirectionUp, nil)
+	return err
+}
+
+func (s *Store) openJobs() error {
+	client, err := river.NewClient(s.driver(), &river.Config{Logger: quiet()})
+	if err != nil {
+		return err
+	}
+	s.inserts = client
+	return nil
+}
+
+// worker is what works on jobs until it is stopped.
+type worker interface {
+	Start(ctx context.Context) error
+	Stop(ctx context.Context) error
+}
+
+// Handlers is what each job does. A handler that fails says so in the log; it is not called again for that wake.
+type Handlers map[Job]func(ctx context.Context, id string) error
+
+// Work starts working on jobs until Stop. Jobs of a kind that has no handler stay.
+func (s *Store) Work(ctx context.Context, handlers Handlers) error {
+	config := &river.Config{
+		Logger: quiet(), Workers: river.NewWorkers(), Queues: map[string]river.QueueConfig{}, JobTimeout: -1,
+		FetchCooldown: 5 * time.Millisecond, FetchPollInterval: pollEvery,
+		// Completed wakes tell nothing that events do not tell.
+		CompletedJobRetentionPeriod: time.Minute, DiscardedJobRetentionPeriod: time.Hour, CancelledJobRetentionPeriod: time.Minute,
+	}
+	for job := range handlers {
+		config.Queues[string(job)] = river.QueueConfig{MaxWorkers: parallel[job]}
+	}
+	river.AddWorker(config.Workers, river.WorkFunc(func(ctx context.Context, job *river.Job[wakeArgs]) error {
+		handle := handlers[Job(job.Queue)]
+		if handle == nil {
+			return fmt.Errorf("no handler for %s", job.Queue)
+		}
+		err := handle(ctx, job.Args.ID)
+		if err != nil && ctx.Err() == nil {
+			s.log.WithError(err).WithField("job", job.Queue).WithField("id", job.Args.ID).Error("a job failed; it is taken up again at its next wake")
+		}
+		return err
+	}))
+	client, err := s.newWorker(config)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.workers != nil {
+		return errors.New("the store works already")
+	}
+	if err := client.Start(ctx); err != nil {
+		return err
+	}
+	s.workers = client
+	return nil
+}
+
+// pollEvery is how long a wake lies at most where the database cannot notify (SQLite). Each poll of an idle queue costs some 50 µs.
+const pollEvery = 30 * time.Millisecond
+
+func (s *Store) newWorker(config *river.Config) (worker, error) {
+	if s.dialect == postgresDialect {
+		config.FetchPollInterval = time.Second
+		client, err := river.NewClient[pgx.Tx](riverpgxv5.New(s.pool), config)
+		return client, err
+	}
+	client, err := river.NewClient(s.driver(), config)
+	return client, err
+}
+
+// Stop waits for the jobs that run, until ctx ends; what runs then is cancelled. Jobs that were not taken stay for the next start.
+func (s *Store) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	working := s.workers
+	s.workers = nil
+	s.mu.Unlock()
+	if working == nil {
+		return nil
+	}
+	return working.Stop(ctx)
+}
+
+// quiet is a logger for the queue: what matters of it comes back as errors.
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }

@@ -1,0 +1,273 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"towpath/reconcile/rollout"
+)
+
+// Refusal is why what a person asked for was not done, as a sentence for that person. Nothing was written.
+type Refusal struct{ Text string }
+
+func (r *Refusal) Error() string { return r.Text }
+
+func refuse(format string, args ...any) error { return &Refusal{fmt.Sprintf(format, args...)} }
+
+// Started is a deployment as it was recorded, for starting it again.
+func (s *Store) Started(ctx context.Context, tenant, id string) (start rollout.Start, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		start = rollout.Start{ID: id, Tenant: tenant}
+		var contextText, file string
+		err := tx.queryRow(ctx, `SELECT application, description, source, path, commit_id, upload, trigger_kind, trigger_by, title, context, file FROM deployments
+			WHERE tenant_id = ? AND id = ?`, tenant, id).Scan(&start.Application, &start.Description, &start.Origin.Source, &start.Origin.Path, &start.Origin.Commit,
+			&start.Origin.Upload, &start.Trigger.Kind, &start.Trigger.By, &start.Trigger.Title, &contextText, &file)
+		if errors.Is(err, sql.ErrNoRows) {
+			return refuse("no deployment %s", id)
+		}
+		if err != nil {
+			return err
+		}
+		start.Text = []byte(file)
+		if err := json.Unmarshal([]byte(contextText), &start.Context); err != nil {
+			return err
+		}
+		targets, err := tx.targets(ctx, id)
+		if err != nil {
+			return err
+		}
+		for _, t := range targets {
+			if !t.Removes {
+				start.Targets = append(start.Targets, rollout.StartTarget{Name: t.Name, Account: t.Account, Namespace: t.Namespace, DependsOn: t.DependsOn,
+					Timeout: t.Timeout, Digest: t.Digest, Manifests: t.Manifests})
+			}
+		}
+		return nil
+	})
+	return start, err
+}
+
+// targets of a deployment, in file order.
+func (tx *tx) targets(ctx context.Context, deployment string) ([]rollout.Target, error) {
+	rows, err := tx.query(ctx, `SELECT data FROM targets WHERE deployment_id = ? ORDER BY ord`, deployment)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var targets []rollout.Target
+	for rows.Next() {
+		var text string
+		var t rollout.Target
+		if err := rows.Scan(&text); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(text), &t); err != nil {
+			return nil, err
+		}
+		targets = append(targets, t)
+	}
+	return targets, rows.Err()
+}
+
+// GoodBefore is the newest deployment, other than the one that is good now, that SUCCEEDED on a target of an application.
+func (s *Store) GoodBefore(ctx context.Context, tenant, application, target string) (id string, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		var good sql.NullString
+		err := tx.queryRow(ctx, `SELECT good FROM lanes WHERE tenant_id = ? AND application = ? AND target = ? AND removed = 0`, tenant, application, target).Scan(&good)
+		if errors.Is(err, sql.ErrNoRows) {
+			return refuse("application %s has no target %s", application, target)
+		}
+		if err != nil {
+			return err
+		}
+		var now rollout.Release
+		if good.Valid {
+			if err := json.Unmarshal([]byte(good.String), &now); err != nil {
+				return err
+			}
+		}
+		rows, err := tx.query(ctx, `SELECT t.data FROM targets t JOIN deployments d ON d.id = t.deployment_id
+			WHERE d.tenant_id = ? AND d.application = ? AND t.name = ? AND t.state = ? AND t.carried_by IS NULL ORDER BY d.number DESC`,
+			tenant, application, target, string(rollout.Succeeded))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var text string
+			var t rollout.Target
+			if err := rows.Scan(&text); err != nil {
+				return err
+			}
+			if err := json.Unmarshal([]byte(text), &t); err != nil {
+				return err
+			}
+			if t.Manifests != now.Manifests && !t.Removes {
+				id = t.Deployment
+				return nil
+			}
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		return refuse("nothing other than what is good now ever succeeded on target %s of application %s", target, application)
+	})
+	return id, err
+}
+
+// Approve records a person's word for what a target waits for. roles are those the person holds.
+func (s *Store) Approve(ctx context.Context, tenant, deployment, target, by string, roles []string, comment string) error {
+	return s.write(ctx, "approve", func(tx *tx) error {
+		t, err := tx.find(ctx, tenant, deployment, target)
+		if err != nil {
+			return err
+		}
+		waiting := slices.IndexFunc(t.Waits, func(w rollout.Wait) bool { return w.Kind == rollout.WaitApproval })
+		if waiting < 0 || t.State != rollout.AwaitingApproval {
+			return refuse("target %s of deployment %s waits for no approval: it is %s", target, deployment, t.State)
+		}
+		if who := t.Waits[waiting].Who; len(who) > 0 && !slices.ContainsFunc(roles, func(role string) bool { return slices.Contains(who, role) }) {
+			return refuse("approving target %s needs one of the roles %v; %s holds %v", target, who, by, roles)
+		}
+		if _, err := tx.exec(ctx, `INSERT INTO approvals (tenant_id, deployment_id, target, gate, digest, who, comment, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT DO NOTHING`, tenant, deployment, t.Name, t.Waits[waiting].Gate, t.Digest, by, comment, micros(tx.now())); err != nil {
+			return err
+		}
+		if err := tx.event(ctx, rollout.Event{At: tx.now(), Tenant: tenant, Application: t.Application, Deployment: deployment, Target: t.Name, Who: by,
+			Kind: "target.approved", What: fmt.Sprintf("%s: %s approved", t.Name, by), Why: comment}); err != nil {
+			return err
+		}
+		return tx.wakeLane(ctx, t.Lane)
+	})
+}
+
+// find is a target of a deployment by name; with "", the only one that waits for approval.
+func (tx *tx) find(ctx context.Context, tenant, deployment, name string) (rollout.Target, error) {
+	var known int
+	if err := tx.queryRow(ctx, `SELECT COUNT(*) FROM deployments WHERE tenant_id = ? AND id = ?`, tenant, deployment).Scan(&known); err != nil {
+		return rollout.Target{}, err
+	}
+	if known == 0 {
+		return rollout.Target{}, refuse("no deployment %s", deployment)
+	}
+	targets, err := tx.targets(ctx, deployment)
+	if err != nil {
+		return rollout.Target{}, err
+	}
+	var found []rollout.Target
+	for _, t := range targets {
+		if t.Name == name || name == "" && t.State == rollout.AwaitingApproval {
+			found = append(found, t)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case name != "":
+		return rollout.Target{}, refuse("deployment %s has no target %s", deployment, name)
+	case len(found) == 0:
+		return rollout.Target{}, refuse("no target of deployment %s waits for approval", deployment)
+	}
+	return rollout.Target{}, refuse("%d targets of deployment %s wait for approval; name one", len(found), deployment)
+}
+
+// Cancel records that a person wants a deployment to stop: what waits is cancelled, what is under way goes back.
+func (s *Store) Cancel(ctx context.Context, tenant, deployment, by, reason string) error {
+	return s.write(ctx, "cancel", func(tx *tx) error {
+		var application, state string
+		var number int
+		err := tx.queryRow(ctx, `SELECT application, state, number FROM deployments WHERE tenant_id = ? AND id = ?`, tenant, deployment).Scan(&application, &state, &number)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return refuse("no deployment %s", deployment)
+		case err != nil:
+			return err
+		case rollout.State(state).Final():
+			return refuse("deployment %s is %s already", deployment, state)
+		}
+		text, err := json.Marshal(rollout.Request{By: by, Reason: reason, At: tx.now()})
+		if err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `UPDATE deployments SET cancel = COALESCE(cancel, ?) WHERE id = ?`, string(text), deployment); err != nil {
+			return err
+		}
+		if err := tx.event(ctx, rollout.Event{At: tx.now(), Tenant: tenant, Application: application, Deployment: deployment, Who: by, Kind: "deployment.cancel",
+			What: fmt.Sprintf("%s asked #%d to stop", by, number), Why: reason}); err != nil {
+			return err
+		}
+		return tx.cancelTargets(ctx, deployment, by, reason)
+	})
+}
+
+// cancelTargets ends the targets of a deployment that wait behind others, and wakes the lanes of those that are under way.
+func (tx *tx) cancelTargets(ctx context.Context, deployment, by, reason string) error {
+	waiting, err := tx.ids(ctx, `SELECT t.id FROM targets t JOIN lanes l ON l.next_target = t.id WHERE t.deployment_id = ? ORDER BY t.ord`, deployment)
+	if err != nil {
+		return err
+	}
+	for _, id := range waiting {
+		t, err := tx.target(ctx, id)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `UPDATE lanes SET next_target = NULL WHERE id = ? AND next_target = ?`, t.Lane, id); err != nil {
+			return err
+		}
+		why := "cancelled by " + by
+		if reason != "" {
+			why += ": " + reason
+		}
+		if err := tx.endUnstarted(ctx, t, why, tx.now()); err != nil {
+			return err
+		}
+	}
+	return tx.wakeLanes(ctx, `SELECT l.id FROM targets t JOIN lanes l ON l.current_target = t.id WHERE t.deployment_id = ?`, deployment)
+}
+
+// endUnstarted cancels a target that was never its lane's current one.
+func (tx *tx) endUnstarted(ctx context.Context, t *rollout.Target, why string, now time.Time) error {
+	t.State, t.Phase, t.Waits, t.Ended, t.Why = rollout.Cancelled, rollout.Finished, nil, now, why
+	if err := tx.saveTarget(ctx, *t); err != nil {
+		return err
+	}
+	if err := tx.event(ctx, rollout.Event{At: now, Tenant: t.Tenant, Application: t.Application, Deployment: t.Deployment, Target: t.Name,
+		Who: "towpath", Kind: "target.cancelled", What: fmt.Sprintf("%s: #%d is %s", t.Name, t.Number, t.State), Why: why}); err != nil {
+		return err
+	}
+	return tx.moved(ctx, t.ID, now)
+}
+
+// Release makes an application nobody's, so that another owner may take it on. With objects, what it has in its clusters goes; otherwise it stays
+// and is shown as orphaned. It returns the id of the deployment that removes them.
+func (s *Store) Release(ctx context.Context, tenant, application, id, by string, objects bool) error {
+	return s.write(ctx, "application.release", func(tx *tx) error {
+		var removed int
+		err := tx.queryRow(ctx, `SELECT removed FROM applications WHERE tenant_id = ? AND name = ?`, tenant, application).Scan(&removed)
+		if errors.Is(err, sql.ErrNoRows) {
+			return refuse("no application %s", application)
+		}
+		if err != nil {
+			return err
+		}
+		lanes, err := tx.ids(ctx, `SELECT id FROM lanes WHERE tenant_id = ? AND application = ? AND (removed = 0 OR (? AND EXISTS (SELECT 1 FROM inventory i WHERE i.lane_id = lanes.id)))
+			ORDER BY target`, tenant, application, objects)
+		if err != nil {
+			return err
+		}
+		start := rollout.Start{ID: id, Tenant: tenant, Application: application, At: tx.now(), Pin: true, Trigger: rollout.Trigger{Kind: "remove", By: by}}
+		for _, lane := range lanes {
+			start.Gone = append(start.Gone, rollout.Gone{Lane: lane, Prune: objects})
+		}
+		if _, err := tx.start(ctx, start); err != nil {
+			return err
+		}
+		_, err = tx.exec(ctx, `UPDATE applications SET removed = 1 WHERE tenant_id = ? AND name = ?`, tenant, application)
+		return err
+	})
+}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	"golang.org/x/crypto/ssh/knownhosts"
@@ -128,7 +129,7 @@ func (a address) judge(err error) (Kind, string) {
 		return Untrusted, fmt.Sprintf("the TLS certificate of %s is signed by an authority that is not known here; add that authority's certificate to the CA bundle", a.hostPort())
 	case errors.As(err, &certificate):
 		return Untrusted, fmt.Sprintf("the TLS certificate of %s is not valid for it: %s", a.hostPort(), plain(certificate.Err))
-	case errors.As(err, &record):
+	case errors.As(err, &record), strings.HasSuffix(err.Error(), "server gave HTTP response to HTTPS client"):
 		return Untrusted, fmt.Sprintf("%s does not speak TLS on this port; check scheme and port of the URL", a.hostPort())
 	case errors.Is(err, transport.ErrAuthenticationRequired), errors.Is(err, errSSHAuth):
 		if a.scheme == "ssh" {
@@ -158,6 +159,8 @@ func (a address) judge(err error) (Kind, string) {
 		return Broken, "the server said: " + plain(remote)
 	case errors.Is(err, errSilence):
 		return Unreachable, "the server stopped answering; trying again later"
+	case errors.Is(err, errHandshake):
+		return Unreachable, fmt.Sprintf("%s ended the connection before SSH had begun; check host and port, or wait: trying again later", a.hostPort())
 	case errors.Is(err, errTooLong):
 		return Unreachable, "the fetch took longer than it may; trying again later"
 	case errors.Is(err, context.Canceled):
@@ -191,7 +194,21 @@ func (a address) network(err error) (Kind, string) {
 
 // cutOff reports whether a conversation ended before all was said.
 func cutOff(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		strings.HasSuffix(err.Error(), io.ErrUnexpectedEOF.Error()) // the library keeps the text alone
+}
+
+// inside takes the library's wrappers off, which do not show what they wrap.
+func inside(err error) error {
+	var unexpected *plumbing.UnexpectedError
+	var permanent *plumbing.PermanentError
+	switch {
+	case errors.As(err, &unexpected):
+		return inside(unexpected.Err)
+	case errors.As(err, &permanent):
+		return inside(permanent.Err)
+	}
+	return err
 }
 
 // said is what the server wrote beside a refusal, when it is a line of text that helps.

@@ -93,7 +93,7 @@ func (s *server) Close() error { return s.session.Close() }
 func (s *server) heads(ctx context.Context) (heads, error) {
 	var err error
 	if s.offered, err = s.session.AdvertisedReferencesContext(ctx); err != nil {
-		return heads{}, err
+		return heads{}, inside(err)
 	}
 	h := heads{branches: map[string]hash{}}
 	for name, head := range s.offered.References {
@@ -119,7 +119,7 @@ func (s *server) download(ctx context.Context, want hash, haves []hash, to *stor
 	request.Wants, request.Haves = []plumbing.Hash{want}, haves
 	answer, err := s.session.UploadPack(ctx, request)
 	if err != nil {
-		return err
+		return inside(err)
 	}
 	defer answer.Close()
 	var pack io.Reader = answer

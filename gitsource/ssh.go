@@ -17,8 +17,10 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// errSSHAuth: the server accepted none of our keys.
-var errSSHAuth = errors.New("the SSH key was refused")
+var (
+	errSSHAuth   = errors.New("the SSH key was refused")
+	errHandshake = errors.New("the connection ended before SSH had begun")
+)
 
 // dialer opens a network connection.
 type dialer func(ctx context.Context, network, address string) (net.Conn, error)
@@ -59,6 +61,9 @@ func dialSSH(ctx context.Context, a address, dial dialer, keyFile, hostsFile str
 	if err != nil {
 		if strings.Contains(err.Error(), "unable to authenticate") {
 			return nil, errSSHAuth
+		}
+		if cutOff(err) {
+			return nil, errHandshake
 		}
 		return nil, err
 	}

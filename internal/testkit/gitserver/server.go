@@ -10,6 +10,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -47,8 +49,9 @@ func Serve(t testing.TB, dir string, o Options) *Server {
 	t.Helper()
 	s := &Server{token: o.Token}
 	backend := &cgi.Handler{
-		Path: filepath.Join(run(t, "", nil, "--exec-path"), "git-http-backend"),
-		Env:  append(environment(), "GIT_PROJECT_ROOT="+dir, "GIT_HTTP_EXPORT_ALL=1"),
+		Path:   filepath.Join(run(t, "", nil, "--exec-path"), "git-http-backend"),
+		Stderr: io.Discard, // what it says there, it also answers
+		Env:    append(environment(), "GIT_PROJECT_ROOT="+dir, "GIT_HTTP_EXPORT_ALL=1"),
 	}
 	web := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
@@ -66,6 +69,7 @@ func Serve(t testing.TB, dir string, o Options) *Server {
 		}
 		backend.ServeHTTP(w, r)
 	}))
+	web.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that break off are what tests are about
 	if o.TLS {
 		var certificate tls.Certificate
 		certificate, s.CAFile = authority(t)

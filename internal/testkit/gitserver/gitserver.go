@@ -56,6 +56,11 @@ func NewRepo(t testing.TB, dir, name string, files Files) *Repo {
 	return r
 }
 
+// Open is a Repo for a bare repository that exists, with main as its default branch.
+func Open(t testing.TB, dir string) *Repo {
+	return &Repo{Dir: dir, Name: filepath.Base(dir), Branch: "main", t: t, clock: 1_800_000_000}
+}
+
 // Commit adds a commit to the default branch and gives its id. Times go up by a minute a commit, so that ids are the same in each run.
 func (r *Repo) Commit(message string, files Files) string {
 	r.t.Helper()

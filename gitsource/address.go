@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -88,6 +89,20 @@ func (a address) check() error {
 		return errors.New("the path in the repository's URL starts with a dash, or is none")
 	}
 	return nil
+}
+
+// Identity names a repository in one way, however its URL is written: "github.com/org/repo" for https://github.com/Org/repo.git as for git@github.com:org/repo; a
+// path for a local one. Two URLs of one identity are one repository to all hosts that ignore case in names, as those that send webhooks do.
+func Identity(url string) (string, error) {
+	a, err := parseAddress(url)
+	if err != nil || a.scheme == "file" {
+		return a.path, err
+	}
+	host := a.host
+	if !slices.Contains([]string{"443", "80", "22"}, a.port) {
+		host = a.hostPort()
+	}
+	return strings.ToLower(host + "/" + strings.TrimSuffix(strings.Trim(a.path, "/"), ".git")), nil
 }
 
 func orGit(user string) string {

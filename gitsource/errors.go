@@ -84,7 +84,7 @@ func (a address) explain(err error, token string) *Error {
 	return e
 }
 
-// cleaned stands for an error whose text may hold the token: errors.Is and As find what is inside, nobody prints it.
+// cleaned stands for an error whose text may hold the token: errors.Is finds what is inside, nobody prints it.
 type cleaned struct {
 	text string
 	err  error
@@ -170,6 +170,8 @@ func (a address) judge(err error) (Kind, string) {
 			return Unreachable, fmt.Sprintf("no address is known for the host %s; check its name, and this machine's DNS", a.host)
 		}
 		return Unreachable, fmt.Sprintf("the address of the host %s cannot be looked up now; trying again later", a.host)
+	case strings.Contains(err.Error(), "object-format=sha256"): // the list of references that the library could not make out
+		return Misconfigured, "its objects are named by SHA-256, which is not read; SHA-1 is"
 	case cutOff(err):
 		return Unreachable, "the connection was cut off; trying again later"
 	case errors.Is(err, errPack), errors.Is(err, errMissing), errors.Is(err, errSource):

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -103,10 +104,11 @@ func (f *folderRemote) download(ctx context.Context, want hash, _ []hash, to *st
 		defer close(done)
 		w.CloseWithError(writePack(w, len(list), f.packed(list)))
 	}()
-	err = to.add(ctx, r)
-	r.Close()
-	<-done
-	return err
+	defer func() {
+		r.Close()
+		<-done
+	}()
+	return to.add(ctx, r)
 }
 
 // packed gives the objects of a list, one by one.
@@ -169,6 +171,10 @@ func (f *folderRemote) missing(ctx context.Context, want hash, to *store) ([]has
 	}
 	var list []hash
 	seen := map[hash]bool{}
+	ends, err := f.storage.Shallow() // commits of a shallow clone whose parents were left out
+	if err != nil {
+		return nil, err
+	}
 	todo := []step{{plumbing.CommitObject, want}}
 	for len(todo) > 0 {
 		next := todo[len(todo)-1]
@@ -196,6 +202,9 @@ func (f *folderRemote) missing(ctx context.Context, want hash, to *store) ([]has
 				return nil, err
 			}
 			todo = append(todo, step{plumbing.TreeObject, c.TreeHash})
+			if slices.Contains(ends, next.hash) {
+				continue
+			}
 			for _, parent := range c.ParentHashes {
 				todo = append(todo, step{plumbing.CommitObject, parent})
 			}

@@ -11,3 +11,5 @@ import (
 func lockFile(string) (*os.File, error) {
 	return nil, errors.New("mirrors of repositories are kept on Unix systems only")
 }
+
+func unlockFile(file *os.File) error { return file.Close() }

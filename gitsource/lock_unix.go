@@ -22,3 +22,8 @@ func lockFile(path string) (*os.File, error) {
 	}
 	return file, nil
 }
+
+// unlockFile gives the lock up. Closing the file would not always do: a process that is being started at this moment has a copy of it.
+func unlockFile(file *os.File) error {
+	return errors.Join(syscall.Flock(int(file.Fd()), syscall.LOCK_UN), file.Close())
+}

@@ -6,6 +6,7 @@
 package gitsource
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,7 +53,7 @@ type Config struct {
 	AllowHTTP bool
 	// Token is asked at each fetch over HTTP for the token, so that one can be replaced at any time; nil is none. TokenFile reads one from a file.
 	Token func(context.Context) (string, error)
-	// Username goes with the token. Default "x-access-token", which GitHub wants for its tokens and others ignore.
+	// Username goes with the token. Default: that of the URL, else "x-access-token", which GitHub wants for its tokens and others ignore.
 	Username string
 	// SSHKeyFile holds the private key, without a passphrase; KnownHostsFile the keys of hosts, as OpenSSH has it. Both are read at each fetch.
 	SSHKeyFile, KnownHostsFile string
@@ -103,6 +105,7 @@ type Mirror struct {
 	head     hash
 	broken   error // what was found wrong with the store; the next fetch builds another
 	rebuilt  hash  // head for which a broken store was replaced
+	rest     int   // fetches until a broken store is replaced for the same head once more
 	idle     int   // fetches until it is tried again to build a mirror of fewer packs
 	listings map[string]*Listing
 	closed   bool
@@ -149,7 +152,7 @@ func Open(c Config) (*Mirror, error) {
 		return nil, fmt.Errorf("mirror %s: %w", c.Dir, err)
 	}
 	if err := m.load(); err != nil {
-		return nil, errors.Join(err, m.lock.Close())
+		return nil, errors.Join(err, unlockFile(m.lock))
 	}
 	return m, nil
 }
@@ -197,7 +200,7 @@ func (m *Mirror) load() error {
 		m.broken = err
 		return s.close()
 	}
-	s.damage = m.damaged
+	m.use(s)
 	m.store = s
 	// The head of another branch is still good to say what we have, but no head of this one.
 	if m.config.Branch == "" || m.config.Branch == branch {
@@ -212,13 +215,19 @@ func (m *Mirror) folder(number int) string {
 
 func (m *Mirror) building() string { return filepath.Join(m.config.Dir, "building") }
 
-func (m *Mirror) damaged(err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.broken == nil {
-		m.broken = err
+// use lets a store tell of damage while it is the one in use; what is wrong with one that was replaced matters no more.
+func (m *Mirror) use(s *store) {
+	s.damage = func(err error) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.store == s && m.broken == nil {
+			m.broken = err
+		}
 	}
 }
+
+// Repository is the URL as messages show it: without user name and password.
+func (m *Mirror) Repository() string { return m.address.display }
 
 // Close ends the use of the mirror. Trees that were handed out cannot be read any more. It waits for a fetch under way; cancel that one's context.
 func (m *Mirror) Close() error {
@@ -234,7 +243,7 @@ func (m *Mirror) Close() error {
 	if m.store != nil {
 		err = m.store.close()
 	}
-	return errors.Join(err, m.lock.Close())
+	return errors.Join(err, unlockFile(m.lock))
 }
 
 // Head gives what the last fetch found, also that of a former process; false before the first one.
@@ -264,7 +273,11 @@ func (m *Mirror) Fetch(ctx context.Context) (Head, error) {
 	if err != nil {
 		return Head{}, m.address.explain(err, "")
 	}
-	head, err := m.fetch(ctx, token, w)
+	var head Head
+	err = m.unharmed(func() (err error) {
+		head, err = m.fetch(ctx, token, w)
+		return err
+	})
 	if err == nil {
 		return head, nil
 	}
@@ -272,6 +285,17 @@ func (m *Mirror) Fetch(ctx context.Context) (Head, error) {
 		err = errors.Join(context.Cause(ctx), err) // the reason before its consequences
 	}
 	return Head{}, m.address.explain(err, token)
+}
+
+// unharmed calls f and turns a panic into an error: the library has met input before that its makers did not think of, and others have repositories too.
+func (m *Mirror) unharmed(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			m.log.WithField("stack", string(debug.Stack())).Errorf("a fetch panicked: %v", p)
+			err = fmt.Errorf("%w: %v", errPack, p)
+		}
+	}()
+	return f()
 }
 
 func (m *Mirror) token(ctx context.Context) (string, error) {
@@ -295,25 +319,21 @@ func (m *Mirror) connect(ctx context.Context, token string, w *watch) (remote, e
 	case "ssh":
 		return dialSSH(ctx, m.address, m.config.Dial, m.config.SSHKeyFile, m.config.KnownHostsFile, m.limits, w)
 	}
-	user := m.config.Username
-	if user == "" {
-		user = "x-access-token"
-	}
-	return dialHTTP(m.address, m.config.HTTP, user, token, m.limits, w)
+	return dialHTTP(m.address, m.config.HTTP, cmp.Or(m.config.Username, m.address.user, "x-access-token"), token, m.limits, w)
 }
 
-func (m *Mirror) fetch(ctx context.Context, token string, w *watch) (_ Head, err error) {
+func (m *Mirror) fetch(ctx context.Context, token string, w *watch) (Head, error) {
 	m.mu.Lock()
 	was, branch, s, broken, closed := m.head, m.branch, m.store, m.broken, m.closed
 	m.mu.Unlock()
 	if closed {
-		return Head{}, errors.New("the mirror is closed")
+		return Head{}, badSetting("the mirror is closed")
 	}
 	r, err := m.connect(ctx, token, w)
 	if err != nil {
 		return Head{}, err
 	}
-	defer func() { err = errors.Join(err, r.Close()) }()
+	defer r.Close() // all that was wanted has come by then; how it ends is no matter
 	heads, err := r.heads(ctx)
 	if err != nil {
 		return Head{}, err
@@ -327,7 +347,8 @@ func (m *Mirror) fetch(ctx context.Context, token string, w *watch) (_ Head, err
 	}
 	switch {
 	case s == nil || broken != nil:
-		if broken != nil && m.rebuilt == want {
+		if broken != nil && m.rebuilt == want && m.rest > 0 {
+			m.rest--
 			return Head{}, &Error{Kind: Broken, Repository: m.address.display, cause: broken,
 				text: fmt.Sprintf("its commit %s cannot be read: %s; it is damaged at its source, as git fsck there will tell", want, plain(broken))}
 		}
@@ -335,7 +356,7 @@ func (m *Mirror) fetch(ctx context.Context, token string, w *watch) (_ Head, err
 			return Head{}, err
 		}
 		if broken != nil {
-			m.rebuilt = want
+			m.rebuilt, m.rest = want, pause
 			m.log.WithError(broken).Warn("the mirror was damaged and has been built anew")
 		}
 	case s.has(want):
@@ -354,7 +375,7 @@ func (m *Mirror) fetch(ctx context.Context, token string, w *watch) (_ Head, err
 		if err := m.bring(ctx, r, s, name, want, haves); err != nil {
 			// A pack that refers to what is neither in it nor here would come again and again. One that was cut off would not.
 			if (errors.Is(err, errPack) || errors.Is(err, errMissing)) && !cutOff(err) {
-				m.damaged(err)
+				s.damage(err)
 			}
 			return Head{}, err
 		}
@@ -394,13 +415,16 @@ func (s *store) complete(ctx context.Context, want hash) error {
 		}
 	}
 	seen := map[hash]bool{}
-	var walk func(older, newer hash) error
-	walk = func(older, newer hash) error {
+	var walk func(older, newer hash, depth int) error
+	walk = func(older, newer hash, depth int) error {
 		if older == newer || seen[newer] {
 			return nil
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if depth > maxPath/2 {
+			return fmt.Errorf("%w: directories more than %d deep", ErrTooLarge, maxPath/2)
 		}
 		seen[newer] = true
 		entries, err := s.entries(newer)
@@ -419,7 +443,7 @@ func (s *store) complete(ctx context.Context, want hash) error {
 				if !ok || !was.isTree() {
 					was.hash = hash{}
 				}
-				err = walk(was.hash, e.hash)
+				err = walk(was.hash, e.hash, depth+1)
 			default:
 				_, err = s.locate(e.hash)
 			}
@@ -429,7 +453,7 @@ func (s *store) complete(ctx context.Context, want hash) error {
 		}
 		return nil
 	}
-	return walk(older, newer.TreeHash)
+	return walk(older, newer.TreeHash, 1)
 }
 
 // rebuild makes a fresh mirror beside the present one and puts it in its place. Who reads the present one goes on to do so: its files are open, and
@@ -455,12 +479,15 @@ func (m *Mirror) rebuild(ctx context.Context, r remote, branch string, want hash
 		return errors.Join(err, s.close())
 	}
 	s.dir = next
-	s.damage = m.damaged
+	m.use(s)
 	m.mu.Lock()
 	m.store, m.broken, m.number = s, nil, m.number+1
 	m.mu.Unlock()
 	return os.RemoveAll(old)
 }
+
+// pause is how many fetches go by before something dear that was of no use is tried again.
+const pause = 100
 
 // crowded reports whether it is time to build a mirror of fewer packs: they are added one a fetch, and each makes opening slower.
 func (m *Mirror) crowded(s *store) bool {
@@ -473,7 +500,6 @@ func (m *Mirror) crowded(s *store) bool {
 
 // compact builds the mirror anew when a fetch has nothing else to do. That it may fail harms nothing.
 func (m *Mirror) compact(ctx context.Context, r remote, branch string, want hash) {
-	const pause = 100 // fetches
 	packs := m.store.packCount()
 	if err := m.rebuild(ctx, r, branch, want); err != nil {
 		m.idle = pause
@@ -498,7 +524,7 @@ func (s *store) haves() ([]hash, error) {
 			return nil, err
 		}
 		for _, parent := range c.ParentHashes {
-			if !seen[parent] {
+			if !seen[parent] && s.has(parent) { // the source may be a shallow clone
 				seen[parent] = true
 				list = append(list, parent)
 			}

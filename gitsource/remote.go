@@ -185,7 +185,7 @@ func (r *watchedReader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
 	if r.most > 0 {
 		if r.left -= int64(n); r.left < 0 {
-			return 0, fmt.Errorf("%w: the server's list of references, or its error, has more than %d bytes", ErrTooLarge, r.most)
+			return 0, fmt.Errorf("%w: the server's list of references has more than %d bytes", ErrTooLarge, r.most)
 		}
 	}
 	return n, err
@@ -220,16 +220,18 @@ func (t *watchedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	most := int64(0) // of a pack; the store counts those
+	var body io.Reader
 	switch {
 	case answer.StatusCode != http.StatusOK:
-		most = 64 << 10
+		body = io.LimitReader(t.watch.reader(answer.Body, 0), 64<<10) // a page for people
 	case r.Method == http.MethodGet:
-		most = t.limits.ReferenceBytes
+		body = t.watch.reader(answer.Body, t.limits.ReferenceBytes)
+	default:
+		body = t.watch.reader(answer.Body, 0) // the store counts a pack's bytes
 	}
 	answer.Body = struct {
 		io.Reader
 		io.Closer
-	}{t.watch.reader(answer.Body, most), answer.Body}
+	}{body, answer.Body}
 	return answer, nil
 }

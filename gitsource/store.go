@@ -247,9 +247,14 @@ func (s *store) object(kind plumbing.ObjectType, h hash, limit int64) ([]byte, e
 	return data, nil
 }
 
-func (p *pack) read(h hash, at, limit int64) ([]byte, plumbing.ObjectType, error) {
+func (p *pack) read(h hash, at, limit int64) (_ []byte, _ plumbing.ObjectType, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer func() {
+		if r := recover(); r != nil { // the library, at bytes that are not what they were
+			err = fmt.Errorf("%w: %v", errPack, r)
+		}
+	}()
 	size, err := p.reader.GetSizeByOffset(at)
 	if err != nil {
 		return nil, 0, err

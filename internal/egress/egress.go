@@ -32,7 +32,8 @@ type Config struct {
 	// carrier-grade addresses are good; or addresses and networks ("10.1.0.0/16"), which are good for every host. Link-local, NAT64 and other special
 	// addresses need a network that names them, a cloud's metadata service its single address.
 	AllowPrivate []string
-	// RedirectTo are hosts, as in AllowHosts, to which a redirect from another host may lead over HTTPS: registries keep their blobs elsewhere.
+	// RedirectTo are hosts, as in AllowHosts, to which a redirect from another host may lead over HTTPS: registries keep their blobs elsewhere. They need
+	// not be among AllowHosts, and are then called for no other reason.
 	RedirectTo []string
 	// Timeout bounds a call made through HTTP, its whole answer included. Default 30 s.
 	Timeout time.Duration
@@ -164,8 +165,10 @@ func (c *Client) DialContext(ctx context.Context, network, address string) (net.
 	}
 	viaProxy := c.proxies[address]
 	if !viaProxy {
-		if err := c.checkHost(host, port); err != nil {
-			return nil, err
+		if !c.onward.match(normal(host), port) { // roundTrip knows whether it is a redirect, and was asked before
+			if err := c.checkHost(host, port); err != nil {
+				return nil, err
+			}
 		}
 		if err := c.checkLiteral(host, port); err != nil {
 			return nil, err
@@ -212,8 +215,10 @@ func (c *Client) roundTrip(request *http.Request) (*http.Response, error) {
 	}
 	// Also before a proxy is asked, and before a connection of an earlier call is taken again.
 	host := request.URL.Hostname()
-	if err := c.checkHost(host, port); err != nil {
-		return nil, err
+	if request.Response == nil || !c.onward.match(normal(host), port) { // Response is the redirect that led here
+		if err := c.checkHost(host, port); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.checkLiteral(host, port); err != nil {
 		return nil, err

@@ -277,7 +277,6 @@ func TestRedirectsStayWhereTheyAre(t *testing.T) {
 	at, err := url.Parse(base)
 	ok(t, err)
 	port = at.Port()
-	c.AllowHosts = append(c.AllowHosts, "other.test:"+port, "other.test")
 	e := client(t, c)
 	text, err := get(e.HTTP(), base+"/same")
 	if err != nil || text != "the end" {
@@ -295,7 +294,10 @@ func TestRedirectsStayWhereTheyAre(t *testing.T) {
 	refused(t, err, "which is not https")
 
 	c.RedirectTo = []string{"other.test"}
-	_, err = get(client(t, c).HTTP(), base+"/secure")
+	e = client(t, c)
+	_, err = get(e.HTTP(), "https://other.test/end")
+	refused(t, err, "calls to other.test:443 are not allowed") // but by a redirect
+	_, err = get(e.HTTP(), base+"/secure")
 	var r *egress.Refused
 	if errors.As(err, &r) || err == nil { // nothing listens there; the way is open
 		t.Errorf("%v", err)

@@ -10,6 +10,9 @@ import (
 //
 // A path longer than 4,096 bytes, and more differences than Limits.Files of the newer tree, are errors.
 func Changed(older, newer *Tree) ([]string, error) {
+	if older == nil && newer == nil {
+		return nil, nil
+	}
 	var w diff
 	var a, b *entry
 	if older != nil {

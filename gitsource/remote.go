@@ -84,7 +84,6 @@ type packSession interface {
 // server is a remote that speaks Git's own protocol.
 type server struct {
 	session packSession
-	watch   *watch
 	offered *packp.AdvRefs
 }
 
@@ -203,7 +202,7 @@ func dialHTTP(a address, client *http.Client, user, token string, limits Limits,
 	if err != nil {
 		return nil, err
 	}
-	return &server{session: session, watch: w}, nil
+	return &server{session: session}, nil
 }
 
 // watchedTransport watches answers, and bounds those that the library takes into memory as a whole.

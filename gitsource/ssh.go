@@ -83,7 +83,7 @@ func dialSSH(ctx context.Context, a address, dial dialer, keyFile, hostsFile str
 	if err := s.session.Start("git-upload-pack " + shellQuote(a.path)); err != nil {
 		return nil, err
 	}
-	return &server{session: s, watch: w}, nil
+	return &server{session: s}, nil
 }
 
 func sshConfig(a address, keyFile, hostsFile string) (*ssh.ClientConfig, error) {

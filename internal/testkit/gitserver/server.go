@@ -24,8 +24,7 @@ import (
 	"time"
 )
 
-// Server serves the repositories of a directory over HTTP, read-only. The fields that are functions and values may be set through the methods
-// at any time.
+// Server serves the repositories of a directory over HTTP, read-only. What its methods set holds from the next request on.
 type Server struct {
 	URL string // http://127.0.0.1:PORT or https://127.0.0.1:PORT; a repository's own is URL + "/" + Repo.Name
 	// CAFile is the certificate of the authority that signed the server's own; "" without TLS.
@@ -34,6 +33,7 @@ type Server struct {
 	mu       sync.Mutex
 	token    string
 	inject   http.Handler
+	watch    func(*http.Request)
 	requests int
 }
 
@@ -55,9 +55,12 @@ func Serve(t testing.TB, dir string, o Options) *Server {
 	}
 	web := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
-		token, inject := s.token, s.inject
+		token, inject, watch := s.token, s.inject, s.watch
 		s.requests++
 		s.mu.Unlock()
+		if watch != nil {
+			watch(r)
+		}
 		if inject != nil {
 			inject.ServeHTTP(w, r)
 			return
@@ -95,6 +98,13 @@ func (s *Server) Answer(h http.Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.inject = h
+}
+
+// Watch calls a function before each request is answered; nil ends that.
+func (s *Server) Watch(f func(*http.Request)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch = f
 }
 
 // Requests is how many have come so far.

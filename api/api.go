@@ -1,0 +1,164 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/sirupsen/logrus"
+
+	"towpath/internal/version"
+)
+
+// Caller is who makes a request.
+type Caller struct {
+	Tenant string
+	Name   string
+	Grants []string
+	Roles  []string
+}
+
+// Grants that a token may hold. Admin includes all others.
+const (
+	View    = "view"
+	Start   = "start"
+	Approve = "approve"
+	Admin   = "admin"
+)
+
+// Backend does what callers may do. Its errors are told to the caller when they are *Problem, and logged otherwise.
+type Backend interface {
+	// Authenticate says who a bearer token speaks for; ok is false for a token that does not hold.
+	Authenticate(ctx context.Context, token string) (caller Caller, ok bool, err error)
+
+	Deployments(ctx context.Context, c Caller, f DeploymentFilter) ([]Deployment, error)
+	Deployment(ctx context.Context, c Caller, id string) (Deployment, error)
+	Start(ctx context.Context, c Caller, u Upload) (Started, error)
+	Plan(ctx context.Context, c Caller, u Upload) (Plan, error)
+	Approve(ctx context.Context, c Caller, id, target, comment string) error
+	Cancel(ctx context.Context, c Caller, id, reason string) error
+	RollBack(ctx context.Context, c Caller, application string, targets []string, to, reason string) (id string, err error)
+
+	Applications(ctx context.Context, c Caller, name string) ([]Application, error)
+	Remove(ctx context.Context, c Caller, name string, keep bool) (id string, err error)
+	Agents(ctx context.Context, c Caller) ([]Agent, error)
+	CreateAgent(ctx context.Context, c Caller, name string) (Credential, error)
+	Sources(ctx context.Context, c Caller) ([]Source, error)
+
+	// Events lists events after one; News is ready when there may be more, and closed when the server stops.
+	Events(ctx context.Context, c Caller, f EventFilter) ([]Event, error)
+	News() (news <-chan struct{}, stop func())
+
+	// Deliver takes a webhook's delivery in; verified by what the source's configuration says.
+	Deliver(ctx context.Context, source string, header http.Header, body []byte) error
+}
+
+// DeploymentFilter says which deployments are wanted; zero fields match all.
+type DeploymentFilter struct {
+	Application, State, Source, Commit, Before string
+	Limit                                      int
+}
+
+// EventFilter says which events are wanted; zero fields match all.
+type EventFilter struct {
+	Application, Deployment string
+	After                   int64
+	Limit                   int
+}
+
+// Problem is an error that the caller can do something about.
+type Problem struct {
+	Status  int
+	Text    string
+	Details []error // *huma.ErrorDetail, with places
+}
+
+func (p *Problem) Error() string { return p.Text }
+
+// New makes the handler of everything below /api/v1.
+func New(backend Backend, log *logrus.Entry) http.Handler {
+	mux := http.NewServeMux()
+	config := huma.DefaultConfig("Towpath", version.String())
+	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "/api/v1/openapi", "", "/api/v1/schemas"
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
+	config.Info.Description = "Everything the command line does. A refusal is a problem (RFC 9457) whose detail says what to do."
+	s := &server{backend: backend, log: log, api: humago.New(mux, config)}
+	s.deployments()
+	s.applications()
+	s.people()
+	s.events()
+	mux.HandleFunc("POST /api/v1/webhooks/{source}", s.webhook)
+	return mux
+}
+
+type server struct {
+	backend Backend
+	log     *logrus.Entry
+	api     huma.API
+}
+
+type callerKey struct{}
+
+func callerOf(ctx context.Context) Caller {
+	caller, _ := ctx.Value(callerKey{}).(Caller)
+	return caller
+}
+
+// maxBody is the largest upload: 64 MiB of files in base64, and what surrounds them.
+const maxBody = 90 << 20
+
+// operation describes an operation that needs a grant.
+func (s *server) operation(method, path, id, summary, grant string) huma.Operation {
+	return huma.Operation{Method: method, Path: "/api/v1" + path, OperationID: id, Summary: summary, Description: "Needs the grant " + grant + ".",
+		Security: []map[string][]string{{"token": {}}}, Middlewares: huma.Middlewares{s.allowed(grant)}, MaxBodyBytes: maxBody,
+		Errors: []int{http.StatusUnauthorized, http.StatusForbidden}}
+}
+
+// allowed lets a request through when its token holds the grant.
+func (s *server) allowed(grant string) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		token, bearer := strings.CutPrefix(ctx.Header("Authorization"), "Bearer ")
+		if !bearer || token == "" {
+			ctx.SetHeader("WWW-Authenticate", "Bearer")
+			huma.WriteErr(s.api, ctx, http.StatusUnauthorized, "no token; `towpath-controller token create` makes one, and TOWPATH_TOKEN gives it to the command line")
+			return
+		}
+		caller, ok, err := s.backend.Authenticate(ctx.Context(), token)
+		switch {
+		case err != nil:
+			s.log.WithError(err).Error("a token could not be checked")
+			huma.WriteErr(s.api, ctx, http.StatusInternalServerError, "the token could not be checked; the controller's log says why")
+		case !ok:
+			ctx.SetHeader("WWW-Authenticate", `Bearer error="invalid_token"`)
+			huma.WriteErr(s.api, ctx, http.StatusUnauthorized, "the token is not known, has expired or was revoked")
+		case !slices.Contains(caller.Grants, grant) && !slices.Contains(caller.Grants, Admin):
+			huma.WriteErr(s.api, ctx, http.StatusForbidden, "the token of "+caller.Name+" lacks the grant "+grant)
+		default:
+			next(huma.WithValue(ctx, callerKey{}, caller))
+		}
+	}
+}
+
+// fail makes an answer of an error: what the caller can mend is told, the rest is logged.
+func (s *server) fail(err error) error {
+	var problem *Problem
+	if errors.As(err, &problem) {
+		return huma.NewError(problem.Status, problem.Text, problem.Details...)
+	}
+	s.log.WithError(err).Error("a request failed")
+	return huma.Error500InternalServerError("the request failed; the controller's log says why")
+}
+
+// body is an answer with a body.
+type body[T any] struct{ Body T }
+
+func answer[T any](s *server, v T, err error) (*body[T], error) {
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	return &body[T]{v}, nil
+}

@@ -1,0 +1,212 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/sse"
+)
+
+type idPath struct {
+	ID string `path:"id" maxLength:"64" doc:"of a deployment"`
+}
+
+type started struct {
+	ID string `json:"id" doc:"of the deployment"`
+}
+
+type list[T any] struct {
+	Items []T    `json:"items" nullable:"false"`
+	Next  string `json:"next,omitempty" doc:"before= of the next page; absent on the last"`
+}
+
+func (s *server) deployments() {
+	type find struct {
+		Application string `query:"application" maxLength:"253"`
+		State       string `query:"state" maxLength:"32"`
+		Source      string `query:"source" maxLength:"63"`
+		Commit      string `query:"commit" maxLength:"64"`
+		Before      string `query:"before" maxLength:"64" doc:"id; only older ones"`
+		Limit       int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+	}
+	huma.Register(s.api, s.operation(http.MethodGet, "/deployments", "list-deployments", "Deployments, newest first", View),
+		func(ctx context.Context, in *find) (*body[list[Deployment]], error) {
+			items, err := s.backend.Deployments(ctx, callerOf(ctx), DeploymentFilter{in.Application, in.State, in.Source, in.Commit, in.Before, in.Limit})
+			page := list[Deployment]{Items: items}
+			if len(items) == in.Limit {
+				page.Next = items[len(items)-1].ID
+			}
+			return answer(s, page, err)
+		})
+	huma.Register(s.api, s.operation(http.MethodGet, "/deployments/{id}", "get-deployment", "One deployment", View),
+		func(ctx context.Context, in *idPath) (*body[Deployment], error) {
+			d, err := s.backend.Deployment(ctx, callerOf(ctx), in.ID)
+			return answer(s, d, err)
+		})
+	type upload struct{ Body Upload }
+	start := s.operation(http.MethodPost, "/deployments", "start-deployment", "Start a deployment of an upload, or an earlier one again", Start)
+	start.DefaultStatus = http.StatusCreated
+	start.BodyReadTimeout = 2 * time.Minute
+	start.Errors = append(start.Errors, http.StatusConflict, http.StatusUnprocessableEntity)
+	huma.Register(s.api, start, func(ctx context.Context, in *upload) (*body[Started], error) {
+		out, err := s.backend.Start(ctx, callerOf(ctx), in.Body)
+		return answer(s, out, err)
+	})
+	plan := s.operation(http.MethodPost, "/plans", "plan", "What an upload would do; nothing starts", View)
+	plan.BodyReadTimeout = 2 * time.Minute
+	huma.Register(s.api, plan, func(ctx context.Context, in *upload) (*body[Plan], error) {
+		out, err := s.backend.Plan(ctx, callerOf(ctx), in.Body)
+		return answer(s, out, err)
+	})
+	type approval struct {
+		idPath
+		Body struct {
+			Target  string `json:"target,omitempty" maxLength:"253" doc:"absent: the only one that waits"`
+			Comment string `json:"comment,omitempty" maxLength:"1024"`
+		}
+	}
+	huma.Register(s.api, s.operation(http.MethodPost, "/deployments/{id}/approve", "approve", "Give a target what it waits for", Approve),
+		func(ctx context.Context, in *approval) (*struct{}, error) {
+			return s.done(s.backend.Approve(ctx, callerOf(ctx), in.ID, in.Body.Target, in.Body.Comment))
+		})
+	type cancellation struct {
+		idPath
+		Body struct {
+			Reason string `json:"reason,omitempty" maxLength:"1024"`
+		}
+	}
+	huma.Register(s.api, s.operation(http.MethodPost, "/deployments/{id}/cancel", "cancel", "Stop a deployment: what is under way goes back", Start),
+		func(ctx context.Context, in *cancellation) (*struct{}, error) {
+			return s.done(s.backend.Cancel(ctx, callerOf(ctx), in.ID, in.Body.Reason))
+		})
+}
+
+func (s *server) done(err error) (*struct{}, error) {
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	return nil, nil
+}
+
+type namePath struct {
+	Name string `path:"name" maxLength:"253" doc:"of an application"`
+}
+
+func (s *server) applications() {
+	huma.Register(s.api, s.operation(http.MethodGet, "/applications", "list-applications", "Applications by name", View),
+		func(ctx context.Context, _ *struct{}) (*body[list[Application]], error) {
+			items, err := s.backend.Applications(ctx, callerOf(ctx), "")
+			return answer(s, list[Application]{Items: items}, err)
+		})
+	huma.Register(s.api, s.operation(http.MethodGet, "/applications/{name}", "get-application", "One application, and what each of its targets waits for", View),
+		func(ctx context.Context, in *namePath) (*body[Application], error) {
+			items, err := s.backend.Applications(ctx, callerOf(ctx), in.Name)
+			if err == nil && len(items) == 0 {
+				err = &Problem{Status: http.StatusNotFound, Text: "no application " + in.Name}
+			}
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			return &body[Application]{items[0]}, nil
+		})
+	type rollback struct {
+		namePath
+		Body struct {
+			Targets []string `json:"targets,omitempty" maxItems:"1000" doc:"absent: all of the deployment that is gone back to"`
+			To      string   `json:"to,omitempty" maxLength:"64" doc:"id of a deployment; absent: what was good before, of one target"`
+			Reason  string   `json:"reason,omitempty" maxLength:"1024"`
+		}
+	}
+	huma.Register(s.api, s.operation(http.MethodPost, "/applications/{name}/rollback", "roll-back", "Bring targets back to an earlier deployment", Start),
+		func(ctx context.Context, in *rollback) (*body[started], error) {
+			id, err := s.backend.RollBack(ctx, callerOf(ctx), in.Name, in.Body.Targets, in.Body.To, in.Body.Reason)
+			return answer(s, started{id}, err)
+		})
+	type removal struct {
+		namePath
+		Keep bool `query:"keep" doc:"its objects stay; only its owner goes"`
+	}
+	huma.Register(s.api, s.operation(http.MethodDelete, "/applications/{name}", "remove-application", "Remove an application from its clusters", Admin),
+		func(ctx context.Context, in *removal) (*body[started], error) {
+			id, err := s.backend.Remove(ctx, callerOf(ctx), in.Name, in.Keep)
+			return answer(s, started{id}, err)
+		})
+}
+
+func (s *server) people() {
+	huma.Register(s.api, s.operation(http.MethodGet, "/agents", "list-agents", "Agents by name", View),
+		func(ctx context.Context, _ *struct{}) (*body[list[Agent]], error) {
+			items, err := s.backend.Agents(ctx, callerOf(ctx))
+			return answer(s, list[Agent]{Items: items}, err)
+		})
+	type newAgent struct {
+		Body struct {
+			Name string `json:"name" minLength:"1" maxLength:"253" doc:"the account of deployment files"`
+		}
+	}
+	create := s.operation(http.MethodPost, "/agents", "create-agent", "Make the credential of an agent; its secret is shown this once", Admin)
+	create.DefaultStatus = http.StatusCreated
+	huma.Register(s.api, create, func(ctx context.Context, in *newAgent) (*body[Credential], error) {
+		credential, err := s.backend.CreateAgent(ctx, callerOf(ctx), in.Body.Name)
+		return answer(s, credential, err)
+	})
+	huma.Register(s.api, s.operation(http.MethodGet, "/sources", "list-sources", "Watched repositories, and what is wrong with them", View),
+		func(ctx context.Context, _ *struct{}) (*body[list[Source]], error) {
+			items, err := s.backend.Sources(ctx, callerOf(ctx))
+			return answer(s, list[Source]{Items: items}, err)
+		})
+}
+
+// heartbeat is how often a stream without news says that it lives.
+const heartbeat = 15 * time.Second
+
+type beat struct{}
+
+func (s *server) events() {
+	type follow struct {
+		Application string `query:"application" maxLength:"253"`
+		Deployment  string `query:"deployment" maxLength:"64"`
+		After       int64  `query:"after" minimum:"0" doc:"id; only later ones"`
+		LastEventID int64  `header:"Last-Event-ID" minimum:"0" doc:"as a browser sends it when it comes back; counts over after"`
+	}
+	sse.Register(s.api, s.operation(http.MethodGet, "/events", "follow-events", "History as it happens (server-sent events)", View),
+		map[string]any{"event": Event{}, "beat": beat{}}, func(ctx context.Context, in *follow, send sse.Sender) {
+			news, stop := s.backend.News()
+			defer stop()
+			beats := time.NewTicker(heartbeat)
+			defer beats.Stop()
+			filter := EventFilter{Application: in.Application, Deployment: in.Deployment, After: max(in.After, in.LastEventID)}
+			for {
+				events, err := s.backend.Events(ctx, callerOf(ctx), filter)
+				if err != nil {
+					if ctx.Err() == nil {
+						s.log.WithError(err).Error("events could not be read for a stream")
+					}
+					return
+				}
+				for _, e := range events {
+					if send(sse.Message{ID: int(e.ID), Data: e}) != nil {
+						return
+					}
+					filter.After = e.ID
+				}
+				if len(events) > 0 {
+					continue
+				}
+				select {
+				case <-ctx.Done():
+					return
+				case _, open := <-news:
+					if !open {
+						return
+					}
+				case <-beats.C:
+					if send(sse.Message{Data: beat{}}) != nil {
+						return
+					}
+				}
+			}
+		})
+}

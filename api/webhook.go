@@ -1,0 +1,42 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+)
+
+// maxDelivery is the largest body of a webhook that GitHub sends.
+const maxDelivery = 25 << 20
+
+// webhook takes a delivery in and answers; what it means is found out later.
+func (s *server) webhook(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxDelivery))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		refuse(w, http.StatusRequestEntityTooLarge, "the delivery is larger than 25 MiB")
+		return
+	case err != nil:
+		refuse(w, http.StatusBadRequest, "the delivery broke off")
+		return
+	}
+	err = s.backend.Deliver(r.Context(), r.PathValue("source"), r.Header, body)
+	var problem *Problem
+	switch {
+	case errors.As(err, &problem):
+		refuse(w, problem.Status, problem.Text)
+	case err != nil:
+		s.log.WithError(err).Error("a delivery could not be stored")
+		refuse(w, http.StatusInternalServerError, "the delivery could not be stored; send it again")
+	default:
+		w.WriteHeader(http.StatusAccepted)
+	}
+}
+
+func refuse(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(map[string]any{"status": status, "title": http.StatusText(status), "detail": text}) // the client may be gone
+}

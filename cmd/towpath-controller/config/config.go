@@ -1,0 +1,262 @@
+// Package config is the controller's configuration: one strict YAML file. Its reference page and JSON Schema are made from these types.
+package config
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+	"go.yaml.in/yaml/v3"
+)
+
+// Config is the whole file. The doc tags are its reference.
+type Config struct {
+	Listen      string   `yaml:"listen" doc:"address of the API, webhooks, token endpoint and metrics" default:"127.0.0.1:8080"`
+	ExternalURL string   `yaml:"externalURL" doc:"address under which people, agents and webhooks reach the controller; the issuer of its tokens" required:"true"`
+	TLS         TLS      `yaml:"tls" doc:"certificate of the listeners; agents are served over TLS only"`
+	Database    string   `yaml:"database" doc:"sqlite:PATH, or postgres://… for several replicas" required:"true"`
+	KeyFile     string   `yaml:"keyFile" doc:"file of keys that seal manifests and secrets: one a line, 32 bytes in base64; the first seals, all open. Part of the backup" required:"true"`
+	Data        string   `yaml:"data" doc:"directory of repository mirrors and caches; can be lost" required:"true"`
+	Agents      Agents   `yaml:"agents" doc:"where agents connect, and who may"`
+	Sources     []Source `yaml:"sources" doc:"repositories whose deployment files are deployed"`
+	Push        Push     `yaml:"push" doc:"deployments that are pushed by towpath deploy start"`
+	Roles       []Role   `yaml:"roles" doc:"who holds which role"`
+	Prune       Prune    `yaml:"prune" doc:"removals that need no person's word"`
+	Revisions   Keep     `yaml:"revisions" doc:"older revisions of a Deployment object"`
+	Render      Render   `yaml:"render" doc:"render processes"`
+	Egress      Egress   `yaml:"egress" doc:"hosts that the controller may call beside the repositories"`
+	Log         Log      `yaml:"log" doc:"what the controller logs"`
+}
+
+// TLS is a certificate.
+type TLS struct {
+	Certificate string `yaml:"certificate" doc:"PEM file"`
+	Key         string `yaml:"key" doc:"PEM file"`
+}
+
+// Agents is the hub.
+type Agents struct {
+	Listen   string   `yaml:"listen" doc:"address that agents connect to (gRPC over TLS)" default:"127.0.0.1:8443"`
+	Audience string   `yaml:"audience" doc:"audience of agents' tokens" default:"towpath"`
+	Issuers  []string `yaml:"issuers" doc:"OIDC issuers beside the controller's own"`
+}
+
+// Source is one watched branch.
+type Source struct {
+	Name     string   `yaml:"name" doc:"short name, in messages and addresses" required:"true"`
+	Tenant   string   `yaml:"tenant" doc:"tenant that its applications belong to" default:"main"`
+	URL      string   `yaml:"url" doc:"https://, ssh://, git@HOST:PATH, or a local path" required:"true"`
+	Branch   string   `yaml:"branch" doc:"branch that is watched; empty: the remote's default"`
+	Schedule string   `yaml:"schedule" doc:"when to look, as cron writes it" default:"@every 30s"`
+	Paths    []string `yaml:"paths" doc:"globs that say which files are deployment files" default:"**/towpath.yaml, **/deploy.y*ml"`
+	Auth     Auth     `yaml:"auth" doc:"how the repository is reached"`
+	Webhook  Webhook  `yaml:"webhook" doc:"push webhook, at /api/v1/webhooks/NAME"`
+	GitHub   GitHub   `yaml:"github" doc:"where progress is told"`
+	Allow    []Allow  `yaml:"allow" doc:"what the files may touch; without it, nothing"`
+}
+
+// Auth is how a repository is reached. Secrets are files only, read at each use.
+type Auth struct {
+	Username       string `yaml:"username" doc:"for https; most servers take any beside a token"`
+	TokenFile      string `yaml:"tokenFile" doc:"file with a token for https"`
+	SSHKeyFile     string `yaml:"sshKeyFile" doc:"private key for ssh"`
+	KnownHostsFile string `yaml:"knownHostsFile" doc:"host keys for ssh"`
+	CAFile         string `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
+}
+
+// Webhook is how pushes are announced.
+type Webhook struct {
+	SecretFiles []string `yaml:"secretFiles" doc:"files with the secret that signs deliveries; two while one is replaced by the other"`
+}
+
+// GitHub is where progress is told.
+type GitHub struct {
+	Repository string `yaml:"repository" doc:"OWNER/NAME; empty: nothing is told"`
+	TokenFile  string `yaml:"tokenFile" doc:"file with a token that may write commit statuses"`
+	APIURL     string `yaml:"apiURL" doc:"address of the API" default:"https://api.github.com/"`
+}
+
+// Allow is one entry of what a source may touch.
+type Allow struct {
+	Accounts   []string `yaml:"accounts" doc:"names of agents; * for any run of characters"`
+	Namespaces []string `yaml:"namespaces" doc:"of objects; * also covers cluster-wide ones"`
+	Kinds      []string `yaml:"kinds" doc:"Kind or Kind.group"`
+}
+
+// Push says what pushes may touch.
+type Push struct {
+	Allow []Allow `yaml:"allow" doc:"what pushed files may touch; absent: everything, as their tokens are given to trusted jobs"`
+}
+
+// Role and who holds it.
+type Role struct {
+	Name    string   `yaml:"name" doc:"as deployment files write it" required:"true"`
+	Members []string `yaml:"members" doc:"names of people or tokens"`
+}
+
+// Prune is the budget of removals.
+type Prune struct {
+	Removals int     `yaml:"removals" doc:"more objects than these wait for a person" default:"10"`
+	Shrink   float64 `yaml:"shrink" doc:"a render that shrinks by more than this share waits for a person" default:"0.3"`
+}
+
+// Keep is how many revisions stay.
+type Keep struct {
+	Keep int `yaml:"keep" doc:"how many stay at zero pods" default:"3"`
+}
+
+// Render is the render processes.
+type Render struct {
+	Workers int           `yaml:"workers" doc:"processes at once; 0: one a processor"`
+	Memory  int64         `yaml:"memoryMiB" doc:"of one process" default:"512"`
+	Timeout time.Duration `yaml:"timeout" doc:"of one render" default:"10s"`
+}
+
+// Egress is outgoing calls.
+type Egress struct {
+	AllowHosts   []string `yaml:"allowHosts" doc:"hosts of chart repositories and registries; *.example.com, host:port"`
+	AllowPrivate []string `yaml:"allowPrivate" doc:"hosts or networks that may be private addresses"`
+	CAFile       string   `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
+	Proxy        bool     `yaml:"proxy" doc:"use HTTPS_PROXY and NO_PROXY of the environment" default:"false"`
+}
+
+// Log is what is logged.
+type Log struct {
+	Level  string `yaml:"level" doc:"error, warn, info, debug" default:"info"`
+	Format string `yaml:"format" doc:"text or json" default:"text"`
+}
+
+// Read reads a configuration file and fills in defaults. The error lists everything that is wrong, a line each.
+func Read(name string) (*Config, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(name, text)
+}
+
+var unknownField = regexp.MustCompile(`line (\d+): field (\S+) not found in type config\.(\S+)`)
+
+// Parse is Read for a text that is there already.
+func Parse(name string, text []byte) (*Config, error) {
+	c := new(Config)
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return nil, explain(name, err)
+	}
+	c.complete()
+	if wrong := c.check(); len(wrong) > 0 {
+		return nil, fmt.Errorf("%s: %w", name, errors.Join(wrong...))
+	}
+	return c, nil
+}
+
+// explain names, for each key that is not known, those that are.
+func explain(name string, err error) error {
+	var types *yaml.TypeError
+	if !errors.As(err, &types) {
+		return fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	var all []error
+	for _, line := range types.Errors {
+		if m := unknownField.FindStringSubmatch(line); m != nil {
+			all = append(all, fmt.Errorf("%s:%s: unknown key %s; known here: %s", name, m[1], m[2], strings.Join(keysOf(m[3]), ", ")))
+			continue
+		}
+		all = append(all, fmt.Errorf("%s: %s", name, line))
+	}
+	return errors.Join(all...)
+}
+
+func (c *Config) complete() {
+	fill(c)
+	for i := range c.Sources {
+		fill(&c.Sources[i])
+	}
+	if c.Push.Allow == nil {
+		c.Push.Allow = []Allow{{[]string{"*"}, []string{"*"}, []string{"*"}}}
+	}
+	c.ExternalURL = strings.TrimSuffix(c.ExternalURL, "/")
+}
+
+func (c *Config) check() (wrong []error) {
+	need := func(ok bool, format string, args ...any) {
+		if !ok {
+			wrong = append(wrong, fmt.Errorf(format, args...))
+		}
+	}
+	base, err := url.Parse(c.ExternalURL)
+	need(err == nil && base.Host != "" && (base.Scheme == "https" || base.Scheme == "http"), "externalURL: %q is no http(s) address", c.ExternalURL)
+	need(strings.HasPrefix(c.Database, "sqlite:") || strings.HasPrefix(c.Database, "postgres://") || strings.HasPrefix(c.Database, "postgresql://"),
+		"database: write sqlite:PATH or postgres://…, not %q", c.Database)
+	need(c.KeyFile != "", "keyFile is required; `towpath-controller key` prints a new key")
+	need(c.Data != "", "data is required: a directory for mirrors and caches")
+	need((c.TLS.Certificate == "") == (c.TLS.Key == ""), "tls: certificate and key come together")
+	for _, address := range []string{c.Listen, c.Agents.Listen} {
+		_, _, err := net.SplitHostPort(address)
+		need(err == nil, "listen: %q is no HOST:PORT", address)
+	}
+	need(slices.Contains([]string{"error", "warn", "info", "debug"}, c.Log.Level), "log.level: %q is none of error, warn, info, debug", c.Log.Level)
+	need(c.Prune.Removals >= 0 && c.Prune.Shrink >= 0 && c.Prune.Shrink <= 1, "prune: removals is a count, shrink a share from 0 to 1")
+	names := map[string]bool{}
+	for i, s := range c.Sources {
+		at := fmt.Sprintf("sources[%d]", i)
+		need(sourceName.MatchString(s.Name), "%s.name: %q; letters, digits, - and _, at most 63", at, s.Name)
+		need(!names[s.Name], "%s.name: a second source named %s", at, s.Name)
+		names[s.Name] = true
+		need(s.URL != "", "%s.url is required", at)
+		_, err := cron.ParseStandard(s.Schedule)
+		need(err == nil, "%s.schedule: %v", at, err)
+		need(s.GitHub.Repository == "" || strings.Count(s.GitHub.Repository, "/") == 1 && s.GitHub.TokenFile != "", "%s.github: repository is OWNER/NAME, and tokenFile is required with it", at)
+		wrong = append(wrong, checkAllow(at+".allow", s.Allow)...)
+	}
+	return append(wrong, checkAllow("push.allow", c.Push.Allow)...)
+}
+
+var sourceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+
+func checkAllow(at string, entries []Allow) (wrong []error) {
+	for i, a := range entries {
+		for _, pattern := range slices.Concat(a.Accounts, a.Namespaces, a.Kinds) {
+			if _, err := path.Match(pattern, ""); err != nil {
+				wrong = append(wrong, fmt.Errorf("%s[%d]: %q is no pattern", at, i, pattern))
+			}
+		}
+	}
+	return wrong
+}
+
+// Keys reads the keys of keyFile.
+func (c *Config) Keys() ([][]byte, error) {
+	text, err := os.ReadFile(c.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("keyFile: %w", err)
+	}
+	var keys [][]byte
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		key, err := base64.StdEncoding.DecodeString(line)
+		if err != nil || len(key) != 32 {
+			return nil, fmt.Errorf("keyFile %s: a key is 32 bytes in base64; `towpath-controller key` prints one", c.KeyFile)
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("keyFile %s holds no key; `towpath-controller key` prints one", c.KeyFile)
+	}
+	return keys, nil
+}

@@ -178,3 +178,16 @@ func (s *Store) Stop(ctx context.Context) error {
 
 // quiet is a logger for the queue: what matters of it comes back as errors.
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// Late counts wakes that were due longer ago than so and were not taken.
+func (s *Store) Late(ctx context.Context, longer time.Duration) (count int, err error) {
+	before := s.clock().Add(-longer)
+	err = s.read(ctx, func(tx *tx) error {
+		query := `SELECT COUNT(*) FROM river_job WHERE state = 'available' AND scheduled_at < ?`
+		if s.dialect == sqliteDialect {
+			return tx.queryRow(ctx, query, before.UTC().Format("2006-01-02 15:04:05.000")).Scan(&count)
+		}
+		return tx.queryRow(ctx, query, before).Scan(&count)
+	})
+	return count, err
+}

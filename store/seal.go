@@ -187,3 +187,19 @@ func (s *Store) SealedUpload(ctx context.Context, digest string) (files map[stri
 	})
 	return files, err
 }
+
+// NamingKey is a secret of this installation that names of objects are made with, so that they tell nothing about the content they depend on. It is
+// made at first and never changes.
+func (s *Store) NamingKey(ctx context.Context) (key []byte, err error) {
+	const name = "naming key"
+	err = s.write(ctx, "keys", func(tx *tx) error {
+		fresh := make([]byte, 32)
+		rand.Read(fresh)
+		if err := tx.put(ctx, name, fresh); err != nil {
+			return err
+		}
+		key, err = tx.get(ctx, name)
+		return err
+	})
+	return key, err
+}

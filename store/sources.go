@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"towpath/reconcile/rollout"
 )
@@ -90,8 +91,7 @@ func (s *Store) Deliver(ctx context.Context, source, guid, event string, body []
 // SourceView is a source as people see it.
 type SourceView struct {
 	Tenant, Name, Head, Processed, Failure string
-	Problems                               int // files that are refused
-	FailedSince, SeenAt                    sql.NullInt64
+	FailedSince, SeenAt                    time.Time // zero: it does not fail, was never seen
 }
 
 // Sources lists the sources of a tenant that were ever fetched.
@@ -105,9 +105,11 @@ func (s *Store) Sources(ctx context.Context, tenant string) (sources []SourceVie
 		defer rows.Close()
 		for rows.Next() {
 			v := SourceView{Tenant: tenant}
-			if err := rows.Scan(&v.Name, &v.Head, &v.Processed, &v.Failure, &v.FailedSince, &v.SeenAt); err != nil {
+			var failed, seen sql.NullInt64
+			if err := rows.Scan(&v.Name, &v.Head, &v.Processed, &v.Failure, &failed, &seen); err != nil {
 				return err
 			}
+			v.FailedSince, v.SeenAt = nullTime(failed), nullTime(seen)
 			sources = append(sources, v)
 		}
 		return rows.Err()

@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"towpath/api"
+	"towpath/deployment"
+	"towpath/manifest"
+	"towpath/reconcile"
+	"towpath/reconcile/rollout"
+	"towpath/store"
+)
+
+// backend is the controller as the API sees it.
+type backend struct{ *Main }
+
+func (b *backend) Authenticate(ctx context.Context, token string) (api.Caller, bool, error) {
+	t, err := b.store.Token(ctx, token)
+	if errors.Is(err, store.ErrNoToken) {
+		return api.Caller{}, false, nil
+	}
+	return api.Caller{Tenant: t.Tenant, Name: t.Name, Grants: t.Grants, Roles: b.roles(t)}, err == nil, err
+}
+
+// roles of a token: those it was made with, and those that the configuration gives its name.
+func (b *backend) roles(t store.Token) []string {
+	roles := slices.Clone(t.Roles)
+	for _, role := range b.config.Roles {
+		if slices.Contains(role.Members, t.Name) && !slices.Contains(roles, role.Name) {
+			roles = append(roles, role.Name)
+		}
+	}
+	return roles
+}
+
+// tell makes what a person can mend a problem of the API.
+func tell(err error) error {
+	var refusal *store.Refusal
+	var underWay *store.ErrUnderWay
+	switch {
+	case errors.As(err, &underWay):
+		return &api.Problem{Status: http.StatusConflict, Text: underWay.Error() + "; wait for it, or cancel it with: towpath deploy cancel " + underWay.ID}
+	case errors.As(err, &refusal):
+		status := http.StatusConflict
+		if strings.HasPrefix(refusal.Text, "no ") {
+			status = http.StatusNotFound
+		}
+		return &api.Problem{Status: status, Text: refusal.Text}
+	}
+	return err
+}
+
+func (b *backend) Deployments(ctx context.Context, c api.Caller, f api.DeploymentFilter) ([]api.Deployment, error) {
+	views, err := b.store.Deployments(ctx, store.DeploymentFilter{Tenant: c.Tenant, Application: f.Application, State: rollout.State(f.State), Source: f.Source,
+		Commit: f.Commit, Before: f.Before, Limit: f.Limit})
+	out := make([]api.Deployment, len(views))
+	for i, v := range views {
+		out[i] = b.deployment(v)
+	}
+	return out, tell(err)
+}
+
+func (b *backend) Deployment(ctx context.Context, c api.Caller, id string) (api.Deployment, error) {
+	v, err := b.store.Deployment(ctx, c.Tenant, id)
+	if err != nil {
+		return api.Deployment{}, tell(err)
+	}
+	return b.deployment(v), nil
+}
+
+func (b *backend) link(tenant, id string) string {
+	return fmt.Sprintf("%s/deployments/pipeline/%s?environmentId=%s", b.config.ExternalURL, id, tenant)
+}
+
+func (b *backend) deployment(v store.DeploymentView) api.Deployment {
+	d := api.Deployment{ID: v.ID, Application: v.Application, Number: v.Number, Description: v.Description, State: string(v.State), Why: v.Why, Source: v.Origin.Source,
+		Path: v.Origin.Path, Commit: v.Origin.Commit, Repeats: v.Origin.Repeat, Trigger: v.Trigger.Kind, By: v.Trigger.By, Reason: v.Trigger.Reason, Title: v.Trigger.Title,
+		Context: v.Context, Created: v.Created, Started: moment(v.Started), Ended: moment(v.Ended), Link: b.link(v.Tenant, v.ID), Targets: []api.Target{}}
+	for _, t := range v.Targets {
+		d.Targets = append(d.Targets, api.Target{Name: t.Name, Account: t.Account, Namespace: t.Namespace, State: string(t.State), Phase: string(t.Phase), Why: t.Why,
+			DependsOn: t.DependsOn, CarriedBy: t.CarriedBy, Digest: t.Digest, Waits: waits(t.Waits), Started: moment(t.Started), Ended: moment(t.Ended)})
+	}
+	return d
+}
+
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func waits(all []rollout.Wait) []api.Wait {
+	var out []api.Wait
+	for _, w := range all {
+		out = append(out, api.Wait{Kind: string(w.Kind), Since: w.Since, Until: moment(w.Until), Needs: w.Needs, Who: w.Who, Command: w.Command})
+	}
+	return out
+}
+
+func (b *backend) order(c api.Caller, u api.Upload) reconcile.Order {
+	return reconcile.Order{Tenant: c.Tenant, By: c.Name, Application: u.Application, Filters: u.Targets, Context: u.Context, Account: u.Account, Reason: u.Reason, Title: u.Title}
+}
+
+func (b *backend) Start(ctx context.Context, c api.Caller, u api.Upload) (api.Started, error) {
+	var id string
+	var plan reconcile.Plan
+	var err error
+	if u.Repeat != "" {
+		id, plan, err = b.pusher.Repeat(ctx, u.Repeat, b.order(c, u))
+	} else {
+		id, plan, err = b.pusher.Push(ctx, reconcile.Upload{Path: u.Path, Files: u.Files}, b.order(c, u))
+	}
+	if err != nil {
+		return api.Started{}, tell(err)
+	}
+	if plan.Failed() {
+		return api.Started{}, refused(plan.Problems)
+	}
+	return api.Started{ID: id, Link: b.link(c.Tenant, id), Problems: problems(plan.Problems)}, nil
+}
+
+// refused is a file's problems as an answer of the API.
+func refused(all []deployment.Problem) error {
+	p := &api.Problem{Status: http.StatusUnprocessableEntity, Text: "the deployment file is refused"}
+	for _, problem := range all {
+		if problem.Severity == deployment.Error {
+			p.Details = append(p.Details, &huma.ErrorDetail{Message: told(problem), Location: fmt.Sprintf("%s:%d:%d", problem.File, problem.Line, problem.Column)})
+		}
+	}
+	return p
+}
+
+func told(p deployment.Problem) string {
+	if p.Suggestion == "" {
+		return p.Text
+	}
+	return p.Text + "; did you mean " + p.Suggestion + "?"
+}
+
+func problems(all []deployment.Problem) []deployment.Problem {
+	if all == nil {
+		return []deployment.Problem{}
+	}
+	return all
+}
+
+func (b *backend) Plan(ctx context.Context, c api.Caller, u api.Upload) (api.Plan, error) {
+	plan, err := b.pusher.Plan(ctx, reconcile.Upload{Path: u.Path, Files: u.Files}, b.order(c, u))
+	if err != nil {
+		return api.Plan{}, tell(err)
+	}
+	out := api.Plan{Problems: problems(plan.Problems), Targets: []api.PlannedTarget{}}
+	if plan.File != nil {
+		out.Application = plan.File.Application
+	}
+	for _, t := range plan.Targets {
+		out.Targets = append(out.Targets, api.PlannedTarget{Name: t.Name, Account: t.Account, DependsOn: t.DependsOn, Digest: t.Digest, Changed: t.Changed,
+			Added: texts(t.Adds), Altered: texts(t.Changes), Removed: texts(t.Removes)})
+	}
+	return out, nil
+}
+
+func texts(keys []manifest.Key) []string {
+	var out []string
+	for _, key := range keys {
+		out = append(out, key.String())
+	}
+	return out
+}
+
+func (b *backend) Approve(ctx context.Context, c api.Caller, id, target, comment string) error {
+	return tell(b.store.Approve(ctx, c.Tenant, id, target, c.Name, c.Roles, comment))
+}
+
+func (b *backend) Cancel(ctx context.Context, c api.Caller, id, reason string) error {
+	return tell(b.store.Cancel(ctx, c.Tenant, id, c.Name, reason))
+}
+
+func (b *backend) RollBack(ctx context.Context, c api.Caller, application string, targets []string, to, reason string) (string, error) {
+	id, err := b.pusher.RollBack(ctx, application, targets, to, reconcile.Order{Tenant: c.Tenant, By: c.Name, Reason: reason})
+	return id, tell(err)
+}
+
+func (b *backend) Applications(ctx context.Context, c api.Caller, name string) ([]api.Application, error) {
+	views, err := b.store.Applications(ctx, c.Tenant, name)
+	out := make([]api.Application, len(views))
+	for i, v := range views {
+		out[i] = api.Application{Name: v.Application, Source: v.Source, Path: v.Path, Removed: v.Removed, Lanes: []api.Lane{}}
+		for _, l := range v.Lanes {
+			lane := api.Lane{Target: l.Target, Account: l.Account, State: string(l.State), Why: l.Why, Wanted: l.Number, Deployment: l.Last,
+				Orphaned: l.Removed && len(l.Inventory) > 0, Objects: texts(l.Inventory), Waits: waits(l.Waits)}
+			if l.Current != "" {
+				lane.Deployment = l.Current
+			}
+			if l.Good != nil {
+				lane.Good = l.Good.Number
+			}
+			out[i].Lanes = append(out[i].Lanes, lane)
+		}
+	}
+	return out, tell(err)
+}
+
+func (b *backend) Remove(ctx context.Context, c api.Caller, name string, keep bool) (string, error) {
+	id := newID()
+	return id, tell(b.store.Release(ctx, c.Tenant, name, id, c.Name, !keep))
+}
+
+func (b *backend) Agents(ctx context.Context, c api.Caller) ([]api.Agent, error) {
+	known, err := b.store.Agents(ctx, c.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	sessions := b.hub.Agents()
+	var out []api.Agent
+	for _, k := range known {
+		if len(out) > 0 && out[len(out)-1].Name == k.Name {
+			continue // a second identity of the same agent
+		}
+		a := api.Agent{Name: k.Name, ClientID: k.Subject}
+		for _, s := range sessions {
+			if s.Tenant != c.Tenant || s.Agent != k.Name {
+				continue
+			}
+			a.Instances++
+			a.Connected, a.Version, a.Remote, a.Since, a.LastBeat = true, s.Version, s.Remote, moment(s.Since), moment(s.LastBeat)
+		}
+		out = append(out, a)
+	}
+	if out == nil {
+		out = []api.Agent{}
+	}
+	return out, nil
+}
+
+func (b *backend) CreateAgent(ctx context.Context, c api.Caller, name string) (api.Credential, error) {
+	id, secret, err := b.issuer.Create(ctx, "agent:connect")
+	if err != nil {
+		return api.Credential{}, err
+	}
+	if err := b.store.AddAgent(ctx, store.Agent{Tenant: c.Tenant, Name: name, Issuer: b.config.ExternalURL, Subject: id}, c.Name); err != nil {
+		return api.Credential{}, tell(err)
+	}
+	return api.Credential{Agent: name, ClientID: id, Secret: secret, Issuer: b.config.ExternalURL, Audience: b.config.Agents.Audience, Hub: b.HubAddress}, nil
+}
+
+func (b *backend) Sources(ctx context.Context, c api.Caller) ([]api.Source, error) {
+	views, err := b.store.Sources(ctx, c.Tenant)
+	out := make([]api.Source, len(views))
+	for i, v := range views {
+		out[i] = api.Source{Name: v.Name, Head: v.Head, Processed: v.Processed, Failure: v.Failure, FailedSince: moment(v.FailedSince), Problems: []deployment.Problem{}}
+		files, err := b.store.Problems(ctx, c.Tenant, v.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			out[i].Problems = append(out[i].Problems, f.Problems...)
+		}
+	}
+	return out, err
+}
+
+func (b *backend) Events(ctx context.Context, c api.Caller, f api.EventFilter) ([]api.Event, error) {
+	events, err := b.store.Events(ctx, store.EventFilter{Tenant: c.Tenant, Application: f.Application, Deployment: f.Deployment, After: f.After, Limit: f.Limit})
+	out := make([]api.Event, len(events))
+	for i, e := range events {
+		out[i] = api.Event{ID: e.ID, At: e.At, Application: e.Application, Deployment: e.Deployment, Target: e.Target, Who: e.Who, Kind: e.Kind, What: e.What, Why: e.Why}
+	}
+	return out, err
+}
+
+func (b *backend) News() (<-chan struct{}, func()) { return b.store.News() }

@@ -1,0 +1,432 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/sirupsen/logrus"
+
+	"towpath/agent/hub"
+	"towpath/api"
+	"towpath/cluster"
+	"towpath/cmd/towpath-controller/config"
+	"towpath/gitsource"
+	"towpath/issuer"
+	"towpath/manifest"
+	"towpath/reconcile"
+	"towpath/reconcile/rollout"
+	"towpath/render"
+	"towpath/store"
+)
+
+// Main is the controller. New does no I/O, Run returns once it serves (its context bounds the start only), Close drains and may be called twice.
+type Main struct {
+	config *config.Config
+	log    *logrus.Entry
+
+	store    *store.Store
+	issuer   *issuer.Issuer
+	hub      *hub.Hub
+	clusters *clusters
+	pool     *render.Pool
+	runner   *reconcile.Runner
+	timers   *reconcile.Timers
+	intake   *reconcile.Intake
+	pusher   *reconcile.Pusher
+	registry *prometheus.Registry
+
+	Address    string // of the API, once Run returned
+	HubAddress string // of the hub
+
+	server  *http.Server
+	tasks   sync.WaitGroup
+	cancel  context.CancelFunc
+	done    chan struct{} // closed by Close
+	mu      sync.Mutex
+	sources map[string]*source
+	closed  bool
+}
+
+// New makes a controller of a configuration.
+func New(c *config.Config, log *logrus.Entry) *Main {
+	return &Main{config: c, log: log, sources: map[string]*source{}, registry: prometheus.NewRegistry(), done: make(chan struct{})}
+}
+
+// leaseLasts exceeds what a request to a cluster may take; a lane whose holder died waits so long where several controllers share a database.
+const leaseLasts = time.Minute
+
+// Run opens everything and returns once the controller serves. When it fails, Close is still to be called.
+func (m *Main) Run(ctx context.Context) error {
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	m.cancel = cancel
+	keys, err := m.config.Keys()
+	if err != nil {
+		return err
+	}
+	if m.store, err = store.Open(ctx, store.Config{URL: m.config.Database, Keys: keys, Log: m.log}); err != nil {
+		return err
+	}
+	certificate, err := m.certificate()
+	if err != nil {
+		return err
+	}
+	if err := m.openIssuer(ctx); err != nil {
+		return err
+	}
+	if err := m.openHub(); err != nil {
+		return err
+	}
+	if err := m.openEngine(ctx); err != nil {
+		return err
+	}
+	if err := m.Reload(m.config); err != nil {
+		return err
+	}
+	if err := m.work(running); err != nil {
+		return err
+	}
+	return m.listen(certificate)
+}
+
+func (m *Main) openIssuer(ctx context.Context) (err error) {
+	m.issuer, err = issuer.New(issuer.Config{URL: m.config.ExternalURL, Audience: m.config.Agents.Audience, Store: issuerStore{m.store}})
+	if err == nil {
+		err = m.issuer.Rotate(ctx)
+	}
+	return err
+}
+
+func (m *Main) openHub() error {
+	lookup := func(ctx context.Context, issuer, subject string) (tenant, agent string, err error) {
+		a, err := m.store.AgentOf(ctx, issuer, subject)
+		return a.Tenant, a.Name, err
+	}
+	own, err := hub.NewVerifier(hub.VerifierConfig{Issuer: m.config.ExternalURL, Audience: m.config.Agents.Audience, Keys: m.issuer, Lookup: lookup})
+	if err != nil {
+		return err
+	}
+	verifiers := []*hub.Verifier{own}
+	for _, name := range m.config.Agents.Issuers {
+		v, err := hub.NewVerifier(hub.VerifierConfig{Issuer: name, Audience: m.config.Agents.Audience, Lookup: lookup,
+			Keys: hub.NewRemoteKeys(name, &http.Client{Timeout: 10 * time.Second}, time.Now)})
+		if err != nil {
+			return err
+		}
+		verifiers = append(verifiers, v)
+	}
+	m.hub, err = hub.New(hub.Config{Log: m.log, Changed: m.agentChanged, Verify: func(ctx context.Context, token string) (id hub.Identity, err error) {
+		for _, v := range verifiers {
+			if id, err = v.Verify(ctx, token); err == nil {
+				return id, nil
+			}
+		}
+		return id, err
+	}})
+	return err
+}
+
+// agentChanged wakes what waits for an agent, or runs through it.
+func (m *Main) agentChanged(tenant, agent string) {
+	m.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := m.store.WakeAccount(ctx, tenant, agent); err != nil {
+			m.log.WithError(err).WithField("agent", agent).Error("lanes could not be woken for an agent that came or went; their timers will")
+		}
+	})
+}
+
+func (m *Main) openEngine(ctx context.Context) error {
+	key, err := m.store.NamingKey(ctx)
+	if err != nil {
+		return err
+	}
+	reviser := cluster.Reviser{Key: key}
+	m.clusters = &clusters{hub: m.hub, reviser: reviser, log: m.log}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Log: m.log,
+		Limits: render.Limits{Memory: m.config.Render.Memory << 20, Time: m.config.Render.Timeout}})
+	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser}, Clock: time.Now, NewID: newID}
+	m.timers = reconcile.NewTimers(m.store, time.Now, m.log)
+	m.runner = &reconcile.Runner{Lanes: m.store, Clusters: m.clusters, Timers: m.timers, Clock: time.Now, Log: m.log, Lease: leaseLasts, Names: names(reviser),
+		Limits: rollout.Limits{Removals: m.config.Prune.Removals, Shrink: m.config.Prune.Shrink, Keep: m.config.Revisions.Keep}}
+	m.intake = &reconcile.Intake{Store: m.store, Planner: planner, Traces: &traces{}, Clock: time.Now, Log: m.log}
+	m.pusher = &reconcile.Pusher{Store: m.store, Planner: planner, Reach: reach(m.config.Push.Allow), Clock: time.Now,
+		Tree: func(files map[string][]byte) (fs.FS, error) { return gitsource.NewTree(files, gitsource.Limits{}) }}
+	return nil
+}
+
+// newID is the id of a deployment: later ones sort after earlier ones.
+func newID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// names says what a set is called once it is applied. Names depend on the manifests and on whose they are, so they are remembered.
+func names(reviser cluster.Reviser) func(rollout.Identity, []manifest.Object) (rollout.Set, error) {
+	return func(id rollout.Identity, objects []manifest.Object) (rollout.Set, error) {
+		revised, err := reviser.Revise(id, objects)
+		if err != nil {
+			return rollout.Set{}, err
+		}
+		return revised.Set(objects), nil
+	}
+}
+
+// work starts the jobs, the timers and the schedules.
+func (m *Main) work(ctx context.Context) error {
+	if err := m.store.Recover(ctx); err != nil {
+		return err
+	}
+	handlers := store.Handlers{
+		store.JobLane: func(ctx context.Context, id string) error {
+			lane, err := strconv.ParseInt(id, 10, 64)
+			if err != nil {
+				return err
+			}
+			return m.runner.Run(ctx, lane)
+		},
+		store.JobSource: m.sync,
+	}
+	if err := m.store.Work(ctx, handlers); err != nil {
+		return err
+	}
+	m.tasks.Go(func() { m.timers.Run(ctx) })
+	m.tasks.Go(func() { m.rotate(ctx) })
+	return nil
+}
+
+// rotate keeps the issuer's keys young.
+func (m *Main) rotate(ctx context.Context) {
+	each := time.NewTicker(10 * time.Minute)
+	defer each.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-each.C:
+			if err := m.issuer.Rotate(ctx); err != nil && ctx.Err() == nil {
+				m.log.WithError(err).Error("the issuer's keys could not be rotated; trying again in ten minutes")
+			}
+		}
+	}
+}
+
+// sync takes in what is new in a source. Syncs of one source that are asked for while one is under way are one more sync.
+func (m *Main) sync(ctx context.Context, name string) error {
+	m.mu.Lock()
+	s := m.sources[name]
+	m.mu.Unlock()
+	if s == nil || !s.enter() {
+		return nil
+	}
+	for {
+		err := m.intake.Sync(ctx, s.source())
+		if !s.leave(time.Now(), err) {
+			return err
+		}
+	}
+}
+
+// Reload takes on the sources of a configuration: new ones are opened, missing ones closed, changed ones opened anew, and their files are all looked at
+// again, since what they may touch may have changed.
+func (m *Main) Reload(c *config.Config) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var wrong []error
+	wanted := map[string]config.Source{}
+	for _, s := range c.Sources {
+		wanted[s.Name] = s
+	}
+	for name, s := range m.sources {
+		if w, still := wanted[name]; !still || fmt.Sprint(w) != fmt.Sprint(s.config) {
+			wrong = append(wrong, s.close())
+			delete(m.sources, name)
+		}
+	}
+	for _, w := range c.Sources {
+		if m.sources[w.Name] != nil {
+			continue
+		}
+		s, err := openSource(w, c.Data, m.log)
+		if err != nil {
+			wrong = append(wrong, err)
+			continue
+		}
+		m.sources[w.Name] = s
+		m.follow(s)
+	}
+	return errors.Join(wrong...)
+}
+
+// follow wakes a source at once and then on its schedule, until it is closed.
+func (m *Main) follow(s *source) {
+	m.tasks.Go(func() {
+		ctx := context.Background()
+		for {
+			m.mu.Lock()
+			current := m.sources[s.config.Name] == s && !m.closed
+			m.mu.Unlock()
+			if !current {
+				return
+			}
+			if err := m.store.WakeSource(ctx, s.config.Name); err != nil {
+				m.log.WithError(err).WithField("source", s.config.Name).Error("a source could not be woken; trying again on its schedule")
+			}
+			if !m.sleepUntil(s.next(time.Now())) {
+				return
+			}
+		}
+	})
+}
+
+// listen serves the API and the hub.
+func (m *Main) listen(certificate tls.Certificate) error {
+	secure := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	hubListener, err := net.Listen("tcp", m.config.Agents.Listen)
+	if err != nil {
+		return fmt.Errorf("agents.listen: %w", err)
+	}
+	m.HubAddress = hubListener.Addr().String()
+	m.tasks.Go(func() {
+		if err := m.hub.Serve(hubListener, secure); err != nil {
+			m.log.WithError(err).Error("agents can no longer connect")
+		}
+	})
+	listener, err := net.Listen("tcp", m.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	m.Address = listener.Addr().String()
+	if base, err := url.Parse(m.config.ExternalURL); err == nil && base.Scheme == "https" {
+		listener = tls.NewListener(listener, secure)
+	}
+	m.server = &http.Server{Handler: m.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	m.tasks.Go(func() {
+		if err := m.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			m.log.WithError(err).Error("the API is no longer served")
+		}
+	})
+	return nil
+}
+
+func (m *Main) handler() http.Handler {
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.hub)
+	mux := http.NewServeMux()
+	mux.Handle("/api/v1/", api.New(&backend{Main: m}, m.log))
+	tokens := m.issuer.Handler()
+	mux.Handle("/oauth/", tokens)
+	mux.Handle("/.well-known/", tokens)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", m.ready)
+	return mux
+}
+
+// ready answers 200 while the store can be written and due work is taken: a controller that serves pages and moves nothing is not ready.
+func (m *Main) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	if late, err := m.store.Late(ctx, lateAfter); err != nil || late > 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		if err != nil {
+			fmt.Fprintln(w, "the database does not answer:", err)
+			return
+		}
+		fmt.Fprintf(w, "%d wakes lie untaken for more than %s\n", late, lateAfter)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// lateAfter is how long a wake may lie before the controller is not ready.
+const lateAfter = time.Minute
+
+func (m *Main) sleepUntil(at time.Time) bool {
+	timer := time.NewTimer(time.Until(at))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-m.done:
+		return false
+	}
+}
+
+// Close stops taking requests, lets what runs come to a save, and closes the store. Anything that is cut goes on at the next start.
+func (m *Main) Close() error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil
+	}
+	m.closed = true
+	close(m.done)
+	sources := m.sources
+	m.sources = map[string]*source{}
+	m.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var errs []error
+	if m.server != nil {
+		short, cancel := context.WithTimeout(ctx, 5*time.Second)
+		if m.server.Shutdown(short) != nil {
+			m.server.Close() // streams do not end by themselves
+		}
+		cancel()
+	}
+	if m.store != nil {
+		errs = append(errs, m.store.Stop(ctx))
+	}
+	if m.cancel != nil {
+		m.cancel()
+	}
+	if m.runner != nil {
+		m.runner.Close()
+	}
+	if m.clusters != nil {
+		m.clusters.close()
+	}
+	if m.hub != nil {
+		m.hub.Close()
+	}
+	if m.pool != nil {
+		errs = append(errs, m.pool.Close())
+	}
+	m.tasks.Wait()
+	for _, s := range sources {
+		errs = append(errs, s.close())
+	}
+	if m.store != nil {
+		errs = append(errs, m.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// certificate is the configured one, or one of an authority of our own that is kept beside the data: agents are given its certificate.
+func (m *Main) certificate() (tls.Certificate, error) {
+	if m.config.TLS.Certificate != "" {
+		return tls.LoadX509KeyPair(m.config.TLS.Certificate, m.config.TLS.Key)
+	}
+	base, err := url.Parse(m.config.ExternalURL)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return ownCertificate(filepath.Join(m.config.Data, "tls"), base.Hostname(), time.Now())
+}

@@ -1,0 +1,164 @@
+// Command towpath-controller is the server: it watches repositories, renders, and rolls out through agents. One binary, one configuration file.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"towpath/api"
+	"towpath/cmd/towpath-controller/config"
+	"towpath/internal/version"
+	"towpath/render"
+	"towpath/store"
+)
+
+// renderWorker is the argument that makes this program a render process.
+const renderWorker = "render-worker"
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == renderWorker {
+		if err := render.Worker(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if err := command().Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "towpath-controller:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	var file string
+	root := &cobra.Command{Use: "towpath-controller --config FILE", Short: "Brings what is in Git to clusters", Version: version.String(), Args: cobra.NoArgs,
+		SilenceUsage: true, SilenceErrors: true, RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), file) }}
+	root.PersistentFlags().StringVarP(&file, "config", "c", os.Getenv("TOWPATH_CONFIG"), "configuration file")
+	root.AddCommand(&cobra.Command{Use: "check", Short: "Say whether the configuration is good", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		c, err := config.Read(file)
+		if err == nil {
+			_, err = c.Keys()
+		}
+		if err == nil {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is good: %d sources\n", file, len(c.Sources))
+		}
+		return err
+	}}, &cobra.Command{Use: "key", Short: "Print a new key for keyFile", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		key := make([]byte, 32)
+		rand.Read(key)
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), base64.StdEncoding.EncodeToString(key))
+		return err
+	}}, tokenCommand(&file))
+	return root
+}
+
+func tokenCommand(file *string) *cobra.Command {
+	var t store.Token
+	var lasts time.Duration
+	create := &cobra.Command{Use: "create --name NAME --grant GRANT…", Short: "Make an API token and print it, once", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		known := []string{api.View, api.Start, api.Approve, api.Admin}
+		for _, grant := range t.Grants {
+			if !slices.Contains(known, grant) {
+				return fmt.Errorf("no grant %q; there are %s", grant, strings.Join(known, ", "))
+			}
+		}
+		if len(t.Grants) == 0 {
+			return fmt.Errorf("--grant is missing; there are %s", strings.Join(known, ", "))
+		}
+		if lasts > 0 {
+			t.Expires = time.Now().Add(lasts)
+		}
+		s, err := openStore(cmd.Context(), *file)
+		if err != nil {
+			return err
+		}
+		secret, err := s.CreateToken(cmd.Context(), t)
+		if err := errors.Join(err, s.Close()); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), secret)
+		return err
+	}}
+	create.Flags().StringVar(&t.Name, "name", "", "whom it speaks for; events say it")
+	create.Flags().StringVar(&t.Tenant, "tenant", "main", "tenant that it sees")
+	create.Flags().StringSliceVar(&t.Grants, "grant", nil, "view, start, approve, admin; may repeat")
+	create.Flags().StringSliceVar(&t.Roles, "role", nil, "role that it holds; may repeat")
+	create.Flags().DurationVar(&lasts, "expires", 0, "how long it holds; 0: until it is revoked")
+	if err := create.MarkFlagRequired("name"); err != nil {
+		panic(err) // the flag is there
+	}
+	token := &cobra.Command{Use: "token", Short: "Make API tokens"}
+	token.AddCommand(create)
+	return token
+}
+
+func openStore(ctx context.Context, file string) (*store.Store, error) {
+	c, err := config.Read(file)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := c.Keys()
+	if err != nil {
+		return nil, err
+	}
+	return store.Open(ctx, store.Config{URL: c.Database, Keys: keys, Log: logger(c)})
+}
+
+func logger(c *config.Config) *logrus.Entry {
+	log := logrus.New()
+	log.SetOutput(os.Stderr)
+	if level, err := logrus.ParseLevel(c.Log.Level); err == nil {
+		log.SetLevel(level)
+	}
+	if c.Log.Format == "json" {
+		log.SetFormatter(&logrus.JSONFormatter{})
+	}
+	return logrus.NewEntry(log)
+}
+
+// serve runs the controller until it is told to stop; SIGHUP reads the sources of the configuration anew.
+func serve(ctx context.Context, file string) error {
+	if file == "" {
+		return errors.New("no configuration: give --config FILE, or TOWPATH_CONFIG")
+	}
+	c, err := config.Read(file)
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	log := logger(c)
+	m := New(c, log)
+	if err := m.Run(ctx); err != nil {
+		return errors.Join(err, m.Close())
+	}
+	log.WithFields(logrus.Fields{"api": m.Address, "hub": m.HubAddress, "version": version.String()}).Info("the controller serves")
+	for s := range signals {
+		if s != syscall.SIGHUP {
+			break
+		}
+		fresh, err := config.Read(file)
+		if err == nil {
+			err = m.Reload(fresh)
+		}
+		if err != nil {
+			log.WithError(err).Error("the configuration was not taken on whole")
+			continue
+		}
+		log.Info("the sources of the configuration were read anew")
+	}
+	log.Info("the controller stops")
+	return m.Close()
+}

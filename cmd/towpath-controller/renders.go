@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"io/fs"
+	"slices"
+	"sync"
+
+	"towpath/cluster"
+	"towpath/deployment"
+	"towpath/manifest"
+	"towpath/reconcile"
+	"towpath/reconcile/rollout"
+	"towpath/render"
+)
+
+// renders makes manifests in the pool's processes, and refuses what could not be deployed.
+type renders struct {
+	pool    *render.Pool
+	reviser cluster.Reviser
+}
+
+func (r *renders) Render(ctx context.Context, request reconcile.RenderRequest) (rollout.RenderRecord, error) {
+	result, err := r.pool.Render(ctx, render.Request{Tree: request.Tree, File: request.File, Target: request.Target})
+	if err != nil {
+		return rollout.RenderRecord{}, err
+	}
+	record := rollout.RenderRecord{Trace: result.Trace.Text(), Problems: result.Problems}
+	if result.Failed() {
+		return record, nil
+	}
+	target := request.File.Target(request.Target)
+	if slices.ContainsFunc(result.Objects, func(o manifest.Object) bool { return o.Group == "apps" && o.Kind == "Deployment" }) {
+		record.Problems = append(record.Problems, request.File.CheckStrategy(request.Target)...)
+	}
+	id := rollout.Identity{Tenant: request.Tenant, Application: request.File.Application, Target: request.Target, Account: target.Account, Namespace: target.Namespace}
+	if _, err := r.reviser.Revise(id, result.Objects); err != nil {
+		record.Problems = append(record.Problems, deployment.Problem{File: request.File.Path, Field: "targets." + target.Name, Line: max(target.Position.Line, 1),
+			Column: max(target.Position.Column, 1), Severity: deployment.Error, Text: err.Error()})
+	}
+	if !record.Failed() {
+		record.Manifests, record.Objects = result.Digest, result.Objects
+		if record.Objects == nil {
+			record.Objects = []manifest.Object{}
+		}
+	}
+	return record, nil
+}
+
+// traces keeps the recorded renders of all sources, and finds those that a change touches.
+type traces struct {
+	mu      sync.Mutex
+	sources map[string]*sourceTraces
+}
+
+type sourceTraces struct {
+	index   *render.Index[renderName]
+	records map[renderName]rollout.RenderRecord
+}
+
+type renderName struct{ path, target string }
+
+func (t *traces) of(source string) *sourceTraces {
+	if t.sources == nil {
+		t.sources = map[string]*sourceTraces{}
+	}
+	if t.sources[source] == nil {
+		t.sources[source] = &sourceTraces{render.NewIndex[renderName](), map[renderName]rollout.RenderRecord{}}
+	}
+	return t.sources[source]
+}
+
+func (t *traces) Load(source string, records []rollout.RenderRecord) error {
+	t.mu.Lock()
+	delete(t.sources, source)
+	t.mu.Unlock()
+	return t.Put(source, records)
+}
+
+func (t *traces) Put(source string, records []rollout.RenderRecord) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.of(source)
+	for _, r := range records {
+		trace, err := render.ParseTrace(r.Trace)
+		if err != nil {
+			return err
+		}
+		name := renderName{r.Path, r.Target}
+		s.index.Put(name, trace)
+		r.Objects, r.Trace = nil, nil
+		s.records[name] = r
+	}
+	return nil
+}
+
+func (t *traces) Drop(source, path string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.of(source)
+	for name := range s.records {
+		if name.path == path {
+			s.index.Drop(name)
+			delete(s.records, name)
+		}
+	}
+}
+
+func (t *traces) Recorded(source, path, target string) (rollout.RenderRecord, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	record, found := t.of(source).records[renderName{path, target}]
+	return record, found
+}
+
+func (t *traces) Dirty(source string, tree fs.FS, changed []string) (map[string][]string, error) {
+	t.mu.Lock()
+	s := t.of(source)
+	t.mu.Unlock()
+	dirty := map[string][]string{}
+	for _, name := range append(s.index.Dirty(tree, changed), s.index.Stale()...) {
+		if !slices.Contains(dirty[name.path], name.target) {
+			dirty[name.path] = append(dirty[name.path], name.target)
+		}
+	}
+	return dirty, nil
+}

@@ -35,6 +35,7 @@ var rooms = map[string][]string{
 	"internal/egress":               {},
 	"internal/version":              {},
 	"internal/crash":                {},
+	"internal/localkube":            {},
 	"cmd/towpath":                   {"*"},
 	"cmd/towpath-controller":        {"*"},
 	"cmd/towpath-controller/config": {},

@@ -44,6 +44,10 @@ deps: ## what tests need of the system's packages (PostgreSQL)
 demo: build localcluster ## a merge rolls out to two real local clusters, live in this terminal (KUBECONFIGS=a,b: to yours)
 	@$(BIN)/towpath-demo
 
+.PHONY: demo-stop
+demo-stop: ## ends what demos started
+	@$(BIN)/towpath-demo stop
+
 .PHONY: test
 test: deps localcluster oracles ## every test, with the race detector, on real clusters and databases
 	go vet ./...

@@ -13,7 +13,7 @@ type idPath struct {
 	ID string `path:"id" maxLength:"64" doc:"of a deployment"`
 }
 
-type started struct {
+type reference struct {
 	ID string `json:"id" doc:"of the deployment"`
 }
 
@@ -120,18 +120,18 @@ func (s *server) applications() {
 		}
 	}
 	huma.Register(s.api, s.operation(http.MethodPost, "/applications/{name}/rollback", "roll-back", "Bring targets back to an earlier deployment", Start),
-		func(ctx context.Context, in *rollback) (*body[started], error) {
+		func(ctx context.Context, in *rollback) (*body[reference], error) {
 			id, err := s.backend.RollBack(ctx, callerOf(ctx), in.Name, in.Body.Targets, in.Body.To, in.Body.Reason)
-			return answer(s, started{id}, err)
+			return answer(s, reference{id}, err)
 		})
 	type removal struct {
 		namePath
 		Keep bool `query:"keep" doc:"its objects stay; only its owner goes"`
 	}
 	huma.Register(s.api, s.operation(http.MethodDelete, "/applications/{name}", "remove-application", "Remove an application from its clusters", Admin),
-		func(ctx context.Context, in *removal) (*body[started], error) {
+		func(ctx context.Context, in *removal) (*body[reference], error) {
 			id, err := s.backend.Remove(ctx, callerOf(ctx), in.Name, in.Keep)
-			return answer(s, started{id}, err)
+			return answer(s, reference{id}, err)
 		})
 }
 

@@ -164,10 +164,11 @@ func (c *Client) applyRevision(ctx context.Context, r Revision, replicas []rollo
 			return nil, err
 		}
 	}
-	if wanted, _, _ := unstructured.NestedInt64(set.Object, "spec", "replicas"); wanted != int64(count) {
-		if set, err = c.scale(ctx, key, set, count); err != nil {
-			return nil, err
-		}
+	if set, err = c.scale(ctx, key, set, count); err != nil {
+		return nil, err
+	}
+	if set == nil {
+		return nil, &rollout.Failure{Class: rollout.Trouble, Object: key, Text: "it was removed while it was made"}
 	}
 	return []rollout.Live{judge(key, set)}, nil
 }
@@ -225,20 +226,44 @@ func plain(v any) any {
 	return v
 }
 
-// scale sets the count of a ReplicaSet as it was read: somebody else's change in between is a conflict, and a late write of ours is one too.
+// scaleTries is how often a count is set anew after somebody else changed the object in between: its controller does so all the time.
+const scaleTries = 5
+
+// scale sets the count of a ReplicaSet as it was read: a late write of ours, of a run that lost its lease, is a conflict and not a change. read is
+// nil when it is to be read first; a ReplicaSet that is not there is nil.
 func (c *Client) scale(ctx context.Context, key manifest.Key, read *unstructured.Unstructured, count int32) (*unstructured.Unstructured, error) {
 	resource, err := c.resource(key, "v1")
 	if err != nil {
 		return nil, c.failure(key, err)
 	}
-	patch := fmt.Sprintf(`{"metadata":{"resourceVersion":%q},"spec":{"replicas":%d}}`, read.GetResourceVersion(), count)
-	set, err := c.write(ctx, "scale", key, func(ctx context.Context) (*unstructured.Unstructured, error) {
-		return resource.Patch(ctx, key.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: fieldManager})
-	})
-	if err != nil {
-		return nil, c.failure(key, err)
+	for try := 1; ; try++ {
+		if read == nil {
+			read, err = c.request(ctx, key, func(ctx context.Context) (*unstructured.Unstructured, error) { return resource.Get(ctx, key.Name, metav1.GetOptions{}) })
+			if apierrors.IsNotFound(err) {
+				return nil, nil
+			}
+			if err != nil {
+				return nil, c.failure(key, err)
+			}
+		}
+		if wanted, found, _ := unstructured.NestedInt64(read.Object, "spec", "replicas"); found && wanted == int64(count) {
+			return read, nil
+		}
+		patch := fmt.Sprintf(`{"metadata":{"resourceVersion":%q},"spec":{"replicas":%d}}`, read.GetResourceVersion(), count)
+		conflict := false
+		set, err := c.write(ctx, "scale", key, func(ctx context.Context) (*unstructured.Unstructured, error) {
+			set, err := resource.Patch(ctx, key.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: fieldManager})
+			conflict = apierrors.IsConflict(err)
+			return set, err
+		})
+		if !conflict || try == scaleTries {
+			if err != nil {
+				return nil, c.failure(key, err)
+			}
+			return set, nil
+		}
+		read = nil
 	}
-	return set, nil
 }
 
 // Scale sets the counts of revisions. One that is not there, and shall have none, is no failure.
@@ -252,23 +277,14 @@ func (c *Client) Scale(ctx context.Context, _ rollout.Identity, replicas []rollo
 }
 
 func (c *Client) scaleOne(ctx context.Context, r rollout.Replicas) ([]rollout.Live, error) {
-	resource, err := c.resource(r.Key, "v1")
-	if err != nil {
-		return nil, c.failure(r.Key, err)
-	}
-	set, err := c.request(ctx, r.Key, func(ctx context.Context) (*unstructured.Unstructured, error) {
-		return resource.Get(ctx, r.Key.Name, metav1.GetOptions{})
-	})
+	set, err := c.scale(ctx, r.Key, nil, r.Count)
 	switch {
-	case apierrors.IsNotFound(err) && r.Count == 0:
-		return nil, nil
 	case err != nil:
-		return nil, c.failure(r.Key, err)
-	}
-	if wanted, found, _ := unstructured.NestedInt64(set.Object, "spec", "replicas"); !found || wanted != int64(r.Count) {
-		if set, err = c.scale(ctx, r.Key, set, r.Count); err != nil {
-			return nil, err
-		}
+		return nil, err
+	case set == nil && r.Count > 0:
+		return nil, &rollout.Failure{Class: rollout.Refused, Object: r.Key, Text: "it is not there any more"}
+	case set == nil:
+		return nil, nil
 	}
 	return []rollout.Live{judge(r.Key, set)}, nil
 }

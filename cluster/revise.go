@@ -169,9 +169,9 @@ func (r Reviser) revision(id rollout.Identity, o manifest.Object, configuration 
 	if seconds, found := spec["minReadySeconds"]; found {
 		body["minReadySeconds"] = seconds
 	}
-	meta := map[string]any{"name": name, "labels": child(fields, "metadata", "labels")}
-	if meta["labels"] == nil {
-		delete(meta, "labels")
+	meta := map[string]any{"name": name}
+	if labels := child(fields, "metadata", "labels"); labels != nil {
+		meta["labels"] = labels
 	}
 	if o.Namespace != "" {
 		meta["namespace"] = o.Namespace

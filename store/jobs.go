@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -129,7 +130,7 @@ func (s *Store) Work(ctx context.Context, handlers Handlers) error {
 		if handle == nil {
 			return fmt.Errorf("no handler for %s", job.Queue)
 		}
-		err := handle(ctx, job.Args.ID)
+		err := survive(ctx, job.Args.ID, handle)
 		if err != nil && ctx.Err() == nil {
 			s.log.WithError(err).WithField("job", job.Queue).WithField("id", job.Args.ID).Error("a job failed; it is taken up again at its next wake")
 		}
@@ -149,6 +150,16 @@ func (s *Store) Work(ctx context.Context, handlers Handlers) error {
 	}
 	s.workers = client
 	return nil
+}
+
+// survive makes a panic of a handler an error: one job's fault is no other's.
+func survive(ctx context.Context, id string, handle func(context.Context, string) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return handle(ctx, id)
 }
 
 // pollEvery is how long a wake lies at most where the database cannot notify (SQLite). Each poll of an idle queue costs some 50 µs.

@@ -236,8 +236,13 @@ func (m *Main) sync(ctx context.Context, name string) error {
 		return nil
 	}
 	for {
-		err := m.intake.Sync(ctx, s.source())
-		if !s.leave(time.Now(), err) {
+		err := errors.New("taking in broke off")
+		again := false
+		func() {
+			defer func() { again = s.leave(time.Now(), err) }() // also when it panics
+			err = m.intake.Sync(ctx, s.source())
+		}()
+		if !again {
 			return err
 		}
 	}

@@ -11,7 +11,7 @@ ORACLES      := $(BUILD)/oracles
 LINT         := $(BUILD)/lint/golangci-lint
 VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS      := -s -w -X towpath/internal/version.version=$(VERSION)
-PROGRAMS     := towpath-controller towpath-agent towpath-demo
+PROGRAMS     := towpath towpath-controller towpath-agent towpath-demo
 
 export TOWPATH_LOCALCLUSTER := $(LOCALCLUSTER)
 export TOWPATH_ORACLES := $(ORACLES)

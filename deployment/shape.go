@@ -9,6 +9,7 @@ type shape struct {
 	least int      // a number's smallest value, a list's smallest length
 	most  int      // a number's largest value; 0: none
 
+	only  bool   // an object with exactly one of its keys
 	one   bool   // a list that may be written as its single item, with a warning
 	pairs string // a map that may be written as a list of one-pair maps or of {name, value}, or (for "key") the reverse, with a warning
 	short string // an object that may be written as the value of this key alone, with a warning
@@ -41,6 +42,7 @@ type key struct {
 }
 
 func obj(keys ...key) *shape        { return &shape{kind: object, keys: keys} }
+func oneOf(keys ...key) *shape      { return &shape{kind: object, keys: keys, only: true} }
 func listOf(item *shape) *shape     { return &shape{kind: list, item: item} }
 func mapOf(item *shape) *shape      { return &shape{kind: mapping, item: item} }
 func enum(words ...string) *shape   { return &shape{kind: word, words: words} }
@@ -139,7 +141,7 @@ func manifestShape() *shape {
 }
 
 func strategyShape() *shape {
-	return obj(
+	return oneOf(
 		field("canary", obj(required(field("steps", atLeastOne(stepShape(canarySteps)), "in sequence"))), "weights, one after another"),
 		field("blueGreen", obj(
 			field("redirectTrafficAfter", listOf(stepShape(switchSteps)), "in parallel; when all pass, the active Service points at the new version"),
@@ -187,7 +189,7 @@ func stepShape(kinds []string) *shape {
 			defaults(field("ttl", obj(required(field("duration", number(1, 0), "how long")), required(field("unit", timeUnit(), "of the duration"))), "1 minute to 24 hours"), "5 minutes"),
 		), "makes temporary public links to Services"),
 	}
-	s := obj()
+	s := &shape{kind: object, only: true}
 	for _, name := range kinds {
 		s.keys = append(s.keys, steps[name])
 	}

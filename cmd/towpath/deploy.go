@@ -1,0 +1,379 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"towpath/api"
+	"towpath/api/client"
+)
+
+func (c *commandLine) deployCommand() *cobra.Command {
+	deploy := &cobra.Command{Use: "deploy", Short: "Start, watch and steer deployments"}
+	deploy.AddCommand(c.startCommand(), c.statusCommand(), c.approveCommand(), c.cancelCommand(), c.rollbackCommand())
+	return deploy
+}
+
+// uploadFlags are those that start and plan share.
+func uploadFlags(command *cobra.Command, u *api.Upload, file *string, context *[]string) {
+	command.Flags().StringVarP(file, "file", "f", "", "deployment file")
+	command.Flags().StringVarP(&u.Application, "application", "n", "", "name in place of the file's")
+	command.Flags().StringArrayVarP(&u.Targets, "targetFilters", "t", nil, "deploy to this target only; may repeat")
+	command.Flags().StringSliceVar(context, "add-context", nil, "values for {{context.NAME}}: k=v,k2=v2")
+	command.Flags().StringVar(&u.Account, "account", "", "account of targets that name none")
+}
+
+func addContext(u *api.Upload, pairs []string) error {
+	for _, pair := range pairs {
+		name, value, found := strings.Cut(pair, "=")
+		if !found {
+			return fmt.Errorf("--add-context %q: write NAME=VALUE", pair)
+		}
+		if u.Context == nil {
+			u.Context = map[string]string{}
+		}
+		u.Context[name] = value
+	}
+	return nil
+}
+
+// fill reads the deployment file and what it needs into an upload. Problems of the file are printed; with an error among them nothing is sent.
+func (c *commandLine) fill(ctx context.Context, u *api.Upload, file string) error {
+	w, err := c.openWorkspace(file)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	problems, err := w.upload(ctx, u)
+	for _, p := range problems {
+		fmt.Fprintln(c.err, clean(sentence(p)))
+	}
+	if err == nil && failed(problems) {
+		err = errors.New("the deployment file is refused")
+	}
+	return err
+}
+
+func (c *commandLine) startCommand() *cobra.Command {
+	var u api.Upload
+	var file string
+	var context []string
+	var watch bool
+	command := &cobra.Command{Use: "start -f FILE | -i ID", Short: "Deploy a file and the manifests it names, or an earlier deployment again", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		if (file == "") == (u.Repeat == "") {
+			return errors.New("give -f FILE, or -i ID of a deployment to be started again")
+		}
+		if err := addContext(&u, context); err != nil {
+			return err
+		}
+		to, err := c.client()
+		if err != nil {
+			return err
+		}
+		if file != "" {
+			if err := c.fill(cmd.Context(), &u, file); err != nil {
+				return err
+			}
+		}
+		return c.start(cmd.Context(), to, u, watch)
+	}}
+	uploadFlags(command, &u, &file, &context)
+	command.Flags().StringVarP(&u.Repeat, "pipelineId", "i", "", "id of a deployment to be started again, with its own file and manifests")
+	command.Flags().StringVar(&u.Reason, "reason", "", "why, for history")
+	command.Flags().BoolVarP(&watch, "watch", "w", false, "wait for the end, showing progress")
+	return command
+}
+
+func (c *commandLine) start(ctx context.Context, to *client.Client, u api.Upload, watch bool) error {
+	var started api.Started
+	if err := to.Call(ctx, http.MethodPost, "/deployments", u, &started); err != nil {
+		var refusal *client.Error
+		if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
+			return &exit{exitUnderWay, err}
+		}
+		return err
+	}
+	for _, p := range started.Problems {
+		fmt.Fprintln(c.err, clean(sentence(p)))
+	}
+	if c.output == "text" {
+		c.line("Deployment ID: %s", started.ID)
+		c.line("See the deployment status UI: %s", started.Link)
+	} else if err := c.show(started, nil); err != nil {
+		return err
+	}
+	if err := c.github(started.ID, started.Link, ""); err != nil || !watch {
+		return err
+	}
+	c.line("Waiting for deployment to complete. Status UI: %s", started.Link)
+	return c.finish(ctx, to, started.ID, started.Link)
+}
+
+// finish watches a deployment to its end; one that did not succeed is an error.
+func (c *commandLine) finish(ctx context.Context, to *client.Client, id, link string) error {
+	d, err := c.follow(ctx, to, id)
+	if err != nil {
+		return err
+	}
+	c.line("Deployment %s completed with status: %s", id, d.State)
+	if err := c.github(id, link, d.State); err != nil {
+		return err
+	}
+	if d.State != "SUCCEEDED" {
+		return &exit{exitFailed, errors.New(reasons(d))}
+	}
+	return nil
+}
+
+// reasons is why a deployment did not succeed, target by target.
+func reasons(d api.Deployment) string {
+	lines := []string{strings.TrimSuffix(fmt.Sprintf("deployment %s is %s: %s", d.ID, d.State, d.Why), ": ")}
+	for _, t := range d.Targets {
+		if t.State != "SUCCEEDED" {
+			lines = append(lines, fmt.Sprintf("  %s is %s: %s", t.Name, t.State, t.Why))
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// follow shows a deployment until it is over: a tree that is drawn anew on a terminal, lines elsewhere. A stream that is cut is taken up again.
+func (c *commandLine) follow(ctx context.Context, to *client.Client, id string) (d api.Deployment, err error) {
+	view := c.view()
+	var last int64
+	for {
+		if d, err = to.Deployment(ctx, id); err != nil {
+			return d, err
+		}
+		view.show(d)
+		if d.Ended != nil {
+			return d, nil
+		}
+		err := to.Follow(ctx, id, last, func(e api.Event) bool {
+			last = e.ID
+			view.event(e)
+			return false // look at the whole again
+		})
+		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+			select {
+			case <-ctx.Done():
+				return d, ctx.Err()
+			case <-time.After(time.Second):
+			}
+		}
+	}
+}
+
+// github tells the steps of a GitHub job what was started, and how it ended.
+func (c *commandLine) github(id, link, result string) error {
+	if file := c.getenv("GITHUB_OUTPUT"); file != "" {
+		text := fmt.Sprintf("DEPLOYMENT_ID=%s\nLINK=%s\n", id, link)
+		if result != "" {
+			text = "RUN_RESULT=" + result + "\n"
+		}
+		if err := add(file, text); err != nil {
+			return err
+		}
+	}
+	if file := c.getenv("GITHUB_STEP_SUMMARY"); file != "" && result == "" {
+		return add(file, fmt.Sprintf("[Deployment %s](%s)\n", id, link))
+	}
+	return nil
+}
+
+func add(file, text string) error {
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+func (c *commandLine) statusCommand() *cobra.Command {
+	var id string
+	var watch bool
+	command := &cobra.Command{Use: "status [-i ID]", Short: "Show a deployment: the newest, or one by id", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		to, err := c.client()
+		if err != nil {
+			return err
+		}
+		if id == "" {
+			var newest struct{ Items []api.Deployment }
+			if err := to.Call(cmd.Context(), http.MethodGet, "/deployments?limit=1", nil, &newest); err != nil {
+				return err
+			}
+			if len(newest.Items) == 0 {
+				return errors.New("nothing was deployed yet")
+			}
+			id = newest.Items[0].ID
+		}
+		d, err := to.Deployment(cmd.Context(), id)
+		if err != nil {
+			return err
+		}
+		if watch && c.output == "text" {
+			if d.Ended != nil {
+				c.view().show(d)
+			}
+			return c.finish(cmd.Context(), to, d.ID, d.Link)
+		}
+		return c.show(status(d), func(w io.Writer) { fmt.Fprint(w, clean(tree(d))) })
+	}}
+	command.Flags().StringVarP(&id, "deploymentId", "i", "", "id of a deployment")
+	command.Flags().BoolVarP(&watch, "watch", "w", false, "wait for the end, showing progress")
+	return command
+}
+
+// deploymentStatus is a deployment in the words that scripts know.
+type deploymentStatus struct {
+	ID           string            `json:"id"`
+	Application  string            `json:"application"`
+	Description  string            `json:"description,omitempty"`
+	Status       string            `json:"status"`
+	Started      *time.Time        `json:"startedAtIso8601,omitempty"`
+	Completed    *time.Time        `json:"completedAtIso8601,omitempty"`
+	Context      map[string]string `json:"context,omitempty"`
+	InitiatedBy  string            `json:"initiatedBy"`
+	Environments []string          `json:"environments"`
+	Steps        []api.Target      `json:"steps"`
+}
+
+func status(d api.Deployment) deploymentStatus {
+	s := deploymentStatus{ID: d.ID, Application: d.Application, Description: d.Description, Status: d.State, Started: d.Started, Completed: d.Ended, Context: d.Context,
+		InitiatedBy: d.By, Environments: []string{}, Steps: d.Targets}
+	for _, t := range d.Targets {
+		s.Environments = append(s.Environments, t.Name)
+	}
+	return s
+}
+
+func (c *commandLine) approveCommand() *cobra.Command {
+	var comment string
+	command := &cobra.Command{Use: "approve ID [TARGET]", Short: "Give a target what it waits for", Args: cobra.RangeArgs(1, 2), RunE: func(cmd *cobra.Command, args []string) error {
+		body := map[string]string{"comment": comment}
+		if len(args) > 1 {
+			body["target"] = args[1]
+		}
+		return c.order(cmd.Context(), http.MethodPost, "/deployments/"+url.PathEscape(args[0])+"/approve", body, "approved")
+	}}
+	command.Flags().StringVar(&comment, "comment", "", "why, for history")
+	return command
+}
+
+func (c *commandLine) cancelCommand() *cobra.Command {
+	var reason string
+	command := &cobra.Command{Use: "cancel ID", Short: "Stop a deployment: what waits is cancelled, what is under way goes back", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		return c.order(cmd.Context(), http.MethodPost, "/deployments/"+url.PathEscape(args[0])+"/cancel", map[string]string{"reason": reason}, "it is told to stop; see: towpath deploy status -i "+args[0]+" --watch")
+	}}
+	command.Flags().StringVar(&reason, "reason", "", "why, for history")
+	return command
+}
+
+// order sends what a person wants and says that it was taken.
+func (c *commandLine) order(ctx context.Context, method, path string, body any, done string) error {
+	to, err := c.client()
+	if err != nil {
+		return err
+	}
+	if err := to.Call(ctx, method, path, body, nil); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(c.out, done)
+	return err
+}
+
+func (c *commandLine) rollbackCommand() *cobra.Command {
+	var to, reason string
+	var watch bool
+	command := &cobra.Command{Use: "rollback APP [TARGET…]", Short: "Bring targets back to what was good before, or to an earlier deployment", Args: cobra.MinimumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		server, err := c.client()
+		if err != nil {
+			return err
+		}
+		var started struct{ ID string }
+		body := map[string]any{"targets": args[1:], "to": to, "reason": reason}
+		if err := server.Call(cmd.Context(), http.MethodPost, "/applications/"+url.PathEscape(args[0])+"/rollback", body, &started); err != nil {
+			return err
+		}
+		d, err := server.Deployment(cmd.Context(), started.ID)
+		if err != nil {
+			return err
+		}
+		c.line("Deployment ID: %s", d.ID)
+		c.line("See the deployment status UI: %s", d.Link)
+		if !watch {
+			return nil
+		}
+		return c.finish(cmd.Context(), server, d.ID, d.Link)
+	}}
+	command.Flags().StringVar(&to, "to", "", "id of the deployment to go back to")
+	command.Flags().StringVar(&reason, "reason", "", "why, for history")
+	command.Flags().BoolVarP(&watch, "watch", "w", false, "wait for the end, showing progress")
+	return command
+}
+
+func (c *commandLine) planCommand() *cobra.Command {
+	var u api.Upload
+	var file string
+	var context []string
+	command := &cobra.Command{Use: "plan -f FILE", Short: "Say what a file would do; nothing starts", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		if err := addContext(&u, context); err != nil {
+			return err
+		}
+		to, err := c.client()
+		if err != nil {
+			return err
+		}
+		if err := c.fill(cmd.Context(), &u, file); err != nil {
+			return err
+		}
+		var plan api.Plan
+		if err := to.Call(cmd.Context(), http.MethodPost, "/plans", u, &plan); err != nil {
+			return err
+		}
+		err = c.show(plan, func(w io.Writer) {
+			for _, p := range plan.Problems {
+				fmt.Fprintln(w, clean(sentence(p)))
+			}
+			for _, t := range plan.Targets {
+				printPlanned(w, t)
+			}
+		})
+		if err == nil && failed(plan.Problems) {
+			err = &exit{exitFailed, errors.New("")}
+		}
+		return err
+	}}
+	uploadFlags(command, &u, &file, &context)
+	need(command, "file")
+	return command
+}
+
+func printPlanned(w io.Writer, t api.PlannedTarget) {
+	if !t.Changed {
+		fmt.Fprintf(w, "%s: unchanged\n", clean(t.Name))
+		return
+	}
+	after := ""
+	if len(t.DependsOn) > 0 {
+		after = ", after " + strings.Join(t.DependsOn, ", ")
+	}
+	fmt.Fprintf(w, "%s on %s%s: +%d ~%d -%d\n", clean(t.Name), clean(t.Account), clean(after), len(t.Added), len(t.Altered), len(t.Removed))
+	for _, list := range []struct {
+		sign string
+		keys []string
+	}{{"+", t.Added}, {"~", t.Altered}, {"-", t.Removed}} {
+		for _, key := range list.keys {
+			fmt.Fprintf(w, "  %s %s\n", list.sign, clean(key))
+		}
+	}
+}

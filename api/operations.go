@@ -9,7 +9,8 @@ import (
 	"github.com/danielgtaylor/huma/v2/sse"
 )
 
-type idPath struct {
+// IDPath names a deployment.
+type IDPath struct {
 	ID string `path:"id" maxLength:"64" doc:"of a deployment"`
 }
 
@@ -41,7 +42,7 @@ func (s *server) deployments() {
 			return answer(s, page, err)
 		})
 	huma.Register(s.api, s.operation(http.MethodGet, "/deployments/{id}", "get-deployment", "One deployment", View),
-		func(ctx context.Context, in *idPath) (*body[Deployment], error) {
+		func(ctx context.Context, in *IDPath) (*body[Deployment], error) {
 			d, err := s.backend.Deployment(ctx, callerOf(ctx), in.ID)
 			return answer(s, d, err)
 		})
@@ -61,7 +62,7 @@ func (s *server) deployments() {
 		return answer(s, out, err)
 	})
 	type approval struct {
-		idPath
+		IDPath
 		Body struct {
 			Target  string `json:"target,omitempty" maxLength:"253" doc:"absent: the only one that waits"`
 			Comment string `json:"comment,omitempty" maxLength:"1024"`
@@ -72,7 +73,7 @@ func (s *server) deployments() {
 			return s.done(s.backend.Approve(ctx, callerOf(ctx), in.ID, in.Body.Target, in.Body.Comment))
 		})
 	type cancellation struct {
-		idPath
+		IDPath
 		Body struct {
 			Reason string `json:"reason,omitempty" maxLength:"1024"`
 		}
@@ -90,7 +91,8 @@ func (s *server) done(err error) (*struct{}, error) {
 	return nil, nil
 }
 
-type namePath struct {
+// NamePath names an application.
+type NamePath struct {
 	Name string `path:"name" maxLength:"253" doc:"of an application"`
 }
 
@@ -101,7 +103,7 @@ func (s *server) applications() {
 			return answer(s, list[Application]{Items: items}, err)
 		})
 	huma.Register(s.api, s.operation(http.MethodGet, "/applications/{name}", "get-application", "One application, and what each of its targets waits for", View),
-		func(ctx context.Context, in *namePath) (*body[Application], error) {
+		func(ctx context.Context, in *NamePath) (*body[Application], error) {
 			items, err := s.backend.Applications(ctx, callerOf(ctx), in.Name)
 			if err == nil && len(items) == 0 {
 				err = &Problem{Status: http.StatusNotFound, Text: "no application " + in.Name}
@@ -112,7 +114,7 @@ func (s *server) applications() {
 			return &body[Application]{items[0]}, nil
 		})
 	type rollback struct {
-		namePath
+		NamePath
 		Body struct {
 			Targets []string `json:"targets,omitempty" maxItems:"1000" doc:"absent: all of the deployment that is gone back to"`
 			To      string   `json:"to,omitempty" maxLength:"64" doc:"id of a deployment; absent: what was good before, of one target"`
@@ -125,7 +127,7 @@ func (s *server) applications() {
 			return answer(s, reference{id}, err)
 		})
 	type removal struct {
-		namePath
+		NamePath
 		Keep bool `query:"keep" doc:"its objects stay; only its owner goes"`
 	}
 	huma.Register(s.api, s.operation(http.MethodDelete, "/applications/{name}", "remove-application", "Remove an application from its clusters", Admin),

@@ -42,6 +42,7 @@ var rooms = map[string][]string{
 	"cmd/towpath-agent":             {"agent", "internal/version"},
 	"cmd/towpath-demo":              {"*"},
 	"internal/testkit":              {"*"},
+	"test/e2e":                      {"*"},
 	"internal/layout":               {},
 	"bench":                         {"*"},
 }

@@ -1,0 +1,127 @@
+// Package world runs everything for a test as it runs for people: real clusters, real programs as processes, a real repository. The clusters are shared
+// by the tests of one binary; each test has a controller, agents and a namespace of its own.
+package world
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"towpath/internal/localkube"
+)
+
+// Shared is what the tests of one binary share.
+type Shared struct {
+	Programs string // directory of towpath, towpath-controller, towpath-agent
+	Clusters map[string]*Cluster
+	dir      string
+}
+
+// Cluster is one local cluster.
+type Cluster struct {
+	Kubeconfig string
+	Audit      string // file of the API server's audit log
+
+	local *localkube.Local
+}
+
+// Main is TestMain: it builds the programs and starts the clusters that tests name, and ends all of it after them.
+func Main(m *testing.M, shared *Shared, tags string, clusters ...string) {
+	os.Exit(run(m, shared, tags, clusters))
+}
+
+func run(m *testing.M, shared *Shared, tags string, clusters []string) int {
+	dir, err := os.MkdirTemp("", "towpath-world")
+	if err != nil {
+		return complain(err)
+	}
+	defer os.RemoveAll(dir)
+	shared.dir, shared.Programs, shared.Clusters = dir, filepath.Join(dir, "bin"), map[string]*Cluster{}
+	if err := shared.build(tags); err != nil {
+		return complain(err)
+	}
+	defer shared.stop()
+	if err := shared.start(clusters); err != nil {
+		return complain(err)
+	}
+	return m.Run()
+}
+
+func complain(err error) int {
+	fmt.Fprintln(os.Stderr, "world:", err)
+	return 1
+}
+
+// build makes the programs that tests run, with the race detector where this test has it.
+func (s *Shared) build(tags string) error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	args := []string{"build", "-o", s.Programs + "/", "-tags", tags}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	command := exec.Command("go", append(args, "./cmd/towpath", "./cmd/towpath-controller", "./cmd/towpath-agent")...)
+	command.Dir = root
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func moduleRoot() (string, error) {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
+}
+
+func (s *Shared) start(names []string) error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	programs := os.Getenv("TOWPATH_LOCALCLUSTER")
+	if programs == "" {
+		programs = filepath.Join(root, ".build", "localcluster")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	var starting sync.WaitGroup
+	errs := make([]error, len(names))
+	for i, name := range names {
+		c := &Cluster{Audit: filepath.Join(s.dir, name+"-audit.log")}
+		s.Clusters[name] = c
+		starting.Go(func() {
+			c.local, errs[i] = localkube.Start(ctx, localkube.Options{Programs: programs, Dir: filepath.Join(s.dir, name), Audit: c.Audit, Network: "none"})
+			if errs[i] == nil {
+				c.Kubeconfig = c.local.Kubeconfig
+			}
+		})
+	}
+	starting.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Shared) stop() {
+	var stopping sync.WaitGroup
+	for _, c := range s.Clusters {
+		if c.local != nil {
+			stopping.Go(c.local.Stop)
+		}
+	}
+	stopping.Wait()
+}

@@ -1,0 +1,468 @@
+package world
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/yaml"
+
+	"towpath/api"
+	"towpath/api/client"
+	"towpath/internal/localkube"
+	"towpath/internal/testkit/gitserver"
+)
+
+// World is one controller with its agents and its repository.
+type World struct {
+	Namespace  string
+	Repository *gitserver.Repo
+	API        *client.Client
+	Dir        string
+
+	t          testing.TB
+	shared     *Shared
+	config     string
+	address    string
+	controller *process
+	agents     map[string]*process
+	secret     string
+}
+
+// New starts a controller, and an agent in front of each of the shared clusters. Files fill the repository; NAMESPACE in them is the test's own.
+func New(t testing.TB, shared *Shared, files gitserver.Files) *World {
+	t.Helper()
+	w := &World{t: t, shared: shared, Dir: t.TempDir(), Namespace: "t-" + random(5), agents: map[string]*process{}, secret: random(16)}
+	w.Repository = gitserver.NewRepo(t, filepath.Join(w.Dir, "git"), "repo", w.own(files))
+	w.configure()
+	w.StartController()
+	for name := range shared.Clusters {
+		w.makeAgent(name)
+		w.StartAgent(name)
+	}
+	t.Cleanup(w.end)
+	return w
+}
+
+func random(n int) string {
+	bytes := make([]byte, n)
+	rand.Read(bytes)
+	return hex.EncodeToString(bytes)
+}
+
+// own puts the test's namespace into files.
+func (w *World) own(files gitserver.Files) gitserver.Files {
+	out := gitserver.Files{}
+	for name, text := range files {
+		out[name] = strings.ReplaceAll(text, "NAMESPACE", w.Namespace)
+	}
+	return out
+}
+
+func (w *World) fatal(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *World) path(name string) string { return filepath.Join(w.Dir, name) }
+
+func (w *World) configure() {
+	w.t.Helper()
+	key := make([]byte, 32)
+	rand.Read(key)
+	w.fatal(os.WriteFile(w.path("key"), []byte(base64.StdEncoding.EncodeToString(key)), 0o600))
+	w.fatal(os.WriteFile(w.path("webhook"), []byte(w.secret), 0o600))
+	var free [2]string
+	for i := range free {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		w.fatal(err)
+		free[i] = listener.Addr().String()
+		listener.Close()
+	}
+	w.address = "https://" + free[0]
+	w.config = w.path("config.yaml")
+	w.fatal(os.WriteFile(w.config, []byte(fmt.Sprintf(`externalURL: %s
+listen: %s
+agents: {listen: %q}
+database: sqlite:%s
+keyFile: %s
+data: %s
+roles: [{name: sre, members: [test]}]
+sources:
+  - name: repo
+    url: %s
+    branch: main
+    schedule: "@every 1h"
+    webhook: {secretFiles: [%s]}
+    allow: [{accounts: ["*"], namespaces: [%s], kinds: ["*"]}]
+`, w.address, free[0], free[1], w.path("towpath.db"), w.path("key"), w.path("data"), w.Repository.Dir, w.path("webhook"), w.Namespace)), 0o600))
+	out, err := exec.CommandContext(w.t.Context(), w.program("towpath-controller"), "--config", w.config, "token", "create", "--name", "test", "--grant", "admin").Output()
+	w.fatal(err)
+	w.API = &client.Client{Address: w.address, Token: strings.TrimSpace(string(out))}
+	w.fatal(os.WriteFile(w.path("token"), out, 0o600))
+}
+
+func (w *World) program(name string) string { return filepath.Join(w.shared.Programs, name) }
+
+// process is a program that runs.
+type process struct {
+	command *exec.Cmd
+	ended   chan struct{}
+	log     *lockedBuffer
+}
+
+func (w *World) start(env []string, program string, args ...string) *process {
+	w.t.Helper()
+	p := &process{command: exec.Command(w.program(program), args...), ended: make(chan struct{}), log: &lockedBuffer{}}
+	p.command.Env = append(os.Environ(), env...)
+	p.command.Stdout, p.command.Stderr = p.log, p.log
+	w.fatal(p.command.Start())
+	go func() {
+		p.command.Wait()
+		close(p.ended)
+	}()
+	return p
+}
+
+// end asks the process to stop, and kills it when it does not within a while.
+func (p *process) end() {
+	p.command.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(30 * time.Second):
+		p.kill()
+	}
+}
+
+func (p *process) kill() {
+	p.command.Process.Kill()
+	<-p.ended
+}
+
+// StartController starts the controller, with variables of the environment (CRASH=…), and waits until it serves. false: it ended before.
+func (w *World) StartController(env ...string) (serves bool) {
+	w.t.Helper()
+	w.controller = w.start(env, "towpath-controller", "--config", w.config)
+	for {
+		if w.trust() && w.API.Call(w.t.Context(), http.MethodGet, "/sources", nil, nil) == nil {
+			return true
+		}
+		select {
+		case <-w.controller.ended:
+			return false
+		case <-w.t.Context().Done():
+			w.t.Fatalf("the controller does not serve:\n%s", w.controller.log)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// trust takes on the controller's own authority, once it is there.
+func (w *World) trust() bool {
+	if w.API.HTTP != nil {
+		return true
+	}
+	ca, err := os.ReadFile(w.CA())
+	roots := x509.NewCertPool()
+	if errors.Is(err, fs.ErrNotExist) || !roots.AppendCertsFromPEM(ca) {
+		return false
+	}
+	w.API.HTTP = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	return true
+}
+
+// CA is the certificate of the controller's own authority.
+func (w *World) CA() string { return w.path("data/tls/ca.crt") }
+
+// KillController ends the controller as a machine that loses power would.
+func (w *World) KillController() { w.controller.kill() }
+
+// StopController ends the controller as an operator would.
+func (w *World) StopController() { w.controller.end() }
+
+// ControllerEnded waits for the controller to end by itself.
+func (w *World) ControllerEnded() {
+	w.t.Helper()
+	select {
+	case <-w.controller.ended:
+	case <-w.t.Context().Done():
+		w.t.Fatalf("the controller did not end:\n%s", w.controller.log)
+	}
+}
+
+// ControllerGone is closed when the controller that runs now has ended.
+func (w *World) ControllerGone() <-chan struct{} { return w.controller.ended }
+
+func (w *World) makeAgent(name string) {
+	w.t.Helper()
+	dir := w.path("agent-" + name)
+	_, err := localkube.Account(w.t.Context(), w.shared.Clusters[name].Kubeconfig, w.Namespace, "agent", false, localkube.Deploys(), dir)
+	w.fatal(err)
+	var credential api.Credential
+	w.fatal(w.API.Call(w.t.Context(), http.MethodPost, "/agents", map[string]string{"name": name}, &credential))
+	w.fatal(os.WriteFile(filepath.Join(dir, "secret"), []byte(credential.Secret), 0o600))
+	config, err := clientcmd.BuildConfigFromFlags("", w.shared.Clusters[name].Kubeconfig)
+	w.fatal(err)
+	w.fatal(os.WriteFile(filepath.Join(dir, "args"), []byte(strings.Join([]string{"--agent", name, "--instance", name, "--hub", credential.Hub, "--hub-ca", w.CA(),
+		"--issuer", credential.Issuer, "--issuer-ca", w.CA(), "--client-id", credential.ClientID, "--client-secret-file", filepath.Join(dir, "secret"),
+		"--audience", credential.Audience, "--kubernetes-server", config.Host, "--kubernetes-ca", filepath.Join(dir, "ca.crt"),
+		"--kubernetes-token-file", filepath.Join(dir, "token"), "--listen", "off", "--log-level", "warn"}, "\n")), 0o600))
+}
+
+// StartAgent starts the agent of a cluster.
+func (w *World) StartAgent(name string) {
+	w.t.Helper()
+	args, err := os.ReadFile(filepath.Join(w.path("agent-"+name), "args"))
+	w.fatal(err)
+	w.agents[name] = w.start(nil, "towpath-agent", strings.Split(string(args), "\n")...)
+}
+
+// StopAgent takes the agent of a cluster away.
+func (w *World) StopAgent(name string) { w.agents[name].end() }
+
+func (w *World) end() {
+	for _, a := range w.agents {
+		a.kill() // ending in order would wait for what runs
+	}
+	w.controller.end()
+	if w.t.Failed() {
+		w.t.Logf("the controller said:\n%s", w.controller.log)
+		for name, a := range w.agents {
+			w.t.Logf("agent %s said:\n%s", name, a.log)
+		}
+	}
+	for _, c := range w.shared.Clusters {
+		namespaces := w.clientOf(c).Resource(schema.GroupVersionResource{Version: "v1", Resource: "namespaces"})
+		if err := namespaces.Delete(context.Background(), w.Namespace, metav1.DeleteOptions{}); err != nil {
+			w.t.Logf("namespace %s stays: %v", w.Namespace, err)
+		}
+	}
+}
+
+// Commit puts files into the repository, tells the controller by its webhook, and returns the commit.
+func (w *World) Commit(message string, files gitserver.Files) string {
+	w.t.Helper()
+	commit := w.Repository.Commit(message, w.own(files))
+	w.Announce()
+	return commit
+}
+
+// Announce delivers a push webhook.
+func (w *World) Announce() {
+	w.t.Helper()
+	status, err := w.Deliver(random(8), w.secret, []byte(`{"ref":"refs/heads/main"}`))
+	w.fatal(err)
+	if status != http.StatusAccepted {
+		w.t.Fatalf("the webhook was answered with %d", status)
+	}
+}
+
+// Deliver sends a delivery that is signed with a secret.
+func (w *World) Deliver(guid, secret string, body []byte) (status int, err error) {
+	sum := hmac.New(sha256.New, []byte(secret))
+	sum.Write(body)
+	request, err := http.NewRequestWithContext(w.t.Context(), http.MethodPost, w.address+"/api/v1/webhooks/repo", bytes.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	request.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(sum.Sum(nil)))
+	request.Header.Set("X-GitHub-Delivery", guid)
+	request.Header.Set("X-GitHub-Event", "push")
+	answer, err := w.API.HTTP.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer answer.Body.Close()
+	_, err = io.Copy(io.Discard, answer.Body)
+	return answer.StatusCode, err
+}
+
+// Secret signs deliveries.
+func (w *World) Secret() string { return w.secret }
+
+// Towpath runs the command line and returns its exit code and what it printed.
+func (w *World) Towpath(dir string, env []string, args ...string) (code int, out, errs string) {
+	w.t.Helper()
+	command := exec.CommandContext(w.t.Context(), w.program("towpath"), args...)
+	var stdout, stderr bytes.Buffer
+	command.Dir, command.Stdout, command.Stderr = dir, &stdout, &stderr
+	command.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GITHUB_") }),
+		append([]string{"TOWPATH_ADDR=" + w.address, "TOWPATH_CA=" + w.CA(), "TOWPATH_TOKEN_FILE=" + w.path("token")}, env...)...)
+	err := command.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		w.t.Fatal(err)
+	}
+	return command.ProcessState.ExitCode(), stdout.String(), stderr.String()
+}
+
+// Await asks again until a condition holds, or the test's time is over; what is asked for is said in the failure.
+func (w *World) Await(what string, holds func() (bool, error)) {
+	w.t.Helper()
+	var last error
+	for {
+		ok, err := holds()
+		if ok && err == nil {
+			return
+		}
+		last = err
+		select {
+		case <-w.t.Context().Done():
+			w.t.Fatalf("%s: not within the test's time (%v)", what, last)
+		case <-time.After(25 * time.Millisecond):
+		}
+		if deadline, set := w.t.(interface{ Deadline() (time.Time, bool) }); set {
+			if at, has := deadline.Deadline(); has && time.Until(at) < time.Minute {
+				w.t.Fatalf("%s: not within the test's time (%v)", what, last)
+			}
+		}
+	}
+}
+
+// Deployment waits for the deployment of an application that a commit started.
+func (w *World) Deployment(application, commit string) (found api.Deployment) {
+	w.t.Helper()
+	w.Await("a deployment of "+application+" at "+commit, func() (bool, error) {
+		var list struct{ Items []api.Deployment }
+		err := w.API.Call(w.t.Context(), http.MethodGet, "/deployments?application="+url.QueryEscape(application)+"&commit="+commit, nil, &list)
+		if err != nil || len(list.Items) == 0 {
+			return false, err
+		}
+		found = list.Items[0]
+		return true, nil
+	})
+	return found
+}
+
+// Ended waits for the end of a deployment.
+func (w *World) Ended(id string) (d api.Deployment) {
+	w.t.Helper()
+	w.Await("the end of deployment "+id, func() (bool, error) {
+		var err error
+		d, err = w.API.Deployment(w.t.Context(), id)
+		return err == nil && d.Ended != nil, err
+	})
+	return d
+}
+
+// Events is the history of an application, without times and ids.
+func (w *World) Events(application string) (lines []string) {
+	w.t.Helper()
+	var last int64
+	ctx, cancel := context.WithTimeout(w.t.Context(), 300*time.Millisecond)
+	defer cancel()
+	err := w.API.Follow(ctx, "", last, func(e api.Event) bool {
+		if e.Application == application {
+			lines = append(lines, strings.TrimSuffix(e.Kind+" | "+e.What+" | "+e.Why, " | "))
+		}
+		return true
+	})
+	if err != nil && ctx.Err() == nil {
+		w.t.Fatal(err)
+	}
+	return lines
+}
+
+func (w *World) clientOf(c *Cluster) *dynamic.DynamicClient {
+	w.t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	w.fatal(err)
+	config.QPS = -1
+	d, err := dynamic.NewForConfig(config)
+	w.fatal(err)
+	return d
+}
+
+// Objects is what lies in the test's namespace of a cluster: objects of a resource ("apps/v1 replicasets"), by name.
+func (w *World) Objects(cluster, resource string) map[string]*unstructured.Unstructured {
+	w.t.Helper()
+	version, name, _ := strings.Cut(resource, " ")
+	gv, err := schema.ParseGroupVersion(version)
+	w.fatal(err)
+	list, err := w.clientOf(w.shared.Clusters[cluster]).Resource(gv.WithResource(name)).Namespace(w.Namespace).List(context.Background(), metav1.ListOptions{})
+	w.fatal(err)
+	objects := map[string]*unstructured.Unstructured{}
+	for i := range list.Items {
+		objects[list.Items[i].GetName()] = &list.Items[i]
+	}
+	return objects
+}
+
+// Images counts the ready pods of managed ReplicaSets by image.
+func (w *World) Images(cluster string) map[string]int64 {
+	w.t.Helper()
+	images := map[string]int64{}
+	for _, set := range w.Objects(cluster, "apps/v1 replicasets") {
+		ready, _, _ := unstructured.NestedInt64(set.Object, "status", "readyReplicas")
+		containers, _, _ := unstructured.NestedSlice(set.Object, "spec", "template", "spec", "containers")
+		if image, ok := containers[0].(map[string]any)["image"].(string); ok && ready > 0 {
+			images[image] += ready
+		}
+	}
+	return images
+}
+
+// Do changes something in the test's namespace of a cluster as somebody else would.
+func (w *World) Do(cluster, resource string, do func(dynamic.ResourceInterface) error) {
+	w.t.Helper()
+	version, name, _ := strings.Cut(resource, " ")
+	gv, err := schema.ParseGroupVersion(version)
+	w.fatal(err)
+	w.fatal(do(w.clientOf(w.shared.Clusters[cluster]).Resource(gv.WithResource(name)).Namespace(w.Namespace)))
+}
+
+// lockedBuffer is written by a process and read by the test.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// Object reads an object of YAML.
+func Object(text string) *unstructured.Unstructured {
+	fields := map[string]any{}
+	if err := yaml.Unmarshal([]byte(text), &fields); err != nil {
+		panic(err)
+	}
+	return &unstructured.Unstructured{Object: fields}
+}

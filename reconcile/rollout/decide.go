@@ -135,7 +135,7 @@ func (d *decision) wait() {
 		d.waiting(Queued, waits...)
 		return
 	}
-	if why := guard(d.f); why != "" && !d.approved(gatePrune) {
+	if why := guard(*t, d.f); why != "" && !d.approved(gatePrune) {
 		d.waiting(AwaitingApproval, d.pruneWait(why))
 		return
 	}
@@ -411,7 +411,7 @@ func (d *decision) prune() {
 		}
 		return
 	}
-	if why := guard(d.f); why != "" && !d.approved(gatePrune) {
+	if why := guard(*t, d.f); why != "" && !d.approved(gatePrune) {
 		d.waiting(AwaitingApproval, d.pruneWait(why))
 		return
 	}
@@ -527,13 +527,17 @@ func Removals(f Facts) []manifest.Key {
 	return gone
 }
 
-// guard is why removals need a person's word; "" when they do not.
-func guard(f Facts) string {
+// guard is why removals need a person's word; "" when they do not. Where a whole target goes, as its file or a person says, only what may hold data
+// is asked for.
+func guard(t Target, f Facts) string {
 	gone := Removals(f)
 	for _, key := range gone {
 		if key.Precious() {
 			return fmt.Sprintf("it removes %s", key)
 		}
+	}
+	if t.Removes {
+		return ""
 	}
 	if len(gone) > f.Limits.Removals {
 		return fmt.Sprintf("it removes %d objects (%d go without asking)", len(gone), f.Limits.Removals)

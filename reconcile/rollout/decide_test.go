@@ -163,6 +163,22 @@ func TestRemovalsBeyondTheBudgetWaitForAPerson(t *testing.T) {
 	}
 }
 
+func TestATargetThatGoesAsksOnlyForWhatMayHoldData(t *testing.T) {
+	m := newModel().deploy(1, "m1", set("a", 2, webService, webSettings, webClaim)).run(t)
+	m.deploy(2, "none", rollout.Set{})
+	m.target.Removes = true
+	m.run(t)
+	if m.target.State != rollout.AwaitingApproval || m.target.Waits[0].Needs != "a person to approve: it removes PersistentVolumeClaim shop/web" {
+		t.Fatalf("%s: %+v", m.target.State, m.target.Waits)
+	}
+	m.facts.Approvals = []rollout.Approval{{Target: "prod", Gate: "prune", Digest: m.target.Digest, By: "ann"}}
+	m.run(t)
+	expect(t, m, rollout.Succeeded, "", map[string]int32{})
+	if len(m.inventory) != 0 || m.good != nil || len(m.objects) != 0 {
+		t.Errorf("left: inventory %v, good %v, objects %v", m.inventory, m.good, m.objects)
+	}
+}
+
 func TestANewerDeploymentTakesTheLaneAndTheLastGoodReleaseStays(t *testing.T) {
 	m := newModel().deploy(1, "m1", set("a", 3)).run(t)
 	m.sick[revision("b")] = "CrashLoopBackOff"

@@ -286,6 +286,14 @@ func (w *World) Announce() {
 	}
 }
 
+// TryAnnounce delivers a push webhook to a controller that may die of it.
+func (w *World) TryAnnounce() {
+	w.t.Helper()
+	if _, err := w.Deliver(random(8), w.secret, []byte(`{"ref":"refs/heads/main"}`)); err != nil {
+		w.t.Logf("the delivery was not answered: %v", err)
+	}
+}
+
 // Deliver sends a delivery that is signed with a secret.
 func (w *World) Deliver(guid, secret string, body []byte) (status int, err error) {
 	sum := hmac.New(sha256.New, []byte(secret))
@@ -325,25 +333,23 @@ func (w *World) Towpath(dir string, env []string, args ...string) (code int, out
 	return command.ProcessState.ExitCode(), stdout.String(), stderr.String()
 }
 
-// Await asks again until a condition holds, or the test's time is over; what is asked for is said in the failure.
+// patience is how long a test waits for anything: far longer than it takes on a busy machine.
+const patience = 90 * time.Second
+
+// Await asks again until a condition holds; what is waited for is said when it does not.
 func (w *World) Await(what string, holds func() (bool, error)) {
 	w.t.Helper()
-	var last error
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
 	for {
 		ok, err := holds()
 		if ok && err == nil {
 			return
 		}
-		last = err
 		select {
-		case <-w.t.Context().Done():
-			w.t.Fatalf("%s: not within the test's time (%v)", what, last)
+		case <-ctx.Done():
+			w.t.Fatalf("waited in vain for %s (%v)", what, err)
 		case <-time.After(25 * time.Millisecond):
-		}
-		if deadline, set := w.t.(interface{ Deadline() (time.Time, bool) }); set {
-			if at, has := deadline.Deadline(); has && time.Until(at) < time.Minute {
-				w.t.Fatalf("%s: not within the test's time (%v)", what, last)
-			}
 		}
 	}
 }
@@ -351,16 +357,21 @@ func (w *World) Await(what string, holds func() (bool, error)) {
 // Deployment waits for the deployment of an application that a commit started.
 func (w *World) Deployment(application, commit string) (found api.Deployment) {
 	w.t.Helper()
-	w.Await("a deployment of "+application+" at "+commit, func() (bool, error) {
-		var list struct{ Items []api.Deployment }
-		err := w.API.Call(w.t.Context(), http.MethodGet, "/deployments?application="+url.QueryEscape(application)+"&commit="+commit, nil, &list)
-		if err != nil || len(list.Items) == 0 {
-			return false, err
-		}
-		found = list.Items[0]
-		return true, nil
+	w.Await("a deployment of "+application+" at "+commit, func() (ok bool, err error) {
+		found, ok = w.Find(application, commit)
+		return ok, nil
 	})
 	return found
+}
+
+// Find is the deployment of an application that a commit started, if there is one yet.
+func (w *World) Find(application, commit string) (api.Deployment, bool) {
+	var list struct{ Items []api.Deployment }
+	err := w.API.Call(w.t.Context(), http.MethodGet, "/deployments?application="+url.QueryEscape(application)+"&commit="+commit, nil, &list)
+	if err != nil || len(list.Items) == 0 {
+		return api.Deployment{}, false
+	}
+	return list.Items[0], true
 }
 
 // Ended waits for the end of a deployment.
@@ -372,6 +383,16 @@ func (w *World) Ended(id string) (d api.Deployment) {
 		return err == nil && d.Ended != nil, err
 	})
 	return d
+}
+
+// EventsOf is the history of a deployment that has ended, without times and ids.
+func (w *World) EventsOf(id string) (lines []string) {
+	w.t.Helper()
+	w.fatal(w.API.Follow(w.t.Context(), id, 0, func(e api.Event) bool {
+		lines = append(lines, strings.TrimSuffix(e.Kind+" | "+e.Target+" | "+e.What+" | "+e.Why, " | "))
+		return e.Kind != "deployment.state" || !strings.HasSuffix(e.What, "SUCCEEDED") && !strings.HasSuffix(e.What, "FAILED") && !strings.HasSuffix(e.What, "CANCELLED")
+	}))
+	return lines
 }
 
 // Events is the history of an application, without times and ids.

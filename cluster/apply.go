@@ -3,9 +3,11 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,16 +21,23 @@ import (
 	"towpath/reconcile/rollout"
 )
 
-// Apply brings a target's manifests about, rank by rank, many objects at once inside a rank. A rank that fails is the last one. The outcome holds the
-// cluster's answer for each object that was written.
+// Apply brings a target's manifests about, rank by rank, many objects at once inside a rank. A rank that fails is the last one; a kind that the cluster
+// does not serve fails before anything is written. A revision that replicas does not name gets one pod. The outcome holds the cluster's answer for each
+// object that was written; of several failures it names the one that a repetition would not mend.
+//
+// Whatever stopped it, the same call again ends in the same state: objects are applied by server-side apply, a revision is found by its name and keeps
+// the pod template that it was created with.
 func (c *Client) Apply(ctx context.Context, id rollout.Identity, objects []manifest.Object, replicas []rollout.Replicas) rollout.Outcome {
 	revised, err := c.reviser.Revise(id, objects)
 	if err != nil {
 		return rollout.Outcome{Failure: &rollout.Failure{Class: rollout.Refused, Text: err.Error()}}
 	}
+	if failure := c.served(ctx, revised); failure != nil {
+		return rollout.Outcome{Failure: failure}
+	}
 	var out rollout.Outcome
 	for rank := range manifest.RankDependent + 1 {
-		var jobs []func() ([]rollout.Live, error)
+		var jobs []job
 		for _, o := range revised.Plain {
 			if o.Rank() == rank {
 				jobs = append(jobs, func() ([]rollout.Live, error) { return c.applyOne(ctx, o) })
@@ -36,7 +45,7 @@ func (c *Client) Apply(ctx context.Context, id rollout.Identity, objects []manif
 		}
 		if rank == manifest.RankWorkload {
 			for _, revision := range revised.Revisions {
-				jobs = append(jobs, func() ([]rollout.Live, error) { return c.applyRevision(ctx, revision, replicas) })
+				jobs = append(jobs, func() ([]rollout.Live, error) { return c.applyRevision(ctx, id, revision, replicas) })
 			}
 		}
 		lives, failure := c.all(jobs)
@@ -45,23 +54,74 @@ func (c *Client) Apply(ctx context.Context, id rollout.Identity, objects []manif
 			out.Failure = failure
 			return out
 		}
-		if rank == manifest.RankDefinition && len(jobs) > 0 {
-			c.forget()
-		}
 	}
 	return out
 }
 
+// served is a failure when the cluster does not serve a kind, unless a definition of it is applied beside it.
+func (c *Client) served(ctx context.Context, revised Revised) *rollout.Failure {
+	comes := map[manifest.Key]bool{}
+	for _, o := range revised.Plain {
+		if o.Rank() == manifest.RankDefinition {
+			d := definitionOf(o)
+			comes[manifest.Key{Group: d.Spec.Group, Kind: d.Spec.Names.Kind}] = true
+		}
+	}
+	for _, o := range revised.Plain {
+		if comes[manifest.Key{Group: o.Group, Kind: o.Kind}] {
+			continue
+		}
+		if _, err := c.kinds.mapping(ctx, o.Key, o.Version); err != nil {
+			return c.failure(o.Key, err)
+		}
+	}
+	return nil
+}
+
+// definition is what a CustomResourceDefinition says of the kind that it brings.
+type definition struct {
+	Spec struct {
+		Group    string
+		Names    struct{ Kind string }
+		Versions []struct {
+			Name   string
+			Served bool
+		}
+	}
+}
+
+// definitionOf reads what it can; what cannot be read is refused by the API server.
+func definitionOf(o manifest.Object) (d definition) {
+	_ = json.Unmarshal(o.JSON, &d)
+	return d
+}
+
+// job does a part of the work, and returns what the cluster answered.
+type job func() ([]rollout.Live, error)
+
 // all runs jobs at once, in the cluster's slots, and returns what they brought in their order. The first failure in that order is the one to tell;
 // one that would not be different next time comes before one that might.
-func (c *Client) all(jobs []func() ([]rollout.Live, error)) ([]rollout.Live, *rollout.Failure) {
+func (c *Client) all(jobs []job) ([]rollout.Live, *rollout.Failure) {
 	lives, failures := make([][]rollout.Live, len(jobs)), make([]error, len(jobs))
 	if len(jobs) == 1 {
 		lives[0], failures[0] = jobs[0]()
 	} else {
+		var next sync.Mutex
+		left := 0
 		var running sync.WaitGroup
-		for i, job := range jobs {
-			running.Go(func() { lives[i], failures[i] = job() })
+		for range min(len(jobs), cap(c.slots)) {
+			running.Go(func() {
+				for {
+					next.Lock()
+					i := left
+					left++
+					next.Unlock()
+					if i >= len(jobs) {
+						return
+					}
+					lives[i], failures[i] = jobs[i]()
+				}
+			})
 		}
 		running.Wait()
 	}
@@ -78,72 +138,103 @@ func (c *Client) all(jobs []func() ([]rollout.Live, error)) ([]rollout.Live, *ro
 	return slices.Concat(lives...), worst
 }
 
-// request runs one call to the cluster in one of its slots, within its time.
-func (c *Client) request(ctx context.Context, key manifest.Key, call func(context.Context) (*unstructured.Unstructured, error)) (*unstructured.Unstructured, error) {
-	release, err := c.slot(ctx)
-	if err != nil {
-		return nil, c.failure(key, err)
-	}
-	defer release()
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	object, err := call(ctx)
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsAlreadyExists(err) {
-		return nil, c.failure(key, err)
-	}
-	return object, err
-}
-
-// write is a request that changes something; tests may kill the process before and after it.
-func (c *Client) write(ctx context.Context, what string, key manifest.Key, call func(context.Context) (*unstructured.Unstructured, error)) (*unstructured.Unstructured, error) {
-	crash.Point("before " + what + " " + key.String())
-	object, err := c.request(ctx, key, call)
-	crash.Point("after " + what + " " + key.String())
-	return object, err
+// write is a request that changes something; tests may kill the process before and after it. Names of points hold no hashes, so that they are the same
+// in each run.
+func write[T any](ctx context.Context, c *Client, point string, call func(context.Context) (T, error)) (T, error) {
+	crash.Point("before " + point)
+	answer, err := request(ctx, c, call)
+	crash.Point("after " + point)
+	return answer, err
 }
 
 func (c *Client) applyOne(ctx context.Context, o manifest.Object) ([]rollout.Live, error) {
-	resource, err := c.resource(o.Key, o.Version)
+	applied, err := c.patch(ctx, o, "apply "+o.Key.String())
 	if err != nil {
-		return nil, c.failure(o.Key, err)
-	}
-	force := true
-	applied, err := c.write(ctx, "apply", o.Key, func(ctx context.Context) (*unstructured.Unstructured, error) {
-		return resource.Patch(ctx, o.Name, types.ApplyPatchType, o.JSON, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
-	})
-	if err != nil {
-		return nil, c.failure(o.Key, err)
+		return nil, conceal(o, c.failure(o.Key, err))
 	}
 	live := judge(o.Key, applied)
 	if o.Rank() == manifest.RankDefinition {
 		if live, err = c.established(ctx, o, live); err != nil {
-			return nil, err
+			return nil, c.failure(o.Key, err)
 		}
 	}
 	return []rollout.Live{live}, nil
 }
 
-// established waits until the API server serves a CustomResourceDefinition: what is applied next may be of its kind.
+// patch is one server-side apply.
+func (c *Client) patch(ctx context.Context, o manifest.Object, point string) (*unstructured.Unstructured, error) {
+	resource, namespaced, err := c.resource(ctx, o.Key, o.Version)
+	if err != nil {
+		return nil, err
+	}
+	text := []byte(o.JSON)
+	if !namespaced && o.Namespace != "" { // only the cluster knows which custom kinds have none
+		fields := o.Map()
+		delete(child(fields, "metadata"), "namespace")
+		if text, err = json.Marshal(fields); err != nil {
+			return nil, err
+		}
+	}
+	force := true
+	return write(ctx, c, point, func(ctx context.Context) (*unstructured.Unstructured, error) {
+		return resource.Patch(ctx, o.Name, types.ApplyPatchType, text, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
+	})
+}
+
+// established waits until the API server serves what a CustomResourceDefinition brings: objects of its kind may be applied next.
 func (c *Client) established(ctx context.Context, o manifest.Object, live rollout.Live) (rollout.Live, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	waiting, cancel := c.within(ctx)
 	defer cancel()
-	for pause := 20 * time.Millisecond; live.Health != rollout.Healthy; pause = min(2*pause, time.Second) {
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		why := live.Message
+		if live.Health == rollout.Healthy {
+			missing, err := c.missing(ctx, o)
+			switch {
+			case err != nil:
+				return live, err
+			case missing == "":
+				return live, c.kinds.forget(ctx)
+			}
+			why = missing + " is not served yet"
+		}
 		select {
-		case <-ctx.Done():
-			return live, &rollout.Failure{Class: rollout.Trouble, Object: o.Key, Text: "not established yet: " + live.Message}
+		case <-waiting.Done():
+			return live, &rollout.Failure{Class: rollout.Trouble, Object: o.Key, Text: "not established yet: " + why}
 		case <-time.After(pause):
 		}
 		lives, err := c.read(ctx, []manifest.Key{o.Key}, "")
 		if err != nil {
 			return live, err
 		}
-		live = lives[0]
+		if live = lives[0]; live.Missing {
+			return live, &rollout.Failure{Class: rollout.Trouble, Object: o.Key, Text: "it was removed while it was waited for"}
+		}
 	}
-	return live, nil
+}
+
+// missing names a version of a definition's kind that the cluster does not list yet; "" when it lists all.
+func (c *Client) missing(ctx context.Context, o manifest.Object) (string, error) {
+	d := definitionOf(o)
+	for _, version := range d.Spec.Versions {
+		if !version.Served {
+			continue
+		}
+		name := d.Spec.Group + "/" + version.Name
+		list, err := request(ctx, c, func(ctx context.Context) (*metav1.APIResourceList, error) {
+			return c.finder.ServerResourcesForGroupVersionWithContext(ctx, name)
+		})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return "", err
+		}
+		if list == nil || !slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Kind == d.Spec.Names.Kind }) {
+			return name + " " + d.Spec.Names.Kind, nil
+		}
+	}
+	return "", nil
 }
 
 // applyRevision creates a revision, or finds it as an earlier run created it, and gives it its count. Its configuration is there before its pods.
-func (c *Client) applyRevision(ctx context.Context, r Revision, replicas []rollout.Replicas) ([]rollout.Live, error) {
+func (c *Client) applyRevision(ctx context.Context, id rollout.Identity, r Revision, replicas []rollout.Replicas) ([]rollout.Live, error) {
 	key := r.ReplicaSet.Key
 	count := int32(1)
 	if i := slices.IndexFunc(replicas, func(n rollout.Replicas) bool { return n.Key == key }); i >= 0 {
@@ -153,57 +244,116 @@ func (c *Client) applyRevision(ctx context.Context, r Revision, replicas []rollo
 	if len(r.Copies) > 0 {
 		at = 0
 	}
-	set, err := c.create(ctx, r.ReplicaSet, func(fields map[string]any) { ensure(fields, "spec")["replicas"] = int64(at) })
+	set, found, err := c.create(ctx, id, r, at)
 	if err != nil {
-		return nil, err
+		return nil, c.failure(key, err)
 	}
-	for _, copied := range r.Copies {
-		if _, err := c.create(ctx, copied, func(fields map[string]any) {
-			ensure(fields, "metadata")["ownerReferences"] = []any{map[string]any{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": key.Name, "uid": string(set.GetUID())}}
-		}); err != nil {
-			return nil, err
+	copies := make([]job, len(r.Copies))
+	for i, copied := range r.Copies {
+		copies[i] = func() ([]rollout.Live, error) { return nil, c.applyCopy(ctx, copied, set) }
+	}
+	if _, failure := c.all(copies); failure != nil {
+		return nil, failure
+	}
+	var changes []operation
+	if found {
+		changes = changed(r.ReplicaSet, set)
+	}
+	if wanted, _, _ := unstructured.NestedInt64(set.Object, "spec", "replicas"); wanted != int64(count) {
+		changes = append(changes, toCount(count))
+	}
+	if len(changes) > 0 {
+		if set, err = c.change(ctx, r.Workload, set, changes); err != nil {
+			return nil, c.failure(key, err)
 		}
-	}
-	if set, err = c.scale(ctx, key, set, count); err != nil {
-		return nil, err
-	}
-	if set == nil {
-		return nil, &rollout.Failure{Class: rollout.Trouble, Object: key, Text: "it was removed while it was made"}
 	}
 	return []rollout.Live{judge(key, set)}, nil
 }
 
-// create makes an object, or returns it as it is there already: a revision and its copies never change once they were made.
-func (c *Client) create(ctx context.Context, o manifest.Object, complete func(map[string]any)) (*unstructured.Unstructured, error) {
-	resource, err := c.resource(o.Key, o.Version)
+// create makes the ReplicaSet of a revision, or returns it as it is there already.
+func (c *Client) create(ctx context.Context, id rollout.Identity, r Revision, at int32) (set *unstructured.Unstructured, found bool, err error) {
+	resource, _, err := c.resource(ctx, r.ReplicaSet.Key, r.ReplicaSet.Version)
 	if err != nil {
-		return nil, c.failure(o.Key, err)
+		return nil, false, err
 	}
-	fields := plain(o.Map()).(map[string]any)
-	complete(fields)
-	made, err := c.write(ctx, "create", o.Key, func(ctx context.Context) (*unstructured.Unstructured, error) {
+	fields := plain(r.ReplicaSet.Map()).(map[string]any)
+	ensure(fields, "spec")["replicas"] = int64(at)
+	set, err = write(ctx, c, "create revision of "+r.Workload.String(), func(ctx context.Context) (*unstructured.Unstructured, error) {
 		return resource.Create(ctx, &unstructured.Unstructured{Object: fields}, metav1.CreateOptions{FieldManager: fieldManager})
 	})
 	if !apierrors.IsAlreadyExists(err) {
-		if err != nil {
-			return nil, c.failure(o.Key, err)
-		}
-		return made, nil
+		return set, false, err
 	}
-	there, err := c.request(ctx, o.Key, func(ctx context.Context) (*unstructured.Unstructured, error) {
-		return resource.Get(ctx, o.Name, metav1.GetOptions{})
+	set, err = request(ctx, c, func(ctx context.Context) (*unstructured.Unstructured, error) {
+		return resource.Get(ctx, r.ReplicaSet.Name, metav1.GetOptions{})
 	})
-	if apierrors.IsNotFound(err) {
-		return nil, &rollout.Failure{Class: rollout.Trouble, Object: o.Key, Text: "it was removed while it was made"}
+	switch {
+	case apierrors.IsNotFound(err), err == nil && set.GetDeletionTimestamp() != nil:
+		return nil, false, errors.New("it is being removed; it is made again once it is gone")
+	case err != nil:
+		return nil, false, err
 	}
-	if err != nil {
-		return nil, c.failure(o.Key, err)
-	}
-	if lane := o.Map()["metadata"].(map[string]any)["labels"].(map[string]any)[LabelLane]; there.GetLabels()[LabelLane] != lane {
-		return nil, &rollout.Failure{Class: rollout.Refused, Object: o.Key, Text: "an object of this name is there and is not of this application and target"}
-	}
-	return there, nil
+	return set, true, notOurs(id, r.ReplicaSet.Key, set)
 }
+
+// notOurs is a failure for an object that carries another target's label, or none.
+func notOurs(id rollout.Identity, key manifest.Key, object *unstructured.Unstructured) error {
+	if object.GetLabels()[LabelLane] == LaneLabel(id) {
+		return nil
+	}
+	whose := "is not managed by Towpath"
+	if live := judge(key, object); live.Owner != "" {
+		whose = "belongs to " + live.Owner + " (tenant/application/target)"
+	}
+	return &rollout.Failure{Class: rollout.Refused, Object: key, Text: "an object of this name is there, and it " + whose}
+}
+
+// applyCopy makes a configuration copy, owned by its revision, so that it goes when that goes.
+func (c *Client) applyCopy(ctx context.Context, o manifest.Object, owner *unstructured.Unstructured) error {
+	fields := o.Map()
+	ensure(fields, "metadata")["ownerReferences"] = []any{map[string]any{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner.GetName(), "uid": string(owner.GetUID())}}
+	owned, err := manifest.FromMap(fields, o.Source)
+	if err != nil {
+		return err
+	}
+	source := o.Key
+	source.Name, _ = child(fields, "metadata", "annotations")[AnnotationCopyOf].(string)
+	if _, err := c.patch(ctx, owned, "copy "+source.String()); err != nil {
+		return conceal(o, c.failure(o.Key, err))
+	}
+	return nil
+}
+
+// operation is one of a JSON patch.
+type operation struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
+}
+
+func toCount(count int32) operation { return operation{"replace", "/spec/replicas", count} }
+
+// changed is what a ReplicaSet that was created earlier has to change for the manifest of today. Its pod template is what it is named for and never
+// changes; what stands about it may.
+func changed(wanted manifest.Object, set *unstructured.Unstructured) []operation {
+	var changes []operation
+	fields := plain(wanted.Map()).(map[string]any)
+	seconds, _ := child(fields, "spec")["minReadySeconds"].(int64)
+	if has, _, _ := unstructured.NestedInt64(set.Object, "spec", "minReadySeconds"); has != seconds {
+		changes = append(changes, operation{"add", "/spec/minReadySeconds", seconds})
+	}
+	for name, has := range map[string]map[string]string{"labels": set.GetLabels(), "annotations": set.GetAnnotations()} {
+		for key, value := range child(fields, "metadata", name) {
+			if key != AnnotationNumber && has[key] != value { // both are there: ours are among them
+				changes = append(changes, operation{"add", "/metadata/" + name + "/" + pointer.Replace(key), value})
+			}
+		}
+	}
+	return changes
+}
+
+// pointer escapes a name for a JSON pointer.
+var pointer = strings.NewReplacer("~", "~0", "/", "~1")
 
 // plain turns numbers of JSON into what unstructured objects may hold.
 func plain(v any) any {
@@ -226,137 +376,62 @@ func plain(v any) any {
 	return v
 }
 
-// scaleTries is how often a count is set anew after somebody else changed the object in between: its controller does so all the time.
-const scaleTries = 5
-
-// scale sets the count of a ReplicaSet as it was read: a late write of ours, of a run that lost its lease, is a conflict and not a change. read is
-// nil when it is to be read first; a ReplicaSet that is not there is nil.
-func (c *Client) scale(ctx context.Context, key manifest.Key, read *unstructured.Unstructured, count int32) (*unstructured.Unstructured, error) {
-	resource, err := c.resource(key, "v1")
+// change changes a ReplicaSet as it was read: when anybody has changed what is wanted of it since, this is a conflict, and so a late write of ours is
+// one too. That is told by the generation and not by the resourceVersion, which changes with each pod that becomes ready.
+func (c *Client) change(ctx context.Context, workload manifest.Key, read *unstructured.Unstructured, changes []operation) (*unstructured.Unstructured, error) {
+	key := replicaSetKind
+	key.Namespace, key.Name = read.GetNamespace(), read.GetName()
+	resource, _, err := c.resource(ctx, key, "v1")
 	if err != nil {
-		return nil, c.failure(key, err)
+		return nil, err
 	}
-	for try := 1; ; try++ {
-		if read == nil {
-			read, err = c.request(ctx, key, func(ctx context.Context) (*unstructured.Unstructured, error) { return resource.Get(ctx, key.Name, metav1.GetOptions{}) })
-			if apierrors.IsNotFound(err) {
-				return nil, nil
-			}
-			if err != nil {
-				return nil, c.failure(key, err)
-			}
-		}
-		if wanted, found, _ := unstructured.NestedInt64(read.Object, "spec", "replicas"); found && wanted == int64(count) {
-			return read, nil
-		}
-		patch := fmt.Sprintf(`{"metadata":{"resourceVersion":%q},"spec":{"replicas":%d}}`, read.GetResourceVersion(), count)
-		conflict := false
-		set, err := c.write(ctx, "scale", key, func(ctx context.Context) (*unstructured.Unstructured, error) {
-			set, err := resource.Patch(ctx, key.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: fieldManager})
-			conflict = apierrors.IsConflict(err)
-			return set, err
-		})
-		if !conflict || try == scaleTries {
-			if err != nil {
-				return nil, c.failure(key, err)
-			}
-			return set, nil
-		}
-		read = nil
+	text, err := json.Marshal(append([]operation{{"test", "/metadata/uid", read.GetUID()}, {"test", "/metadata/generation", read.GetGeneration()}}, changes...))
+	if err != nil {
+		return nil, err
 	}
+	set, err := write(ctx, c, "scale revision of "+workload.String(), func(ctx context.Context) (*unstructured.Unstructured, error) {
+		return resource.Patch(ctx, key.Name, types.JSONPatchType, text, metav1.PatchOptions{FieldManager: fieldManager})
+	})
+	var status apierrors.APIStatus
+	if errors.As(err, &status) && apierrors.IsInvalid(err) && (status.Status().Details == nil || len(status.Status().Details.Causes) == 0) {
+		// A test of the patch failed; whatever is wrong with the values comes with causes.
+		return nil, &rollout.Failure{Class: rollout.Trouble, Object: key, Text: "somebody changed it between the read and the write; it is read again"}
+	}
+	return set, err
 }
 
-// Scale sets the counts of revisions. One that is not there, and shall have none, is no failure.
-func (c *Client) Scale(ctx context.Context, _ rollout.Identity, replicas []rollout.Replicas) rollout.Outcome {
-	jobs := make([]func() ([]rollout.Live, error), len(replicas))
+// Scale sets the counts of revisions of the target, each as it was read just before: what somebody changes in between is Trouble, and so is a write of
+// ours that arrives late. One that is not there, and shall have none, is no failure.
+func (c *Client) Scale(ctx context.Context, id rollout.Identity, replicas []rollout.Replicas) rollout.Outcome {
+	jobs := make([]job, len(replicas))
 	for i, r := range replicas {
-		jobs[i] = func() ([]rollout.Live, error) { return c.scaleOne(ctx, r) }
+		jobs[i] = func() ([]rollout.Live, error) { return c.scale(ctx, id, r) }
 	}
 	lives, failure := c.all(jobs)
 	return rollout.Outcome{Live: lives, Failure: failure}
 }
 
-func (c *Client) scaleOne(ctx context.Context, r rollout.Replicas) ([]rollout.Live, error) {
-	set, err := c.scale(ctx, r.Key, nil, r.Count)
+func (c *Client) scale(ctx context.Context, id rollout.Identity, r rollout.Replicas) ([]rollout.Live, error) {
+	set, err := c.get(ctx, r.Key)
 	switch {
 	case err != nil:
-		return nil, err
-	case set == nil && r.Count > 0:
-		return nil, &rollout.Failure{Class: rollout.Refused, Object: r.Key, Text: "it is not there any more"}
-	case set == nil:
+		return nil, c.failure(r.Key, err)
+	case set == nil && r.Count == 0:
 		return nil, nil
+	case set == nil:
+		return nil, &rollout.Failure{Class: rollout.Refused, Object: r.Key, Text: fmt.Sprintf("it is not there, so it cannot have %d pods", r.Count)}
+	}
+	if err := notOurs(id, r.Key, set); err != nil {
+		return nil, err
+	}
+	live := judge(r.Key, set)
+	if live.Replicas == r.Count {
+		return []rollout.Live{live}, nil
+	}
+	workload := manifest.Key{Group: "apps", Kind: "Deployment", Namespace: r.Key.Namespace, Name: live.Workload}
+	set, err = c.change(ctx, workload, set, []operation{toCount(r.Count)})
+	if err != nil {
+		return nil, c.failure(r.Key, err)
 	}
 	return []rollout.Live{judge(r.Key, set)}, nil
-}
-
-// Remove removes objects in reverse ranks, but only those that carry the target's label, and only the very objects that were read. What is not there
-// is done. The key of a Deployment object stands for all its revisions.
-func (c *Client) Remove(ctx context.Context, id rollout.Identity, keys []manifest.Key) rollout.Outcome {
-	for rank := manifest.RankDependent; rank >= 0; rank-- {
-		var jobs []func() ([]rollout.Live, error)
-		for _, key := range keys {
-			if key.Rank() == rank {
-				jobs = append(jobs, func() ([]rollout.Live, error) { return nil, c.removeOne(ctx, id, key) })
-			}
-		}
-		if _, failure := c.all(jobs); failure != nil {
-			return rollout.Outcome{Failure: failure}
-		}
-	}
-	return rollout.Outcome{}
-}
-
-func (c *Client) removeOne(ctx context.Context, id rollout.Identity, key manifest.Key) error {
-	if key.Group == "apps" && key.Kind == "Deployment" {
-		return c.removeRevisions(ctx, id, key)
-	}
-	resource, err := c.resource(key, "")
-	if err != nil {
-		if f := c.failure(key, err); f.Class != rollout.Refused {
-			return f
-		}
-		return nil // a kind that the cluster no longer serves has no objects
-	}
-	object, err := c.request(ctx, key, func(ctx context.Context) (*unstructured.Unstructured, error) {
-		return resource.Get(ctx, key.Name, metav1.GetOptions{})
-	})
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil
-	case err != nil:
-		return c.failure(key, err)
-	case object.GetLabels()[LabelLane] != LaneLabel(id), object.GetDeletionTimestamp() != nil:
-		return nil // somebody else's by now, or on its way
-	}
-	return c.delete(ctx, key, object.GetUID())
-}
-
-func (c *Client) delete(ctx context.Context, key manifest.Key, uid types.UID) error {
-	resource, err := c.resource(key, "")
-	if err != nil {
-		return c.failure(key, err)
-	}
-	background := metav1.DeletePropagationBackground
-	_, err = c.write(ctx, "delete", key, func(ctx context.Context) (*unstructured.Unstructured, error) {
-		return nil, resource.Delete(ctx, key.Name, metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: &metav1.Preconditions{UID: &uid}})
-	})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return c.failure(key, err)
-	}
-	return nil
-}
-
-func (c *Client) removeRevisions(ctx context.Context, id rollout.Identity, workload manifest.Key) error {
-	sets, err := c.listRevisions(ctx, id, workload.Namespace)
-	if err != nil {
-		return err
-	}
-	for _, set := range sets {
-		if set.Workload == workload.Name {
-			if err := c.delete(ctx, set.Key, types.UID(set.UID)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

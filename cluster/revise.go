@@ -1,11 +1,14 @@
 package cluster
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base32"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,10 +29,11 @@ const (
 	AnnotationTarget      = "towpath.dev/target"
 	AnnotationWorkload    = "towpath.dev/workload" // name of the Deployment object
 	AnnotationNumber      = "towpath.dev/number"   // of the deployment that made the revision
-	AnnotationCopyOf      = "towpath.dev/copy-of"  // of a configuration copy: the name it was copied from
+	AnnotationCopyOf      = "towpath.dev/copy-of"  // of a configuration copy: the name that it was copied from
 )
 
-// Reviser turns a target's manifests into what is applied. Its key makes the hashes in names tell nothing about the secrets they depend on.
+// Reviser turns a target's manifests into what is applied. Its key makes the hashes in names tell nothing about the secrets they depend on; another
+// key gives every revision another name. Safe for concurrent use.
 type Reviser struct{ Key []byte }
 
 // Revised is a target's manifests as they are applied.
@@ -42,8 +46,26 @@ type Revised struct {
 type Revision struct {
 	Workload   manifest.Key
 	ReplicaSet manifest.Object   // without replicas
-	Copies     []manifest.Object // immutable copies of ConfigMaps and Secrets, to be owned by the ReplicaSet
-	Replicas   *int32
+	Copies     []manifest.Object // immutable copies of the ConfigMaps and Secrets that its pods read, to be owned by the ReplicaSet
+	Replicas   *int32            // nil: the manifest does not say
+}
+
+// Names is what the manifests are called once they are applied. It depends on nothing but them and the key, so it may be remembered by their digest.
+func (r Reviser) Names(objects []manifest.Object) (rollout.Set, error) {
+	var set rollout.Set
+	configuration := configurationOf(objects)
+	for _, o := range objects {
+		set.Objects = append(set.Objects, o.Key)
+		if !isDeployment(o) {
+			continue
+		}
+		w, err := r.workload(o, configuration)
+		if err != nil {
+			return set, err
+		}
+		set.Revisions = append(set.Revisions, rollout.Revision{Workload: o.Key, ReplicaSet: w.key(), Replicas: w.replicas})
+	}
+	return set, nil
 }
 
 // Set is what the manifests are called once they are applied.
@@ -77,19 +99,18 @@ func encode(sum []byte, letters int) string {
 	return strings.ToLower(base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(sum))[:letters]
 }
 
-// Revise makes each Deployment object a ReplicaSet with a name that depends on its pod template and the configuration that the template reads, and
-// nothing else: the same manifests give the same name. An object that cannot be carried is an error that names it.
+// Revise makes each Deployment object a ReplicaSet with a name that depends on the Deployment object's name, its pod template and the configuration that
+// the template reads, and nothing else: the same manifests give the same name. An object that cannot be carried is an error that names it.
 func (r Reviser) Revise(id rollout.Identity, objects []manifest.Object) (Revised, error) {
 	var revised Revised
-	configuration := map[manifest.Key]manifest.Object{}
+	configuration := configurationOf(objects)
 	for _, o := range objects {
-		if o.Group == "" && (o.Kind == "ConfigMap" || o.Kind == "Secret") {
-			configuration[o.Key] = o
-		}
-	}
-	for _, o := range objects {
-		if o.Group != "apps" || o.Kind != "Deployment" {
-			plain, err := manifest.FromMap(owned(o.Map(), id), o.Source)
+		if !isDeployment(o) {
+			fields := o.Map()
+			if o.Group == "" && o.Kind == "Secret" {
+				encodeStrings(fields)
+			}
+			plain, err := manifest.FromMap(owned(fields, id), o.Source)
 			if err != nil {
 				return revised, err
 			}
@@ -98,24 +119,68 @@ func (r Reviser) Revise(id rollout.Identity, objects []manifest.Object) (Revised
 		}
 		revision, err := r.revision(id, o, configuration)
 		if err != nil {
-			return revised, fmt.Errorf("%s: %s: %w", o.Source, o.Key, err)
+			return revised, err
 		}
 		revised.Revisions = append(revised.Revisions, revision)
 	}
 	return revised, Unsupported(objects)
 }
 
+func isDeployment(o manifest.Object) bool { return o.Group == "apps" && o.Kind == "Deployment" }
+
+// configurationOf is the ConfigMaps and Secrets among objects.
+func configurationOf(objects []manifest.Object) map[manifest.Key]manifest.Object {
+	found := map[manifest.Key]manifest.Object{}
+	for _, o := range objects {
+		if o.Group == "" && (o.Kind == "ConfigMap" || o.Kind == "Secret") {
+			found[o.Key] = o
+		}
+	}
+	return found
+}
+
 // Unsupported is an error for objects that ask for what this version cannot do yet.
 func Unsupported(objects []manifest.Object) error {
 	for _, o := range objects {
-		if o.Group != "autoscaling" || o.Kind != "HorizontalPodAutoscaler" {
+		if !bytes.Contains(o.JSON, []byte(`argetRef"`)) && !bytes.Contains(o.JSON, []byte(`"paused"`)) {
+			continue // most objects; reading each would cost more than all the rest
+		}
+		fields := o.Map()
+		if isDeployment(o) {
+			if child(fields, "spec")["paused"] == true {
+				return fmt.Errorf("%s: not yet supported: %s, which is paused; leave spec.paused out and pause in the target's strategy", o.Source, o.Key)
+			}
 			continue
 		}
-		if aim := child(o.Map(), "spec", "scaleTargetRef"); aim["kind"] == "Deployment" {
-			return fmt.Errorf("%s: not yet supported: %s, which is aimed at a Deployment object", o.Source, o.Key)
+		for _, name := range []string{"scaleTargetRef", "targetRef"} { // HorizontalPodAutoscaler and KEDA; VerticalPodAutoscaler and Flagger
+			aim := child(fields, "spec", name)
+			kind, named := aim["kind"]
+			if kind == "Deployment" || name == "scaleTargetRef" && aim != nil && !named {
+				return fmt.Errorf("%s: not yet supported: %s, which is aimed at the Deployment object %v; it becomes ReplicaSets here", o.Source, o.Key, aim["name"])
+			}
 		}
 	}
 	return nil
+}
+
+// encodeStrings moves a Secret's stringData to its data: server-side apply would not remove from the cluster what leaves stringData.
+func encodeStrings(secret map[string]any) {
+	strings, _ := secret["stringData"].(map[string]any)
+	data, _ := secret["data"].(map[string]any)
+	if data == nil {
+		data = map[string]any{}
+	}
+	for name, value := range strings {
+		text, ok := value.(string)
+		if !ok {
+			return // the API server says what is wrong with it
+		}
+		data[name] = base64.StdEncoding.EncodeToString([]byte(text))
+	}
+	if len(strings) > 0 {
+		secret["data"] = data
+		delete(secret, "stringData")
+	}
 }
 
 // owned adds whose it is to an object's labels and annotations.
@@ -127,92 +192,148 @@ func owned(fields map[string]any, id rollout.Identity) map[string]any {
 	return fields
 }
 
-func (r Reviser) revision(id rollout.Identity, o manifest.Object, configuration map[manifest.Key]manifest.Object) (Revision, error) {
-	fields := o.Map()
-	spec := child(fields, "spec")
-	template := child(spec, "template")
-	selector := child(spec, "selector")
-	if template == nil || selector == nil {
-		return Revision{}, fmt.Errorf("spec.selector and spec.template are required")
-	}
-	revision := Revision{Workload: o.Key}
-	replicas, err := wholeNumber(spec["replicas"])
-	if err != nil {
-		return Revision{}, fmt.Errorf("spec.replicas: %w", err)
-	}
-	revision.Replicas = replicas
+// workload is a Deployment object as it is read for a revision.
+type workload struct {
+	object           manifest.Object
+	fields, template map[string]any
+	selector         map[string]any
+	replicas         *int32
+	reads            []reference // configuration of the same manifests
+	hash             string
+}
 
-	read := references(template)
-	hash, err := r.hash(o, template, read, configuration)
+// key is that of the ReplicaSet. Kubernetes names pods after it and cuts what is longer than 63 characters.
+func (w workload) key() manifest.Key {
+	return manifest.Key{Group: "apps", Kind: "ReplicaSet", Namespace: w.object.Namespace, Name: fit(w.object.Name, w.hash, 63)}
+}
+
+func (r Reviser) workload(o manifest.Object, configuration map[manifest.Key]manifest.Object) (workload, error) {
+	w := workload{object: o, fields: o.Map()}
+	spec := child(w.fields, "spec")
+	w.template, w.selector = child(spec, "template"), child(spec, "selector")
+	if o.Version != "v1" {
+		return w, fmt.Errorf("%s: %s: apiVersion %s is no longer served by Kubernetes; write apps/v1", o.Source, o.Key, o.APIVersion())
+	}
+	if w.template == nil || w.selector == nil {
+		return w, fmt.Errorf("%s: %s: spec.selector and spec.template are required", o.Source, o.Key)
+	}
+	var err error
+	if w.replicas, err = wholeNumber(spec["replicas"]); err != nil {
+		return w, fmt.Errorf("%s: %s: spec.replicas: %w", o.Source, o.Key, err)
+	}
+	for _, ref := range references(w.template) {
+		if source, found := configuration[ref.key(o.Namespace)]; found && !filledIn(source) {
+			w.reads = append(w.reads, ref)
+		}
+	}
+	w.hash, err = r.hash(w, configuration)
+	return w, err
+}
+
+// filledIn reports whether a Secret gets its content in the cluster: a copy would stay empty.
+func filledIn(o manifest.Object) bool {
+	return o.Kind == "Secret" && o.Map()["type"] == "kubernetes.io/service-account-token"
+}
+
+// hash is that of a revision: of the Deployment object's name, its pod template and the content of the configuration that it reads, but not of what we
+// add. The name is in it since selectors are told apart by the hash alone where manifests do not.
+func (r Reviser) hash(w workload, configuration map[manifest.Key]manifest.Object) (string, error) {
+	sum := hmac.New(sha256.New, r.Key)
+	fmt.Fprintf(sum, "revision %d:%s", len(w.object.Name), w.object.Name)
+	if err := digest(sum, w.template); err != nil {
+		return "", err
+	}
+	for _, ref := range w.reads {
+		fmt.Fprintf(sum, "%s/%s:", ref.kind, ref.name)
+		if err := digest(sum, content(configuration[ref.key(w.object.Namespace)])); err != nil {
+			return "", err
+		}
+	}
+	return encode(sum.Sum(nil), 10), nil
+}
+
+func digest(sum io.Writer, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(sum, "%d:%s", len(text), text)
+	return err
+}
+
+// content of a ConfigMap or Secret is what pods can read of it; its labels are not.
+func content(o manifest.Object) map[string]any {
+	fields := o.Map()
+	for name := range fields {
+		switch name {
+		case "data", "stringData", "binaryData", "type":
+		default:
+			delete(fields, name)
+		}
+	}
+	return fields
+}
+
+func (r Reviser) revision(id rollout.Identity, o manifest.Object, configuration map[manifest.Key]manifest.Object) (Revision, error) {
+	w, err := r.workload(o, configuration)
 	if err != nil {
 		return Revision{}, err
 	}
+	revision := Revision{Workload: o.Key, Replicas: w.replicas}
+	name := w.key().Name
 	copies := map[reference]string{}
-	for _, ref := range read {
-		source, found := configuration[manifest.Key{Kind: ref.kind, Namespace: o.Namespace, Name: ref.name}]
-		if !found {
-			continue
-		}
-		copied, err := r.copyOf(id, source)
+	for _, ref := range w.reads {
+		copied, err := r.copyOf(id, w, configuration[ref.key(o.Namespace)])
 		if err != nil {
 			return Revision{}, err
 		}
 		copies[ref] = copied.Name
 		revision.Copies = append(revision.Copies, copied)
 	}
-	rename(template, copies)
-
-	name := fit(o.Name, hash, 63)
-	mark(template, id, name, hash)
-	ensure(selector, "matchLabels")[LabelHash] = hash
-	body := map[string]any{"selector": selector, "template": template}
-	if seconds, found := spec["minReadySeconds"]; found {
+	rename(w.template, copies)
+	mark(w.template, id, name, w.hash)
+	ensure(w.selector, "matchLabels")[LabelHash] = w.hash
+	body := map[string]any{"selector": w.selector, "template": w.template}
+	if seconds, found := child(w.fields, "spec")["minReadySeconds"]; found {
 		body["minReadySeconds"] = seconds
 	}
 	meta := map[string]any{"name": name}
-	if labels := child(fields, "metadata", "labels"); labels != nil {
+	if labels := child(w.fields, "metadata", "labels"); labels != nil {
 		meta["labels"] = labels
+	}
+	if annotations := child(w.fields, "metadata", "annotations"); annotations != nil {
+		delete(annotations, "kubectl.kubernetes.io/last-applied-configuration")
+		meta["annotations"] = annotations
 	}
 	if o.Namespace != "" {
 		meta["namespace"] = o.Namespace
 	}
 	set := owned(map[string]any{"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": meta, "spec": body}, id)
 	ensure(meta, "labels")[LabelWorkload] = short(nil, o.Name)
-	ensure(meta, "labels")[LabelHash] = hash
+	ensure(meta, "labels")[LabelHash] = w.hash
 	ensure(meta, "annotations")[AnnotationWorkload] = o.Name
 	ensure(meta, "annotations")[AnnotationNumber] = strconv.Itoa(id.Number)
 	revision.ReplicaSet, err = manifest.FromMap(set, o.Source)
 	return revision, err
 }
 
-// hash is the name of a revision: of the pod template and of the content of the configuration that it reads, but not of what we add.
-func (r Reviser) hash(o manifest.Object, template map[string]any, read []reference, configuration map[manifest.Key]manifest.Object) (string, error) {
-	text, err := json.Marshal(template)
-	if err != nil {
-		return "", err
-	}
+// copyOf is an immutable copy of a ConfigMap or Secret for one revision. Its name is made of the revision's and of the content, so revisions never share
+// one: it goes when its revision does.
+func (r Reviser) copyOf(id rollout.Identity, w workload, source manifest.Object) (manifest.Object, error) {
 	sum := hmac.New(sha256.New, r.Key)
-	sum.Write(text)
-	for _, ref := range read {
-		if source, found := configuration[manifest.Key{Kind: ref.kind, Namespace: o.Namespace, Name: ref.name}]; found {
-			fmt.Fprintf(sum, "%s/%s:", ref.kind, ref.name)
-			sum.Write(source.JSON)
-		}
+	fmt.Fprintf(sum, "copy %s %s", w.key().Name, source.Kind)
+	fields := content(source)
+	if err := digest(sum, fields); err != nil {
+		return manifest.Object{}, err
 	}
-	return encode(sum.Sum(nil), 10), nil
-}
-
-// copyOf is an immutable copy of a ConfigMap or Secret under a name made of its content.
-func (r Reviser) copyOf(id rollout.Identity, source manifest.Object) (manifest.Object, error) {
-	sum := hmac.New(sha256.New, r.Key)
-	sum.Write(source.JSON)
-	name := fit(source.Name, encode(sum.Sum(nil), 10), 253)
-	fields := source.Map()
-	meta := map[string]any{"name": name, "annotations": map[string]any{AnnotationCopyOf: source.Name}}
+	meta := map[string]any{"name": fit(source.Name, encode(sum.Sum(nil), 10), 253), "annotations": map[string]any{AnnotationCopyOf: source.Name}}
 	if source.Namespace != "" {
 		meta["namespace"] = source.Namespace
 	}
-	fields["metadata"], fields["immutable"] = meta, true
+	if source.Kind == "Secret" {
+		encodeStrings(fields)
+	}
+	fields["apiVersion"], fields["kind"], fields["metadata"], fields["immutable"] = "v1", source.Kind, meta, true
 	return manifest.FromMap(owned(fields, id), source.Source)
 }
 
@@ -255,6 +376,10 @@ func unset(env any, ours []any) []any {
 
 // reference is a ConfigMap or Secret that a pod reads.
 type reference struct{ kind, name string }
+
+func (r reference) key(namespace string) manifest.Key {
+	return manifest.Key{Kind: r.kind, Namespace: namespace, Name: r.name}
+}
 
 // references of a pod template, each once, sorted. Names that come from images and accounts (pull secrets) are not configuration of the revision.
 func references(template map[string]any) []reference {

@@ -9,92 +9,115 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
 
 	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
 
-// Watch calls wake, not more often than each 100 ms, when one of the target's objects of the keys' kinds may have changed, until stop is called. It
-// returns once any later change will be seen. Watches are shared: one for each kind, over all namespaces where that is allowed, else one for each
-// namespace.
+// Watch calls wake, not more often than each 100 ms, when one of the target's objects of the keys' kinds may have changed, or one of the pods of a
+// revision got into trouble, until stop is called; stop waits for a call under way. Watch returns once any later change will be seen. Watches are shared:
+// one for each kind, over all namespaces where that is allowed, else one for each namespace; they are open while somebody listens, and a while longer.
+// An event proves nothing; it may be late, come twice, or stand for a gap in which events were lost.
 func (c *Client) Watch(ctx context.Context, id rollout.Identity, keys []manifest.Key, wake func()) (stop func(), err error) {
-	waker := newWaker(wake)
+	listener := newWaker(wake)
 	var leave []func()
 	stop = func() {
 		for _, l := range leave {
 			l()
 		}
-		waker.stop()
+		listener.stop()
 	}
+	watched := byKind(keys)
 	for kind := range byKind(keys) {
-		mapping, err := c.mapping(kind.Group, kind.Kind, "")
-		if err != nil {
-			stop()
-			return nil, c.failure(kind, err)
+		if kind.Group == replicaSetKind.Group && kind.Kind == replicaSetKind.Kind {
+			watched[manifest.Key{Kind: podKind.Kind, Namespace: kind.Namespace}] = nil
 		}
-		namespace := orDefault(kind.Namespace)
-		if mapping.Scope.Name() == meta.RESTScopeNameRoot {
-			namespace = ""
-		}
-		l, err := c.watches.join(ctx, mapping.Resource, namespace, LaneLabel(id), waker)
-		if err != nil {
-			stop()
-			return nil, c.failure(kind, err)
-		}
-		leave = append(leave, l)
+	}
+	var mu sync.Mutex // of leave
+	var jobs []job
+	for kind := range watched {
+		jobs = append(jobs, func() ([]rollout.Live, error) {
+			l, err := c.join(ctx, kind, LaneLabel(id), listener)
+			switch {
+			case err == nil:
+				mu.Lock()
+				leave = append(leave, l)
+				mu.Unlock()
+			case kind.Kind == podKind.Kind && apierrors.IsForbidden(err): // people then read of trouble a little later
+			default:
+				return nil, c.failure(kind, err)
+			}
+			return nil, nil
+		})
+	}
+	if _, failure := c.all(jobs); failure != nil {
+		stop()
+		return nil, failure
 	}
 	return stop, nil
+}
+
+func (c *Client) join(ctx context.Context, kind manifest.Key, lane string, listener *waker) (leave func(), err error) {
+	ctx, cancel := c.within(ctx)
+	defer cancel()
+	mapping, err := c.kinds.mapping(ctx, kind, "")
+	if err != nil {
+		return nil, err
+	}
+	namespace := orDefault(kind.Namespace)
+	if mapping.Scope.Name() == meta.RESTScopeNameRoot {
+		namespace = ""
+	}
+	return c.watches.join(ctx, mapping.Resource, namespace, lane, listener)
 }
 
 // wakeEvery is the least time between two calls of one waker.
 const wakeEvery = 100 * time.Millisecond
 
-// waker calls a function at once, and then at most once in each while.
+// waker calls a function when it is woken: at once, then at most once in each while.
 type waker struct {
-	call func()
-
-	mu    sync.Mutex
-	last  time.Time
-	timer *time.Timer
-	ended bool
+	signal chan struct{} // holds one: wakes while the function runs, or may not run yet, are one
+	ended  chan struct{}
+	once   sync.Once
+	loop   sync.WaitGroup
 }
 
-func newWaker(call func()) *waker { return &waker{call: call} }
+func newWaker(call func()) *waker {
+	w := &waker{signal: make(chan struct{}, 1), ended: make(chan struct{})}
+	w.loop.Go(func() {
+		for {
+			select {
+			case <-w.ended:
+				return
+			case <-w.signal:
+			}
+			call()
+			select {
+			case <-w.ended:
+				return
+			case <-time.After(wakeEvery):
+			}
+		}
+	})
+	return w
+}
 
 func (w *waker) wake() {
-	w.mu.Lock()
-	if w.ended || w.timer != nil {
-		w.mu.Unlock()
-		return
+	select {
+	case w.signal <- struct{}{}:
+	default:
 	}
-	if wait := wakeEvery - time.Since(w.last); wait > 0 {
-		w.timer = time.AfterFunc(wait, func() {
-			w.mu.Lock()
-			w.timer, w.last = nil, time.Now()
-			ended := w.ended
-			w.mu.Unlock()
-			if !ended {
-				w.call()
-			}
-		})
-		w.mu.Unlock()
-		return
-	}
-	w.last = time.Now()
-	w.mu.Unlock()
-	w.call()
 }
 
 func (w *waker) stop() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ended = true
-	if w.timer != nil {
-		w.timer.Stop()
-	}
+	w.once.Do(func() { close(w.ended) })
+	w.loop.Wait()
 }
 
 // place is what one shared watch sees.
@@ -103,21 +126,25 @@ type place struct {
 	namespace string // "": all
 }
 
+var pods = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+
 // watches are the shared watches of one cluster.
 type watches struct {
-	client metadata.Interface
-	log    *logrus.Entry
-	linger time.Duration // how long a watch without listeners stays open for the next one
+	names   metadata.Interface // of all kinds but pods only names and labels are watched
+	objects dynamic.Interface
+	log     *logrus.Entry
+	linger  time.Duration // how long a watch without listeners stays open for the next one
 
 	mu     sync.Mutex
 	open   map[place]*shared
 	narrow map[schema.GroupVersionResource]bool // all namespaces may not be watched
+	whole  bool                                 // the API server cannot leave out what is there already
 	closed bool
 	loops  sync.WaitGroup
 }
 
-func newWatches(client metadata.Interface, log *logrus.Entry) *watches {
-	return &watches{client: client, log: log, linger: 10 * time.Second, open: map[place]*shared{}, narrow: map[schema.GroupVersionResource]bool{}}
+func newWatches(names metadata.Interface, objects dynamic.Interface, log *logrus.Entry) *watches {
+	return &watches{names: names, objects: objects, log: log, linger: 10 * time.Second, open: map[place]*shared{}, narrow: map[schema.GroupVersionResource]bool{}}
 }
 
 // shared is one watch and who listens to it.
@@ -127,6 +154,13 @@ type shared struct {
 	err       error             // of the first watch
 	listeners map[*waker]string // → lane
 	idle      *time.Timer
+	troubles  map[types.UID]trouble // of pods, by their UID
+}
+
+// trouble of a pod.
+type trouble struct {
+	owner types.UID
+	why   string
 }
 
 // join adds a listener for the objects of a lane, opening a watch where there is none yet.
@@ -155,7 +189,7 @@ func (ws *watches) joinAt(ctx context.Context, at place, lane string, w *waker) 
 	s := ws.open[at]
 	if s == nil {
 		inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		s = &shared{cancel: cancel, ready: make(chan struct{}), listeners: map[*waker]string{}}
+		s = &shared{cancel: cancel, ready: make(chan struct{}), listeners: map[*waker]string{}, troubles: map[types.UID]trouble{}}
 		ws.open[at] = s
 		ws.loops.Go(func() { ws.run(inner, at, s) })
 	}
@@ -183,26 +217,25 @@ func (ws *watches) leave(at place, s *shared, w *waker) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	delete(s.listeners, w)
-	if len(s.listeners) > 0 || s.idle != nil {
+	if len(s.listeners) > 0 || s.idle != nil || ws.open[at] != s {
 		return
 	}
 	s.idle = time.AfterFunc(ws.linger, func() {
 		ws.mu.Lock()
 		defer ws.mu.Unlock()
-		if len(s.listeners) == 0 {
+		if len(s.listeners) == 0 && ws.open[at] == s {
 			s.cancel()
-			if ws.open[at] == s {
-				delete(ws.open, at)
-			}
+			delete(ws.open, at)
 		}
 	})
 }
 
 // run keeps a watch open until it is cancelled. Each time it had to be opened again every listener is woken: what happened meanwhile was not seen.
 func (ws *watches) run(ctx context.Context, at place, s *shared) {
+	defer s.cancel()
 	first := true
 	for pause := 100 * time.Millisecond; ctx.Err() == nil; {
-		w, err := ws.client.Resource(at.resource).Namespace(at.namespace).Watch(ctx, metav1.ListOptions{LabelSelector: LabelLane, AllowWatchBookmarks: true})
+		w, err := ws.watch(ctx, at)
 		if err != nil && first {
 			ws.mu.Lock()
 			if ws.open[at] == s {
@@ -219,11 +252,13 @@ func (ws *watches) run(ctx context.Context, at place, s *shared) {
 			} else {
 				ws.tell(s, "")
 			}
-			first, pause = false, 100*time.Millisecond
-			ws.listen(ctx, w, s)
-			continue
+			first = false
+			if ws.listen(ctx, w, at, s) {
+				pause = 100 * time.Millisecond
+			}
+		} else {
+			ws.log.WithError(err).WithField("resource", at.resource.Resource).Debug("a watch could not be opened again; trying again")
 		}
-		ws.log.WithError(err).WithField("resource", at.resource.Resource).Debug("a watch could not be opened again; trying again")
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -232,39 +267,105 @@ func (ws *watches) run(ctx context.Context, at place, s *shared) {
 	}
 }
 
-// listen tells the listeners what happens until the watch ends.
-func (ws *watches) listen(ctx context.Context, w watch.Interface, s *shared) {
+// watch opens a watch of what happens from now on.
+func (ws *watches) watch(ctx context.Context, at place) (watch.Interface, error) {
+	ws.mu.Lock()
+	whole := ws.whole
+	ws.mu.Unlock()
+	none := false
+	options := metav1.ListOptions{LabelSelector: LabelLane}
+	if !whole {
+		options.SendInitialEvents, options.ResourceVersionMatch = &none, metav1.ResourceVersionMatchNotOlderThan
+	}
+	w, err := ws.begin(ctx, at, options)
+	if !whole && (apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)) { // before Kubernetes 1.32: it begins with all that is there
+		options.SendInitialEvents, options.ResourceVersionMatch = nil, ""
+		if w, err = ws.begin(ctx, at, options); err == nil {
+			ws.mu.Lock()
+			ws.whole = true
+			ws.mu.Unlock()
+		}
+	}
+	return w, err
+}
+
+func (ws *watches) begin(ctx context.Context, at place, options metav1.ListOptions) (watch.Interface, error) {
+	if at.resource == pods {
+		return ws.objects.Resource(at.resource).Namespace(at.namespace).Watch(ctx, options)
+	}
+	return ws.names.Resource(at.resource).Namespace(at.namespace).Watch(ctx, options)
+}
+
+// listen tells the listeners what happens until the watch ends, and reports whether anything did.
+func (ws *watches) listen(ctx context.Context, w watch.Interface, at place, s *shared) (moved bool) {
 	defer w.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return moved
 		case event, more := <-w.ResultChan():
 			if !more || event.Type == watch.Error {
-				return
+				return moved
 			}
-			if event.Type == watch.Bookmark {
+			moved = true
+			object, err := meta.Accessor(event.Object)
+			if err != nil {
 				continue
 			}
-			if object, err := meta.Accessor(event.Object); err == nil {
+			if at.resource != pods || ws.troubles(s, event) {
 				ws.tell(s, object.GetLabels()[LabelLane])
 			}
 		}
 	}
 }
 
+// troubles notes the trouble of a pod, and reports whether it is new. Of pods nothing else wakes: what they do shows in what owns them.
+func (ws *watches) troubles(s *shared, event watch.Event) bool {
+	pod, ok := event.Object.(*unstructured.Unstructured)
+	if !ok {
+		return false
+	}
+	why := ""
+	if event.Type != watch.Deleted {
+		why = podTrouble(pod.Object)
+	}
+	owners := pod.GetOwnerReferences()
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	before := s.troubles[pod.GetUID()].why
+	if why == "" || len(owners) == 0 {
+		delete(s.troubles, pod.GetUID())
+		return false
+	}
+	s.troubles[pod.GetUID()] = trouble{owners[0].UID, why}
+	return why != before
+}
+
+// troubled reports whether any pod of an owner is known to be in trouble.
+func (ws *watches) troubled(owner types.UID) bool {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for at, s := range ws.open {
+		if at.resource != pods {
+			continue
+		}
+		for _, t := range s.troubles {
+			if t.owner == owner {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // tell wakes those who listen to a lane; "" means all.
 func (ws *watches) tell(s *shared, lane string) {
 	ws.mu.Lock()
-	var awake []*waker
+	defer ws.mu.Unlock()
 	for w, mine := range s.listeners {
 		if lane == "" || mine == lane {
-			awake = append(awake, w)
+			w.wake()
 		}
-	}
-	ws.mu.Unlock()
-	for _, w := range awake {
-		w.wake()
 	}
 }
 

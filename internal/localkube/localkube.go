@@ -27,8 +27,8 @@ import (
 // Options of a cluster.
 type Options struct {
 	Programs string // directory of the programs localcluster and controlplane
-	Dir      string // state; what a cluster holds is there again at the next start
-	Audit    string // file for the API server's audit log; "": none
+	Dir      string // state; what a cluster holds is there again at the next start. "": a temporary one that goes with the cluster
+	Audit    string // file for the API server's audit log, a relative name being in the state directory; "": none
 	Network  string // see localcluster; "": its default
 	Nodes    int    // 0: 2
 }
@@ -91,7 +91,7 @@ func Start(ctx context.Context, o Options) (*Local, error) {
 	}
 	if l.Kubeconfig == "" {
 		l.Stop()
-		return nil, fmt.Errorf("the local cluster in %s did not start: %s", o.Dir, strings.TrimSpace(words.String()+fmt.Sprint(errors.Join(ctx.Err()))))
+		return nil, fmt.Errorf("the local cluster did not start (state: %q): %s", o.Dir, strings.TrimSpace(words.String()+fmt.Sprint(errors.Join(ctx.Err()))))
 	}
 	return l, nil
 }

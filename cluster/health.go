@@ -1,0 +1,84 @@
+package cluster
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
+
+	"towpath/manifest"
+	"towpath/reconcile/rollout"
+)
+
+// judge reads off a live object what a rollout wants to know.
+func judge(key manifest.Key, object *unstructured.Unstructured) rollout.Live {
+	annotations := object.GetAnnotations()
+	live := rollout.Live{Key: key, UID: string(object.GetUID()), ResourceVersion: object.GetResourceVersion(), Generation: object.GetGeneration(), Workload: annotations[AnnotationWorkload]}
+	live.Number, _ = strconv.Atoi(annotations[AnnotationNumber]) // not ours: 0
+	if application := annotations[AnnotationApplication]; application != "" {
+		live.Owner = strings.Join([]string{annotations[AnnotationTenant], application, annotations[AnnotationTarget]}, "/")
+	}
+	if key.Group == "apps" && key.Kind == "ReplicaSet" {
+		judgeReplicaSet(&live, object)
+	} else {
+		live.Health, live.Message = health(key, object)
+	}
+	if object.GetDeletionTimestamp() != nil {
+		live.Health, live.Message = rollout.Progressing, "it is being removed"
+	}
+	return live
+}
+
+// judgeReplicaSet holds a ReplicaSet healthy when its controller has seen what we wrote, and all its pods are available.
+func judgeReplicaSet(live *rollout.Live, object *unstructured.Unstructured) {
+	number := func(path ...string) int32 {
+		n, _, _ := unstructured.NestedInt64(object.Object, path...)
+		return int32(n)
+	}
+	live.Replicas, live.Ready = number("spec", "replicas"), number("status", "readyReplicas")
+	observed, _, _ := unstructured.NestedInt64(object.Object, "status", "observedGeneration")
+	available, all := number("status", "availableReplicas"), number("status", "replicas")
+	switch {
+	case observed < live.Generation:
+		live.Health, live.Message = rollout.Progressing, fmt.Sprintf("0 of %d pods ready", live.Replicas)
+	case live.Ready < live.Replicas:
+		live.Health, live.Message = rollout.Progressing, fmt.Sprintf("%d of %d pods ready", live.Ready, live.Replicas)
+	case available < live.Replicas:
+		live.Health, live.Message = rollout.Progressing, fmt.Sprintf("%d of %d pods ready for long enough", available, live.Replicas)
+	case all > live.Replicas && live.Replicas > 0:
+		live.Health, live.Message = rollout.Progressing, fmt.Sprintf("%d pods too many", all-live.Replicas)
+	default:
+		live.Health, live.Message = rollout.Healthy, ""
+		return
+	}
+	for _, condition := range items(child(object.Object, "status")["conditions"]) { // pods that could not even be made: a quota, an admission webhook
+		if condition["type"] == "ReplicaFailure" && condition["status"] == "True" {
+			live.Message += ": " + withMessage(fmt.Sprint(condition["reason"]), condition["message"])
+		}
+	}
+}
+
+// health judges an object as kstatus does, with two exceptions. A claim that waits for its first pod is bound only once that pod is there, so waiting for
+// it before would be waiting for ever. And what kstatus cannot read follows rules of its own (an Argo Rollout counts generations in texts): it is held
+// healthy once it is applied, and who wants to wait for it says so in the file.
+func health(key manifest.Key, object *unstructured.Unstructured) (rollout.Health, string) {
+	if key.Group == "" && key.Kind == "PersistentVolumeClaim" {
+		if phase, _, _ := unstructured.NestedString(object.Object, "status", "phase"); phase == "Lost" {
+			return rollout.Broken, "its volume is lost"
+		}
+		return rollout.Healthy, ""
+	}
+	if key.Group == "argoproj.io" && key.Kind == "Rollout" {
+		return rollout.Healthy, ""
+	}
+	result, err := status.Compute(object)
+	switch {
+	case err != nil, result.Status == status.CurrentStatus:
+		return rollout.Healthy, ""
+	case result.Status == status.FailedStatus:
+		return rollout.Broken, result.Message
+	}
+	return rollout.Progressing, result.Message
+}

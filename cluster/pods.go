@@ -1,0 +1,158 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"towpath/manifest"
+)
+
+// hasPods reports whether a kind makes pods by a template and owns them.
+func hasPods(key manifest.Key) bool {
+	switch key.Kind {
+	case "ReplicaSet", "StatefulSet", "DaemonSet":
+		return key.Group == "apps"
+	case "Job":
+		return key.Group == "batch"
+	}
+	return false
+}
+
+// podTroubles says why pods of a workload are not ready, in the words of kubelet and scheduler: each reason once, at most three. It is for people, so a
+// failure to read them is no failure.
+func (c *Client) podTroubles(ctx context.Context, workload *unstructured.Unstructured) string {
+	var selector metav1.LabelSelector
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(child(workload.Object, "spec", "selector"), &selector); err != nil {
+		return ""
+	}
+	chosen, err := metav1.LabelSelectorAsSelector(&selector)
+	if err != nil || chosen.Empty() {
+		return ""
+	}
+	kind := podKind
+	kind.Namespace = workload.GetNamespace()
+	pods, err := c.list(ctx, kind, chosen.String(), 100)
+	if err != nil {
+		return ""
+	}
+	var reasons []string
+	var silent *unstructured.Unstructured // a pod that does not say itself why it does not start
+	for i := range pods {
+		pod := &pods[i]
+		if !slices.ContainsFunc(pod.GetOwnerReferences(), func(o metav1.OwnerReference) bool { return o.UID == workload.GetUID() }) {
+			continue
+		}
+		why := podTrouble(pod.Object)
+		if why == "" {
+			if why = unready(pod.Object); why == "" {
+				silent = pod
+			}
+		}
+		if why != "" && !slices.Contains(reasons, why) {
+			reasons = append(reasons, why)
+		}
+	}
+	if len(reasons) == 0 && silent != nil {
+		return c.warning(ctx, silent)
+	}
+	slices.Sort(reasons)
+	return strings.Join(reasons[:min(len(reasons), 3)], "; ")
+}
+
+// warning is a warning event of a pod: of a volume that cannot be mounted only events tell.
+func (c *Client) warning(ctx context.Context, pod *unstructured.Unstructured) string {
+	key := manifest.Key{Kind: "Event", Namespace: pod.GetNamespace()}
+	resource, _, err := c.resource(ctx, key, "v1")
+	if err != nil {
+		return ""
+	}
+	events, err := request(ctx, c, func(ctx context.Context) (*unstructured.UnstructuredList, error) {
+		return resource.List(ctx, metav1.ListOptions{FieldSelector: "type=Warning,involvedObject.uid=" + string(pod.GetUID()), Limit: 1})
+	})
+	if err != nil || len(events.Items) == 0 {
+		return ""
+	}
+	return withMessage(fmt.Sprint(events.Items[0].Object["reason"]), events.Items[0].Object["message"])
+}
+
+// podTrouble is the first reason of a pod that waiting alone will hardly mend; "" when there is none. It names no pod, so that pods in the same trouble
+// say the same.
+func podTrouble(pod map[string]any) string {
+	status := child(pod, "status")
+	if phase := status["phase"]; phase == "Failed" { // evicted, past its deadline
+		if reason, _ := status["reason"].(string); reason != "" {
+			return withMessage(reason, status["message"])
+		}
+	}
+	for _, kind := range []string{"initContainerStatuses", "containerStatuses"} {
+		for _, container := range items(status[kind]) {
+			if why := containerTrouble(container); why != "" {
+				return why
+			}
+		}
+	}
+	for _, condition := range items(status["conditions"]) {
+		if condition["type"] == "PodScheduled" && condition["status"] == "False" {
+			return withMessage(fmt.Sprint(condition["reason"]), condition["message"])
+		}
+	}
+	return ""
+}
+
+func containerTrouble(container map[string]any) string {
+	reason, _ := child(container, "state", "waiting")["reason"].(string)
+	ended := child(container, "state", "terminated")
+	if ended == nil {
+		ended = child(container, "lastState", "terminated")
+	}
+	failed := ended != nil && fmt.Sprint(ended["exitCode"]) != "0"
+	exit := fmt.Sprintf("container %v ended with exit code %v", container["name"], ended["exitCode"])
+	if why, _ := ended["reason"].(string); why != "" && why != "Error" {
+		exit += " (" + why + ")"
+	}
+	switch {
+	case reason == "CrashLoopBackOff" && ended != nil:
+		return reason + ": " + exit
+	case reason == "", reason == "ContainerCreating", reason == "PodInitializing":
+		if failed {
+			return exit
+		}
+		return ""
+	}
+	message, _ := child(container, "state", "waiting")["message"].(string)
+	if image, _ := container["image"].(string); strings.Contains(reason, "Image") && !strings.Contains(message, image) {
+		message = strings.TrimSuffix("image "+image+": "+message, ": ")
+	}
+	return withMessage(reason, message)
+}
+
+// unready names the containers of a running pod that are not ready: their readiness probes do not succeed yet.
+func unready(pod map[string]any) string {
+	var names []string
+	for _, container := range items(child(pod, "status")["containerStatuses"]) {
+		if child(container, "state", "running") != nil && container["ready"] == false {
+			names = append(names, fmt.Sprint(container["name"]))
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "running and not ready: container " + strings.Join(names, ", ")
+}
+
+func withMessage(reason string, message any) string {
+	text, _ := message.(string)
+	if text == "" {
+		return reason
+	}
+	if letters := []rune(text); len(letters) > 200 {
+		text = string(letters[:200]) + "…"
+	}
+	return reason + ": " + text
+}

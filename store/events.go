@@ -22,9 +22,9 @@ type Event struct {
 
 // event writes a line of history. The lines of an application form a chain: each holds the hash of the one before, so that none can be changed,
 // left out or put in between unseen.
-func (t *tx) event(ctx context.Context, e rollout.Event) error {
+func (tx *tx) event(ctx context.Context, e rollout.Event) error {
 	var last sql.NullString
-	err := t.queryRow(ctx, `SELECT hash FROM events WHERE tenant_id = ? AND application = ? ORDER BY id DESC LIMIT 1`, e.Tenant, e.Application).Scan(&last)
+	err := tx.queryRow(ctx, `SELECT hash FROM events WHERE tenant_id = ? AND application = ? ORDER BY id DESC LIMIT 1`, e.Tenant, e.Application).Scan(&last)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
@@ -33,8 +33,8 @@ func (t *tx) event(ctx context.Context, e rollout.Event) error {
 	if err != nil {
 		return err
 	}
-	t.told = true
-	_, err = t.exec(ctx, `INSERT INTO events (tenant_id, application, deployment, target, at, who, kind, what, why, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	tx.told = true
+	_, err = tx.exec(ctx, `INSERT INTO events (tenant_id, application, deployment, target, at, who, kind, what, why, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		e.Tenant, e.Application, e.Deployment, e.Target, micros(e.At), e.Who, e.Kind, e.What, e.Why, hash)
 	return err
 }

@@ -40,13 +40,13 @@ type wake struct {
 }
 
 // wake inserts a job in this very transaction; waking the same twice in one transaction is waking it once.
-func (t *tx) wake(_ context.Context, job Job, id string) error {
-	for _, w := range t.wakes {
+func (tx *tx) wake(_ context.Context, job Job, id string) error {
+	for _, w := range tx.wakes {
 		if w == (wake{job, id}) {
 			return nil
 		}
 	}
-	t.wakes = append(t.wakes, wake{job, id})
+	tx.wakes = append(tx.wakes, wake{job, id})
 	return nil
 }
 
@@ -68,15 +68,15 @@ type inserts interface {
 	InsertManyTx(ctx context.Context, tx *sql.Tx, params []river.InsertManyParams) ([]*rivertype.JobInsertResult, error)
 }
 
-func (t *tx) insertWakes(ctx context.Context) error {
-	if len(t.wakes) == 0 {
+func (tx *tx) insertWakes(ctx context.Context) error {
+	if len(tx.wakes) == 0 {
 		return nil
 	}
-	params := make([]river.InsertManyParams, len(t.wakes))
-	for i, w := range t.wakes {
+	params := make([]river.InsertManyParams, len(tx.wakes))
+	for i, w := range tx.wakes {
 		params[i].Args = wakeArgs{ID: w.id, job: w.job}
 	}
-	_, err := t.store.inserts.InsertManyTx(ctx, t.Tx, params)
+	_, err := tx.store.inserts.InsertManyTx(ctx, tx.Tx, params)
 	return err
 }
 

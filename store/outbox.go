@@ -6,13 +6,13 @@ import (
 )
 
 // dirty marks a subject as one about which something new is to be told. What is told is computed when it is sent, so many changes are one message.
-func (t *tx) dirty(ctx context.Context, subject string) error {
-	_, err := t.exec(ctx, `INSERT INTO outbox (subject, dirty_seq, sent_seq, next_at, tries, failure, parked) VALUES (?, 1, 0, 0, 0, '', 0)
+func (tx *tx) dirty(ctx context.Context, subject string) error {
+	_, err := tx.exec(ctx, `INSERT INTO outbox (subject, dirty_seq, sent_seq, next_at, tries, failure, parked) VALUES (?, 1, 0, 0, 0, '', 0)
 		ON CONFLICT (subject) DO UPDATE SET dirty_seq = outbox.dirty_seq + 1, parked = 0, next_at = CASE WHEN outbox.tries > 0 THEN outbox.next_at ELSE 0 END`, subject)
 	if err != nil {
 		return err
 	}
-	return t.wake(ctx, JobOutbox, "")
+	return tx.wake(ctx, JobOutbox, "")
 }
 
 // Message is a subject about which something is to be told.

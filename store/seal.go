@@ -96,9 +96,9 @@ func (s *Store) checkKeys(ctx context.Context) error {
 }
 
 // put keeps content under a name, once.
-func (t *tx) put(ctx context.Context, name string, content []byte) error {
+func (tx *tx) put(ctx context.Context, name string, content []byte) error {
 	var known int
-	if err := t.queryRow(ctx, `SELECT COUNT(*) FROM sealed WHERE digest = ?`, name).Scan(&known); err != nil || known > 0 {
+	if err := tx.queryRow(ctx, `SELECT COUNT(*) FROM sealed WHERE digest = ?`, name).Scan(&known); err != nil || known > 0 {
 		return err
 	}
 	if len(content) > maxSealed {
@@ -115,22 +115,22 @@ func (t *tx) put(ctx context.Context, name string, content []byte) error {
 	if err := zip.Close(); err != nil {
 		return err
 	}
-	_, err = t.exec(ctx, `INSERT INTO sealed (digest, content, created_at) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING`,
-		name, t.store.seals.seal(name, packed.Bytes()), micros(t.now()))
+	_, err = tx.exec(ctx, `INSERT INTO sealed (digest, content, created_at) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING`,
+		name, tx.store.seals.seal(name, packed.Bytes()), micros(tx.now()))
 	return err
 }
 
 // get brings back what put kept.
-func (t *tx) get(ctx context.Context, name string) ([]byte, error) {
+func (tx *tx) get(ctx context.Context, name string) ([]byte, error) {
 	var sealed []byte
-	err := t.queryRow(ctx, `SELECT content FROM sealed WHERE digest = ?`, name).Scan(&sealed)
+	err := tx.queryRow(ctx, `SELECT content FROM sealed WHERE digest = ?`, name).Scan(&sealed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("nothing is sealed under %s", name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	packed, err := t.store.seals.open(name, sealed)
+	packed, err := tx.store.seals.open(name, sealed)
 	if err != nil {
 		return nil, err
 	}
@@ -142,13 +142,13 @@ func (t *tx) get(ctx context.Context, name string) ([]byte, error) {
 }
 
 // seal keeps sets of manifests by their digests.
-func (t *tx) seal(ctx context.Context, sets map[string][]manifest.Object) error {
+func (tx *tx) seal(ctx context.Context, sets map[string][]manifest.Object) error {
 	for digest, objects := range sets {
 		text, err := json.Marshal(objects)
 		if err != nil {
 			return err
 		}
-		if err := t.put(ctx, digest, text); err != nil {
+		if err := tx.put(ctx, digest, text); err != nil {
 			return err
 		}
 	}

@@ -212,22 +212,22 @@ type tx struct {
 	told  bool // events were written
 }
 
-func (t *tx) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	return t.ExecContext(ctx, t.store.dialect.bind(query), args...)
+func (tx *tx) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return tx.ExecContext(ctx, tx.store.dialect.bind(query), args...)
 }
 
-func (t *tx) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return t.QueryContext(ctx, t.store.dialect.bind(query), args...)
+func (tx *tx) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return tx.QueryContext(ctx, tx.store.dialect.bind(query), args...)
 }
 
-func (t *tx) queryRow(ctx context.Context, query string, args ...any) *sql.Row {
-	return t.QueryRowContext(ctx, t.store.dialect.bind(query), args...)
+func (tx *tx) queryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	return tx.QueryRowContext(ctx, tx.store.dialect.bind(query), args...)
 }
 
-func (t *tx) now() time.Time { return t.store.clock() }
+func (tx *tx) now() time.Time { return tx.store.clock() }
 
 // newID is a number nobody has yet, small enough for every reader of JSON.
-func (t *tx) newID() int64 {
+func (tx *tx) newID() int64 {
 	var bytes [8]byte
 	rand.Read(bytes[:])
 	return int64(binary.BigEndian.Uint64(bytes[:]) >> 11)

@@ -7,14 +7,12 @@ MAKEFLAGS += --no-print-directory
 BUILD        := $(CURDIR)/.build
 BIN          := $(BUILD)/bin
 LOCALCLUSTER := $(BUILD)/localcluster
-ORACLES      := $(BUILD)/oracles
 LINT         := $(BUILD)/lint/golangci-lint
 VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS      := -s -w -X towpath/internal/version.version=$(VERSION)
 PROGRAMS     := towpath towpath-controller towpath-agent towpath-demo
 
 export TOWPATH_LOCALCLUSTER := $(LOCALCLUSTER)
-export TOWPATH_ORACLES := $(ORACLES)
 export CGO_ENABLED ?= 1
 
 .PHONY: help
@@ -31,11 +29,6 @@ build: ## the three programs, into .build/bin
 localcluster: ## the local Kubernetes control plane that demo and tests run on
 	@test/build-localcluster $(LOCALCLUSTER)
 
-.PHONY: oracles
-oracles: ## the command-line tools of Kustomize and Helm, which renders are compared with
-	@mkdir -p $(ORACLES)
-	cd test/oracles && CGO_ENABLED=0 go build -trimpath -o $(ORACLES)/ tool
-
 .PHONY: deps
 deps: ## what tests need of the system's packages (PostgreSQL)
 	@test/install-packages
@@ -49,9 +42,9 @@ demo-stop: ## ends what demos started
 	@$(BIN)/towpath-demo stop
 
 .PHONY: test
-test: deps localcluster oracles ## every test, with the race detector, on real clusters and databases
+test: deps localcluster ## every test, with the race detector, on real clusters and databases
 	go vet ./...
-	go test -race -timeout 20m ./...
+	go test -race -timeout 25m ./...
 
 .PHONY: lint
 lint: $(LINT) ## format, vet, linters, generated files
@@ -68,8 +61,12 @@ generate: ## generated code and reference pages
 	go generate ./...
 
 .PHONY: bench
-bench: build localcluster ## the figures of docs/benchmarks.md, into bench/results.json
-	go run ./bench
+bench: ## benchmarks of single rooms
+	go test -run '^$$' -bench . -benchtime 2x ./reconcile/... ./gitsource/... ./deployment/...
+
+.PHONY: soak
+soak: localcluster ## the long form of the tests that kill the controller
+	TOWPATH_SOAK=1 go test -timeout 4h -run Killed ./test/e2e
 
 .PHONY: clean
 clean: ## removes what was built, and what demos left

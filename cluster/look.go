@@ -73,7 +73,7 @@ func (c *Client) explain(ctx context.Context, lives []rollout.Live, objects []*u
 			return nil, nil
 		})
 	}
-	c.all(jobs)
+	_, _ = c.all(jobs) // for people only: what could not be read is not told
 }
 
 // listed is from how many objects of one kind and namespace on a list is cheaper than reading each.

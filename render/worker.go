@@ -130,8 +130,6 @@ type rendering struct {
 	target   *deployment.Target
 	problems []deployment.Problem
 	retire   bool
-	bytes    int64
-	count    int
 }
 
 func (r *rendering) fail(at deployment.Position, field, format string, args ...any) {

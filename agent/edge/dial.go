@@ -114,7 +114,7 @@ func (o outward) connect(ctx context.Context, conn net.Conn, proxy *url.URL, add
 		return nil, err
 	}
 	reader := bufio.NewReaderSize(conn, 4096)
-	response, err := http.ReadResponse(reader, request)
+	response, err := http.ReadResponse(reader, request) //nolint:bodyclose // the answer to CONNECT is the connection itself
 	if err != nil {
 		return nil, err
 	}

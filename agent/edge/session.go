@@ -40,8 +40,6 @@ type session struct {
 	retired chan struct{} // closed by retire
 	retire  func()
 
-	sending sync.Mutex // of the control stream
-
 	mu      sync.Mutex
 	idle    int // streams that wait, or are being opened
 	want    int

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -64,7 +65,7 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) er
 		given[s.name] = flags.String(s.name, getenv(variable(s.name)), s.usage+"; also "+variable(s.name))
 	}
 	if err := flags.Parse(arguments); err != nil {
-		if err == flag.ErrHelp {
+		if errors.Is(err, flag.ErrHelp) {
 			return nil
 		}
 		return err

@@ -113,7 +113,9 @@ func (d *demo) start(ctx context.Context) (running, error) {
 	if err != nil {
 		return running{}, err
 	}
-	os.Remove(d.stateFile())
+	if err := os.Remove(d.stateFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return running{}, err
+	}
 	command := exec.Command(program, "--dir", d.dir, "--programs", d.programs, "--localcluster", d.localcluster, "--examples", d.examples,
 		"--kubeconfigs", strings.Join(d.kubeconfigs, ","), "serve")
 	command.Stdout, command.Stderr = log, log

@@ -174,6 +174,7 @@ func (w *World) StartController(env ...string) (serves bool) {
 	w.controller = w.start(env, "towpath-controller", "--config", w.config)
 	for {
 		if w.trust() && w.API.Call(w.t.Context(), http.MethodGet, "/sources", nil, nil) == nil {
+			w.restartAgents()
 			return true
 		}
 		select {
@@ -183,6 +184,15 @@ func (w *World) StartController(env ...string) (serves bool) {
 			w.t.Fatalf("the controller does not serve:\n%s", w.controller.log)
 		case <-time.After(20 * time.Millisecond):
 		}
+	}
+}
+
+// restartAgents makes agents connect at once: those that lost many controllers in a row wait longer each time.
+func (w *World) restartAgents() {
+	w.t.Helper()
+	for name, a := range w.agents {
+		a.kill()
+		w.StartAgent(name)
 	}
 }
 
@@ -380,7 +390,10 @@ func (w *World) Ended(id string) (d api.Deployment) {
 	w.Await("the end of deployment "+id, func() (bool, error) {
 		var err error
 		d, err = w.API.Deployment(w.t.Context(), id)
-		return err == nil && d.Ended != nil, err
+		if err == nil && d.Ended == nil {
+			err = fmt.Errorf("it is %s: %+v", d.State, d.Targets)
+		}
+		return err == nil, err
 	})
 	return d
 }

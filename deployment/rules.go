@@ -187,7 +187,7 @@ func (r *reader) manifests(f *value) {
 			}
 		}
 		switch {
-		case len(said) == 0 && len(m.fields) > 0 || len(said) == 0 && m.at == m.keyAt:
+		case len(said) == 0 && !r.reported(field):
 			r.fail(m.at, field, "a manifest is one of path, inline, kustomize, helm; this is none")
 		case len(said) > 1:
 			r.fail(m.get(said[1]).keyAt, field, "a manifest is one of path, inline, kustomize, helm; this is %s", strings.Join(said, " and "))

@@ -46,7 +46,7 @@ func (r *rendering) entry(m deployment.Manifest, field string) ([]manifest.Objec
 
 // fill replaces the variables of ours that are known when a file is rendered; other braces are none of ours.
 func (r *rendering) fill(text string) string {
-	filled, _ := deployment.Fill(text, func(name string) (string, bool) {
+	return deployment.FillKnown(text, func(name string) (string, bool) {
 		switch name {
 		case "armory.applicationName":
 			return r.job.File.Application, true
@@ -58,13 +58,11 @@ func (r *rendering) fill(text string) string {
 			return r.target.Namespace, true
 		}
 		if key, ours := strings.CutPrefix(name, "context."); ours {
-			if value, known := deployment.Contexts(r.job.File.Context, r.job.File.ContextOverrides)[key]; known {
-				return value, true
-			}
+			value, known := deployment.Contexts(r.job.File.Context, r.job.File.ContextOverrides)[key]
+			return value, known
 		}
-		return "{{" + name + "}}", true
+		return "", false
 	})
-	return filled
 }
 
 // find says where a path of the deployment file leads: from the file's own directory, else from the repository's root, as both are in use.

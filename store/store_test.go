@@ -1,0 +1,495 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"towpath/deployment"
+	"towpath/internal/testkit/postgres"
+	"towpath/manifest"
+	"towpath/reconcile/rollout"
+)
+
+// The suite runs on both databases.
+func TestSQLite(t *testing.T) {
+	suite(t, func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "towpath.db") })
+}
+
+func TestPostgreSQL(t *testing.T) {
+	server := postgres.Start(t)
+	suite(t, func(t *testing.T) string { return server.Database(t) })
+}
+
+var testKey = []byte("0123456789abcdef0123456789abcdef")
+
+func open(t *testing.T, url string) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), Config{URL: url, Keys: [][]byte{testKey}, Log: logrus.NewEntry(logrus.New())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func suite(t *testing.T, url func(t *testing.T) string) {
+	for name, test := range map[string]func(*testing.T, *Store, string){
+		"a deployment runs through its lanes":             lanesRun,
+		"a lease keeps others out":                        leases,
+		"a newer deployment waits behind and replaces":    replaces,
+		"an unchanged target is carried":                  carries,
+		"a second push is refused while one is under way": rejects,
+		"an object has one owner":                         owners,
+		"history is a chain":                              history,
+		"the outbox coalesces":                            outbox,
+		"tokens are kept as hashes":                       tokens,
+		"manifests are sealed":                            sealed,
+		"a delivery counts once":                          deliveries,
+		"wakes reach their handlers":                      wakes,
+		"sources remember how far they are":               sources,
+		"issuer's keys and clients":                       issuerRows,
+		"people's words":                                  people,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			at := url(t)
+			test(t, open(t, at), at)
+		})
+	}
+}
+
+var when = time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
+
+func begin(id string, targets ...rollout.StartTarget) rollout.Start {
+	return rollout.Start{ID: id, Tenant: "main", Application: "shop", At: when, Origin: rollout.Origin{Source: "repo", Path: "towpath.yaml", Commit: id}, Trigger: rollout.Trigger{Kind: "push", By: "ann"}, Targets: targets}
+}
+
+func moving(name, manifests string, dependsOn ...string) rollout.StartTarget {
+	return rollout.StartTarget{Name: name, Account: name, Digest: "promise-" + manifests, Manifests: manifests, DependsOn: dependsOn, Timeout: time.Minute, Changed: true}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func laneOf(t *testing.T, s *Store, target string) int64 {
+	t.Helper()
+	lanes, err := s.Lanes(t.Context(), "main", "shop")
+	must(t, err)
+	for _, l := range lanes {
+		if l.Target == target {
+			return l.ID
+		}
+	}
+	t.Fatalf("no lane %s", target)
+	return 0
+}
+
+// finish ends a lane's current target in a state, as a run would.
+func finish(t *testing.T, s *Store, target string, state rollout.State) {
+	t.Helper()
+	id := laneOf(t, s, target)
+	lease, err := s.Claim(t.Context(), id, time.Minute)
+	must(t, err)
+	lane, err := s.Lane(t.Context(), id)
+	must(t, err)
+	d := rollout.Decision{Target: *lane.Current, Changed: true}
+	d.Target.State, d.Target.Phase = state, rollout.Finished
+	if state == rollout.Succeeded {
+		d.Good = &rollout.Release{Deployment: d.Target.Deployment, Number: d.Target.Number, Manifests: d.Target.Manifests, Digest: d.Target.Digest}
+	}
+	must(t, s.Save(t.Context(), lease, d))
+	lane, err = s.Lane(t.Context(), id)
+	must(t, err)
+	if rests, err := s.Rest(t.Context(), lease, lane.Seq, time.Time{}); err != nil || !rests {
+		t.Fatalf("rest: %v %v", rests, err)
+	}
+}
+
+func state(t *testing.T, s *Store, id string) rollout.State {
+	t.Helper()
+	d, err := s.Deployment(t.Context(), "main", id)
+	must(t, err)
+	return d.State
+}
+
+func lanesRun(t *testing.T, s *Store, _ string) {
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1"), moving("prod", "m1", "staging")), nil))
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil)) // recording the same again changes nothing
+	prod, err := s.Lane(t.Context(), laneOf(t, s, "prod"))
+	must(t, err)
+	if prod.Dependencies["staging"] != rollout.Queued || prod.Current.Number != 1 {
+		t.Errorf("prod: %+v", prod)
+	}
+	finish(t, s, "staging", rollout.Succeeded)
+	after, err := s.Lane(t.Context(), prod.ID)
+	must(t, err)
+	if after.Dependencies["staging"] != rollout.Succeeded || after.Seq <= prod.Seq {
+		t.Errorf("prod after staging: %+v, was at sequence %d", after, prod.Seq)
+	}
+	finish(t, s, "prod", rollout.Succeeded)
+	if got := state(t, s, "d1"); got != rollout.Succeeded {
+		t.Errorf("the deployment is %s", got)
+	}
+	if id, err := s.GoodBefore(t.Context(), "main", "shop", "prod"); err == nil {
+		t.Errorf("before the first deployment there was %s", id)
+	}
+}
+
+func leases(t *testing.T, s *Store, _ string) {
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
+	id := laneOf(t, s, "staging")
+	first, err := s.Claim(t.Context(), id, time.Minute)
+	must(t, err)
+	if _, err := s.Claim(t.Context(), id, time.Minute); !errors.Is(err, rollout.ErrLeased) {
+		t.Errorf("a second claim: %v", err)
+	}
+	lane, err := s.Lane(t.Context(), id)
+	must(t, err)
+	must(t, s.Wake(t.Context(), id))
+	if rests, err := s.Rest(t.Context(), first, lane.Seq, time.Time{}); err != nil || rests {
+		t.Errorf("it rests although it was woken: %v %v", rests, err)
+	}
+	must(t, s.write(t.Context(), "test", func(tx *tx) error {
+		_, err := tx.exec(t.Context(), `UPDATE lanes SET lease_until = 0`)
+		return err
+	}))
+	second, err := s.Claim(t.Context(), id, time.Minute)
+	must(t, err)
+	d := rollout.Decision{Target: *lane.Current, Changed: true}
+	if err := s.Save(t.Context(), first, d); !errors.Is(err, rollout.ErrStale) {
+		t.Errorf("a late save: %v", err)
+	}
+	must(t, s.Save(t.Context(), second, d))
+	if _, err := s.Extend(t.Context(), first, time.Minute); !errors.Is(err, rollout.ErrStale) {
+		t.Errorf("a late extension: %v", err)
+	}
+}
+
+func replaces(t *testing.T, s *Store, _ string) {
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
+	must(t, s.Start(t.Context(), begin("d2", moving("staging", "m2")), nil))
+	must(t, s.Start(t.Context(), begin("d3", moving("staging", "m3")), nil))
+	lane, err := s.Lane(t.Context(), laneOf(t, s, "staging"))
+	must(t, err)
+	if lane.Current.Number != 1 || lane.ReplacedBy != 3 {
+		t.Errorf("current #%d, behind it #%d", lane.Current.Number, lane.ReplacedBy)
+	}
+	d2, err := s.Deployment(t.Context(), "main", "d2")
+	must(t, err)
+	if d2.State != rollout.Cancelled || d2.Targets[0].Why != "replaced by #3" {
+		t.Errorf("the one in between: %s, %s", d2.State, d2.Targets[0].Why)
+	}
+	finish(t, s, "staging", rollout.Cancelled)
+	finish(t, s, "staging", rollout.Succeeded)
+	if state(t, s, "d1") != rollout.Cancelled || state(t, s, "d3") != rollout.Succeeded {
+		t.Errorf("d1 %s, d3 %s", state(t, s, "d1"), state(t, s, "d3"))
+	}
+}
+
+func carries(t *testing.T, s *Store, _ string) {
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1"), moving("prod", "m1", "staging")), nil))
+	same := moving("staging", "m1")
+	same.Changed = false
+	must(t, s.Start(t.Context(), begin("d2", same, moving("prod", "m2", "staging")), nil))
+	finish(t, s, "prod", rollout.Cancelled) // d1's prod makes room for d2's
+	prod, err := s.Lane(t.Context(), laneOf(t, s, "prod"))
+	must(t, err)
+	if prod.Current.Number != 2 || prod.Dependencies["staging"] != rollout.Queued {
+		t.Errorf("prod of d2 waits for %v", prod.Dependencies)
+	}
+	finish(t, s, "staging", rollout.RolledBack)
+	prod, err = s.Lane(t.Context(), prod.ID)
+	must(t, err)
+	if prod.Dependencies["staging"] != rollout.RolledBack {
+		t.Errorf("what carries staging was rolled back; prod of d2 sees %v", prod.Dependencies)
+	}
+	view, err := s.Deployment(t.Context(), "main", "d2")
+	must(t, err)
+	if view.Targets[0].CarriedBy != 1 || view.Targets[0].State != rollout.RolledBack {
+		t.Errorf("staging of d2: %+v", view.Targets[0])
+	}
+}
+
+func rejects(t *testing.T, s *Store, _ string) {
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
+	second := begin("d2", moving("staging", "m2"))
+	second.Exclusive = rollout.RejectOthers
+	var underWay *ErrUnderWay
+	if err := s.Start(t.Context(), second, nil); !errors.As(err, &underWay) || underWay.ID != "d1" {
+		t.Errorf("a second one: %v", err)
+	}
+	if state(t, s, "d2") != rollout.Rejected {
+		t.Errorf("it is recorded as %s", state(t, s, "d2"))
+	}
+}
+
+func owners(t *testing.T, s *Store, _ string) {
+	key := manifest.Key{Kind: "Service", Namespace: "ns", Name: "web"}
+	claim := func(application string) error {
+		start := begin(application+"-d", moving("staging", "m1"))
+		start.Application = application
+		must(t, s.Start(t.Context(), start, nil))
+		lanes, err := s.Lanes(t.Context(), "main", application)
+		must(t, err)
+		lease, err := s.Claim(t.Context(), lanes[0].ID, time.Minute)
+		must(t, err)
+		lane, err := s.Lane(t.Context(), lanes[0].ID)
+		must(t, err)
+		return s.Save(t.Context(), lease, rollout.Decision{Target: *lane.Current, Changed: true, Claim: []manifest.Key{key}})
+	}
+	must(t, claim("shop"))
+	var refused *rollout.Failure
+	if err := claim("other"); !errors.As(err, &refused) || refused.Error() != "Service ns/web: belongs to application shop; an object has one owner" {
+		t.Errorf("a second owner: %v", err)
+	}
+	taken, err := s.Taken(t.Context(), "main", "other", "staging", []manifest.Key{key})
+	must(t, err)
+	if taken[key] != "shop" {
+		t.Errorf("taken: %v", taken)
+	}
+}
+
+func history(t *testing.T, s *Store, _ string) {
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
+	finish(t, s, "staging", rollout.Succeeded)
+	count, err := s.VerifyHistory(t.Context(), "main", "shop")
+	if err != nil || count < 2 {
+		t.Fatalf("%d events, %v", count, err)
+	}
+	must(t, s.write(t.Context(), "test", func(tx *tx) error {
+		_, err := tx.exec(t.Context(), `UPDATE events SET who = 'mallory' WHERE application = 'shop' AND who = 'ann'`)
+		return err
+	}))
+	if _, err := s.VerifyHistory(t.Context(), "main", "shop"); err == nil || !strings.Contains(err.Error(), "is not what was written") {
+		t.Errorf("a changed event: %v", err)
+	}
+}
+
+func outbox(t *testing.T, s *Store, _ string) {
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
+	due, _, err := s.Due(t.Context(), time.Now(), 10)
+	must(t, err)
+	if len(due) != 1 || due[0].Subject != "deployment:d1" {
+		t.Fatalf("due: %v", due)
+	}
+	finish(t, s, "staging", rollout.Succeeded) // while it is being told
+	must(t, s.Told(t.Context(), due[0]))
+	again, _, err := s.Due(t.Context(), time.Now(), 10)
+	must(t, err)
+	if len(again) != 1 || again[0].Seq <= due[0].Seq {
+		t.Errorf("what changed meanwhile is not told: %v", again)
+	}
+	later := time.Now().Add(time.Hour)
+	must(t, s.TellLater(t.Context(), again[0], later, "no answer"))
+	if due, next, err := s.Due(t.Context(), time.Now(), 10); err != nil || len(due) != 0 || next.Sub(later).Abs() > time.Second {
+		t.Errorf("due %v, next %s, %v", due, next, err)
+	}
+	must(t, s.Publish(t.Context(), "deployment:d1", "status", Publication{Hash: "h", Count: 1, At: when}))
+	if published, err := s.Published(t.Context(), "deployment:d1"); err != nil || published["status"].Hash != "h" {
+		t.Errorf("published: %v, %v", published, err)
+	}
+}
+
+func tokens(t *testing.T, s *Store, url string) {
+	secret, err := s.CreateToken(t.Context(), Token{Tenant: "main", Name: "ci", Grants: []string{"start"}, Roles: []string{"sre"}})
+	must(t, err)
+	token, err := s.Token(t.Context(), secret)
+	if err != nil || token.Name != "ci" || token.Grants[0] != "start" || token.Roles[0] != "sre" {
+		t.Errorf("%+v, %v", token, err)
+	}
+	if _, err := s.Token(t.Context(), secret+"x"); !errors.Is(err, ErrNoToken) {
+		t.Errorf("a guessed secret: %v", err)
+	}
+	must(t, s.RevokeToken(t.Context(), token.ID))
+	if _, err := s.Token(t.Context(), secret); !errors.Is(err, ErrNoToken) {
+		t.Errorf("a revoked token: %v", err)
+	}
+	if path, isFile := strings.CutPrefix(url, "sqlite:"); isFile {
+		if out, err := exec.Command("grep", "-c", secret, path, path+"-wal").CombinedOutput(); err == nil {
+			t.Errorf("the secret lies in the database in clear: %s", out)
+		}
+	}
+	expired, err := s.CreateToken(t.Context(), Token{Tenant: "main", Name: "old", Grants: []string{"view"}, Expires: time.Now().Add(-time.Minute)})
+	must(t, err)
+	if _, err := s.Token(t.Context(), expired); !errors.Is(err, ErrNoToken) {
+		t.Errorf("an expired token: %v", err)
+	}
+}
+
+func sealed(t *testing.T, s *Store, url string) {
+	secret, err := manifest.New([]byte(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"},"data":{"p":"`+strings.Repeat("hunter2hunter2", 3)+`"}}`), "x")
+	must(t, err)
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), map[string][]manifest.Object{"m1": {secret}}))
+	objects, err := s.Manifests(t.Context(), "m1")
+	if err != nil || len(objects) != 1 || string(objects[0].JSON) != string(secret.JSON) {
+		t.Errorf("%v, %v", objects, err)
+	}
+	if _, err := s.Manifests(t.Context(), "m2"); err == nil || err.Error() != "nothing is sealed under m2" {
+		t.Errorf("a set that is not there: %v", err)
+	}
+	if path, isFile := strings.CutPrefix(url, "sqlite:"); isFile {
+		if out, err := exec.Command("grep", "-c", "hunter2", path, path+"-wal").CombinedOutput(); err == nil {
+			t.Errorf("the secret lies in the database in clear: %s", out)
+		}
+	}
+	other := []byte("another key of thirty-two bytes!")
+	if s, err := Open(t.Context(), Config{URL: url, Keys: [][]byte{other}, Log: logrus.NewEntry(logrus.New())}); err == nil || !strings.Contains(err.Error(), "that keyFile does not hold") {
+		t.Errorf("opened with another key: %v", err)
+		if s != nil {
+			s.Close()
+		}
+	}
+	both, err := Open(t.Context(), Config{URL: url, Keys: [][]byte{other, testKey}, Log: logrus.NewEntry(logrus.New())})
+	must(t, err)
+	defer both.Close()
+	if _, err := both.Manifests(t.Context(), "m1"); err != nil {
+		t.Errorf("opened with both keys: %v", err)
+	}
+}
+
+func deliveries(t *testing.T, s *Store, _ string) {
+	for i, want := range []bool{true, false} {
+		if fresh, err := s.Deliver(t.Context(), "repo", "guid", "push", []byte("{}")); err != nil || fresh != want {
+			t.Errorf("delivery %d: fresh %v, %v", i, fresh, err)
+		}
+	}
+}
+
+func wakes(t *testing.T, s *Store, _ string) {
+	var mu sync.Mutex
+	seen := map[string]int{}
+	all := make(chan struct{})
+	must(t, s.Work(t.Context(), Handlers{JobSource: func(_ context.Context, id string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if seen[id]++; len(seen) == 20 {
+			close(all)
+		}
+		if id == "s-7" {
+			panic("one fault")
+		}
+		return nil
+	}}))
+	for i := range 20 {
+		must(t, s.WakeSource(t.Context(), fmt.Sprint("s-", i)))
+	}
+	select {
+	case <-all:
+	case <-time.After(time.Minute):
+		t.Errorf("only %d of 20 wakes came", len(seen))
+	}
+	must(t, s.Stop(t.Context()))
+	if late, err := s.Late(t.Context(), 0); err != nil || late != 0 {
+		t.Errorf("%d wakes are late, %v", late, err)
+	}
+}
+
+func sources(t *testing.T, s *Store, _ string) {
+	must(t, s.SourceSeen(t.Context(), "main", "repo", "c1", nil))
+	must(t, s.SourceProcessed(t.Context(), "main", "repo", "c1"))
+	must(t, s.SourceSeen(t.Context(), "main", "repo", "", errors.New("no way there")))
+	views, err := s.Sources(t.Context(), "main")
+	if err != nil || len(views) != 1 || views[0].Head != "c1" || views[0].Processed != "c1" || views[0].Failure != "no way there" || views[0].FailedSince.IsZero() {
+		t.Errorf("%+v, %v", views, err)
+	}
+	record := rollout.FileRecord{Tenant: "main", Source: "repo", Path: "a/towpath.yaml", Commit: "c1", Application: "a", Digest: "d",
+		Problems: []deployment.Problem{{File: "a/towpath.yaml", Line: 3, Column: 1, Severity: deployment.Error, Text: "wrong"}},
+		Renders:  []rollout.RenderRecord{{Source: "repo", Path: "a/towpath.yaml", Target: "t", Trace: []byte("{}")}}}
+	must(t, s.Record(t.Context(), record))
+	files, err := s.Files(t.Context(), "main", "repo")
+	if err != nil || len(files) != 1 || files[0].Problems[0].Text != "wrong" {
+		t.Errorf("%+v, %v", files, err)
+	}
+	if renders, err := s.Renders(t.Context(), "main", "repo"); err != nil || len(renders) != 1 || renders[0].Target != "t" {
+		t.Errorf("%+v, %v", renders, err)
+	}
+	must(t, s.Record(t.Context(), rollout.FileRecord{Tenant: "main", Source: "repo", Path: "a/towpath.yaml", Commit: "c2", Deleted: true}))
+	if files, err := s.Files(t.Context(), "main", "repo"); err != nil || len(files) != 0 {
+		t.Errorf("after it was deleted: %+v, %v", files, err)
+	}
+}
+
+func issuerRows(t *testing.T, s *Store, _ string) {
+	key := IssuerKey{ID: "k", Private: []byte("private"), Created: when, Active: when, Retires: when, Expires: when}
+	must(t, s.SaveIssuerKey(t.Context(), key))
+	must(t, s.SaveIssuerKey(t.Context(), IssuerKey{ID: "k", Private: []byte("other"), Created: when}))
+	keys, err := s.IssuerKeys(t.Context())
+	if err != nil || len(keys) != 1 || string(keys[0].Private) != "private" || !keys[0].Active.Equal(when) {
+		t.Errorf("%+v, %v", keys, err)
+	}
+	must(t, s.DeleteIssuerKey(t.Context(), "k"))
+	must(t, s.SaveIssuerClient(t.Context(), "c", "one", 0))
+	if err := s.SaveIssuerClient(t.Context(), "c", "two", 0); !errors.Is(err, ErrConflict) {
+		t.Errorf("made twice: %v", err)
+	}
+	must(t, s.SaveIssuerClient(t.Context(), "c", "two", 1))
+	if data, version, err := s.IssuerClient(t.Context(), "c"); err != nil || data != "two" || version != 2 {
+		t.Errorf("%s %d %v", data, version, err)
+	}
+	if _, _, err := s.IssuerClient(t.Context(), "x"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a client that is not there: %v", err)
+	}
+}
+
+func people(t *testing.T, s *Store, _ string) {
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
+	var refusal *Refusal
+	for want, err := range map[string]error{
+		"no deployment x":                  s.Approve(t.Context(), "main", "x", "", "ann", nil, ""),
+		"deployment d1 has no target prod": s.Approve(t.Context(), "main", "d1", "prod", "ann", nil, ""),
+		"target staging of deployment d1 waits for no approval: it is QUEUED": s.Approve(t.Context(), "main", "d1", "staging", "ann", nil, ""),
+		"no application other": s.Release(t.Context(), "main", "other", "r", "ann", true),
+	} {
+		if !errors.As(err, &refusal) || refusal.Text != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	id := laneOf(t, s, "staging")
+	lease, err := s.Claim(t.Context(), id, time.Minute)
+	must(t, err)
+	lane, err := s.Lane(t.Context(), id)
+	must(t, err)
+	d := rollout.Decision{Target: *lane.Current, Changed: true}
+	d.Target.State, d.Target.Waits = rollout.AwaitingApproval, []rollout.Wait{{Kind: rollout.WaitApproval, Gate: "prune", Who: []string{"sre"}, Since: when, Needs: "a word"}}
+	must(t, s.Save(t.Context(), lease, d))
+	if err := s.Approve(t.Context(), "main", "d1", "", "bob", []string{"web"}, ""); !errors.As(err, &refusal) || refusal.Text != "approving target  needs one of the roles [sre]; bob holds [web]" && !strings.Contains(refusal.Text, "needs one of the roles [sre]; bob holds [web]") {
+		t.Errorf("without the role: %v", err)
+	}
+	must(t, s.Approve(t.Context(), "main", "d1", "", "ann", []string{"sre"}, "go"))
+	must(t, s.Cancel(t.Context(), "main", "d1", "ann", "no"))
+	after, err := s.Lane(t.Context(), id)
+	must(t, err)
+	if len(after.Approvals) != 1 || after.Approvals[0].Digest != "promise-m1" || after.Cancel == nil || after.Cancel.Reason != "no" {
+		t.Errorf("approvals %v, cancel %v", after.Approvals, after.Cancel)
+	}
+}
+
+func TestADatabaseOfANewerVersionIsNotTouched(t *testing.T) {
+	url := "sqlite:" + filepath.Join(t.TempDir(), "towpath.db")
+	s := open(t, url)
+	must(t, s.write(t.Context(), "test", func(tx *tx) error {
+		_, err := tx.exec(t.Context(), `INSERT INTO migrations (number, applied_at) VALUES (999, 0)`)
+		return err
+	}))
+	must(t, s.Close())
+	if _, err := Open(t.Context(), Config{URL: url, Keys: [][]byte{testKey}, Log: logrus.NewEntry(logrus.New())}); err == nil || !strings.Contains(err.Error(), "it was used by a newer version") {
+		t.Errorf("opened: %v", err)
+	}
+	if _, err := os.Stat(strings.TrimPrefix(url, "sqlite:")); err != nil {
+		t.Error(err)
+	}
+}

@@ -132,9 +132,9 @@ func (d *demo) start(ctx context.Context) (running, error) {
 			return r, nil
 		}
 		select {
-		case <-ended:
+		case err := <-ended:
 			d.progress(shown)
-			return running{}, errors.New("the background process ended; its log is " + log.Name())
+			return running{}, fmt.Errorf("the background process ended (%w); its log is %s", errors.Join(err), log.Name())
 		case <-ctx.Done():
 			command.Process.Signal(os.Interrupt)
 			return running{}, ctx.Err()

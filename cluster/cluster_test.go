@@ -1,7 +1,6 @@
 package cluster_test
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -258,12 +257,4 @@ func contains(t testing.TB, text string, parts ...string) {
 			t.Errorf("%q does not say %q", text, part)
 		}
 	}
-}
-
-func readAll(t testing.TB, body io.ReadCloser) []byte {
-	t.Helper()
-	text, err := io.ReadAll(body)
-	ok(t, err)
-	ok(t, body.Close())
-	return bytes.TrimSpace(text)
 }

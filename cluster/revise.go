@@ -165,22 +165,20 @@ func Unsupported(objects []manifest.Object) error {
 
 // encodeStrings moves a Secret's stringData to its data: server-side apply would not remove from the cluster what leaves stringData.
 func encodeStrings(secret map[string]any) {
-	strings, _ := secret["stringData"].(map[string]any)
-	data, _ := secret["data"].(map[string]any)
-	if data == nil {
-		data = map[string]any{}
-	}
-	for name, value := range strings {
-		text, ok := value.(string)
-		if !ok {
+	texts, _ := secret["stringData"].(map[string]any)
+	for _, value := range texts {
+		if _, ok := value.(string); !ok {
 			return // the API server says what is wrong with it
 		}
-		data[name] = base64.StdEncoding.EncodeToString([]byte(text))
 	}
-	if len(strings) > 0 {
-		secret["data"] = data
-		delete(secret, "stringData")
+	if len(texts) == 0 {
+		return
 	}
+	data := ensure(secret, "data")
+	for name, value := range texts {
+		data[name] = base64.StdEncoding.EncodeToString([]byte(value.(string)))
+	}
+	delete(secret, "stringData")
 }
 
 // owned adds whose it is to an object's labels and annotations.

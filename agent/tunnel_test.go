@@ -14,7 +14,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +23,6 @@ import (
 
 	"towpath/agent/edge"
 	"towpath/agent/hub"
-	"towpath/internal/testkit/faultproxy"
 	"towpath/issuer"
 )
 
@@ -322,8 +320,3 @@ func TestARequestReachesTheClusterAndItsAnswerComesBack(t *testing.T) {
 	w.await(func() bool { return strings.Contains(w.logs.String(), "status=201") }, "the agent has written its audit line")
 	contains(t, w.logs.String(), "msg=request", `path="/apis/apps/v1/namespaces/a%2Fb"`, "method=PATCH", "target=kubernetes", "bytes=64")
 }
-
-var (
-	_ = runtime.NumGoroutine
-	_ = faultproxy.Start
-)

@@ -187,7 +187,10 @@ func (c *Client) established(ctx context.Context, o manifest.Object, live rollou
 	defer cancel()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		why := live.Message
-		if live.Health == rollout.Healthy {
+		switch live.Health {
+		case rollout.Broken:
+			return live, &rollout.Failure{Class: rollout.Refused, Object: o.Key, Text: why}
+		case rollout.Healthy:
 			missing, err := c.missing(ctx, o)
 			switch {
 			case err != nil:

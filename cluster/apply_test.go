@@ -159,7 +159,7 @@ spec:
 	define := func(plural, kind, scope string) string {
 		return strings.NewReplacer("PLURAL", plural, "GROUP", group, "KIND", kind, "SCOPE", scope).Replace(definition)
 	}
-	lives := b.applied(1, objects(t, strings.NewReplacer("NS", other, "GROUP", group).Replace(strings.Join([]string{`
+	lives := b.applied(1, objectsOf(t, strings.NewReplacer("NS", other, "GROUP", group).Replace(strings.Join([]string{`
 apiVersion: GROUP/v1
 kind: Boat
 metadata: {name: first, namespace: NS}
@@ -187,7 +187,10 @@ metadata: {name: NS}`, define("boats", "Boat", "Namespaced"), define("canals", "
 	if live := b.look(canal)[0]; live.Missing {
 		t.Error("the cluster-wide object is not there")
 	}
-	definitions := []manifest.Key{{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition", Name: "boats." + group}, {Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition", Name: "canals." + group}}
+	// A definition that the API server takes, but cannot bring about.
+	out := b.apply(1, objectsOf(t, define("ships", "Boat", "Namespaced")))
+	fails(t, out.Failure, rollout.Refused, "CustomResourceDefinition.apiextensions.k8s.io ships."+group, `is already in use`)
+	definitions := []manifest.Key{{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition", Name: "ships." + group}, {Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition", Name: "boats." + group}, {Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition", Name: "canals." + group}}
 	if out := b.Remove(t.Context(), b.id, append(definitions, canal)); out.Failure != nil {
 		t.Error(out.Failure)
 	}

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -66,10 +67,10 @@ func (b *bench) client(options ...func(*cluster.Config)) *cluster.Client {
 // objects reads manifests; NS in them is the test's namespace.
 func (b *bench) objects(texts ...string) []manifest.Object {
 	b.t.Helper()
-	return objects(b.t, strings.ReplaceAll(strings.Join(texts, "\n---\n"), "NS", b.namespace))
+	return objectsOf(b.t, strings.ReplaceAll(strings.Join(texts, "\n---\n"), "NS", b.namespace))
 }
 
-func objects(t *testing.T, text string) []manifest.Object {
+func objectsOf(t testing.TB, text string) []manifest.Object {
 	t.Helper()
 	var all []manifest.Object
 	for i, document := range strings.Split(text, "\n---\n") {
@@ -227,7 +228,11 @@ func answer(request *http.Request, code int, reason, message string, header http
 		header = http.Header{}
 	}
 	header.Set("Content-Type", "application/json")
-	text := fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","message":%q,"reason":%q,"code":%d}`, message, reason, code)
+	said, err := json.Marshal(message)
+	if err != nil {
+		panic(err)
+	}
+	text := fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","message":%s,"reason":%q,"code":%d}`, said, reason, code)
 	return &http.Response{StatusCode: code, Status: http.StatusText(code), Header: header, Body: io.NopCloser(strings.NewReader(text)), Request: request, ProtoMajor: 1, ProtoMinor: 1}
 }
 

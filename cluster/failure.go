@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,6 +25,26 @@ func (c *Client) failure(key manifest.Key, err error) *rollout.Failure {
 	if errors.As(err, &known) {
 		return known
 	}
+	f := c.sort(key, err)
+	f.Text = shown(f.Text, 2000)
+	return f
+}
+
+// shown is a text of a cluster as people may see it: what would steer a terminal is left out, and so is the end when there are more letters than most.
+func shown(text string, most int) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return -1
+		}
+		return r
+	}, text)
+	if letters := []rune(text); len(letters) > most {
+		text = string(letters[:most]) + "…"
+	}
+	return text
+}
+
+func (c *Client) sort(key manifest.Key, err error) *rollout.Failure {
 	f := &rollout.Failure{Class: rollout.Trouble, Object: key, Text: err.Error()}
 	var status apierrors.APIStatus
 	var request *url.Error

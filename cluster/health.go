@@ -78,7 +78,7 @@ func health(key manifest.Key, object *unstructured.Unstructured) (rollout.Health
 	case err != nil, result.Status == status.CurrentStatus:
 		return rollout.Healthy, ""
 	case result.Status == status.FailedStatus:
-		return rollout.Broken, result.Message
+		return rollout.Broken, shown(result.Message, 250)
 	}
-	return rollout.Progressing, result.Message
+	return rollout.Progressing, shown(result.Message, 250)
 }

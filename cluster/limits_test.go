@@ -120,6 +120,9 @@ func TestFailuresOnTheWayAreTroubleAndTellWhatHappened(t *testing.T) {
 		"an admission webhook": {func(r *http.Request) (*http.Response, error) {
 			return answer(r, 403, "Forbidden", `admission webhook "policy.example.com" denied the request: no owner`, nil), nil
 		}, rollout.Refused, `admission webhook "policy.example.com" denied the request: no owner`},
+		"a webhook that says too much": {func(r *http.Request) (*http.Response, error) {
+			return answer(r, 403, "Forbidden", "denied\x1b[2J: "+strings.Repeat("no ", 10_000), nil), nil
+		}, rollout.Refused, "denied[2J: no no"},
 		"a body that is too large": {func(r *http.Request) (*http.Response, error) {
 			return answer(r, 413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728", nil), nil
 		}, rollout.Refused, "limit is 3145728"},
@@ -144,6 +147,9 @@ func TestFailuresOnTheWayAreTroubleAndTellWhatHappened(t *testing.T) {
 			})
 			failure := b.apply(1, b.objects(settings)).Failure
 			fails(t, failure, c.class, "ConfigMap "+b.namespace+"/settings: ", c.says)
+			if failure != nil && len(failure.Text) > 2100 {
+				t.Errorf("it has %d letters", len(failure.Text))
+			}
 			if failure != nil && strings.Contains(failure.Text, "http://") {
 				t.Errorf("it names an address that is none: %v", failure)
 			}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -22,24 +23,24 @@ var (
 // read. The messages of workloads that are not ready say why, in the words of kubelet and scheduler.
 func (c *Client) Look(ctx context.Context, id rollout.Identity, read rollout.Read, namespaces []string) rollout.Look {
 	var look rollout.Look
-	objects, err := c.fetch(ctx, read.Objects, LaneLabel(id))
-	if err != nil {
-		return rollout.Look{Failure: c.failure(manifest.Key{}, err)}
-	}
-	look.Objects = judged(read.Objects, objects)
+	var objects []*unstructured.Unstructured
+	jobs := []job{func() (_ []rollout.Live, err error) {
+		objects, err = c.fetch(ctx, read.Objects, LaneLabel(id))
+		return nil, err
+	}, func() (_ []rollout.Live, err error) {
+		look.Workloads, err = c.read(ctx, read.Workloads, "")
+		return nil, err
+	}}
 	if read.Revisions {
-		var jobs []job
 		for _, namespace := range namespaces {
 			jobs = append(jobs, func() ([]rollout.Live, error) { return c.revisions(ctx, id, namespace) })
 		}
-		var failure *rollout.Failure
-		if look.Revisions, failure = c.all(jobs); failure != nil {
-			return rollout.Look{Failure: failure}
-		}
 	}
-	if look.Workloads, err = c.read(ctx, read.Workloads, ""); err != nil {
-		return rollout.Look{Failure: c.failure(manifest.Key{}, err)}
+	revisions, failure := c.all(jobs)
+	if failure != nil {
+		return rollout.Look{Failure: failure}
 	}
+	look.Revisions, look.Objects = revisions, judged(read.Objects, objects)
 	c.explain(ctx, look.Objects, objects)
 	return look
 }
@@ -164,8 +165,11 @@ func (c *Client) fetchListed(ctx context.Context, kind manifest.Key, lane string
 	return nil
 }
 
-// page is how many objects one answer of a list holds at most.
-const page = 250
+// page is how many objects one answer of a list holds at most, and listable how many are read at all.
+const (
+	page     = 250
+	listable = 10_000
+)
 
 // list reads the objects of a kind in a namespace that a selector names; at most limit of them when it is not 0.
 func (c *Client) list(ctx context.Context, kind manifest.Key, selector string, limit int64) ([]unstructured.Unstructured, error) {
@@ -183,7 +187,9 @@ func (c *Client) list(ctx context.Context, kind manifest.Key, selector string, l
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, list.Items...)
+		if all = append(all, list.Items...); len(all) > listable {
+			return nil, &rollout.Failure{Class: rollout.Refused, Object: kind, Text: fmt.Sprintf("there are more than %d of them with the labels %s", listable, selector)}
+		}
 		if options.Continue = list.GetContinue(); options.Continue == "" || limit != 0 {
 			return all, nil
 		}

@@ -151,8 +151,5 @@ func withMessage(reason string, message any) string {
 	if text == "" {
 		return reason
 	}
-	if letters := []rune(text); len(letters) > 200 {
-		text = string(letters[:200]) + "…"
-	}
-	return reason + ": " + text
+	return shown(reason+": "+text, 250)
 }

@@ -70,7 +70,7 @@ func everyConfiguration() []string {
 }
 
 func TestADeploymentObjectBecomesAReplicaSetAndItsConfiguration(t *testing.T) {
-	revised, err := reviser.Revise(shop, objects(t, strings.Join(append(everyConfiguration(), everything), "\n---\n")))
+	revised, err := reviser.Revise(shop, objectsOf(t, strings.Join(append(everyConfiguration(), everything), "\n---\n")))
 	ok(t, err)
 	if len(revised.Revisions) != 1 || *revised.Revisions[0].Replicas != 3 {
 		t.Fatalf("revisions: %+v", revised.Revisions)
@@ -97,7 +97,7 @@ func TestADeploymentObjectBecomesAReplicaSetAndItsConfiguration(t *testing.T) {
 // names of the ReplicaSets that manifests become, by Deployment object.
 func names(t *testing.T, texts ...string) map[string]string {
 	t.Helper()
-	set, err := reviser.Names(objects(t, strings.Join(texts, "\n---\n")))
+	set, err := reviser.Names(objectsOf(t, strings.Join(texts, "\n---\n")))
 	ok(t, err)
 	found := map[string]string{}
 	for _, revision := range set.Revisions {
@@ -155,7 +155,7 @@ func TestWhatARevisionIsNamedFor(t *testing.T) {
 }
 
 func TestNamesDependOnNothingElse(t *testing.T) {
-	all := objects(t, strings.Join(append(everyConfiguration(), everything), "\n---\n"))
+	all := objectsOf(t, strings.Join(append(everyConfiguration(), everything), "\n---\n"))
 	other := shop
 	other.Deployment, other.Number, other.Target, other.Application = "d-8", 8, "staging", "Other"
 	one, err := reviser.Revise(shop, all)
@@ -198,7 +198,7 @@ func TestDeploymentObjectsWithEqualPodsStayApart(t *testing.T) {
 }
 
 func TestASecretIsAppliedAsData(t *testing.T) {
-	revised, err := reviser.Revise(shop, objects(t, configuration("Secret", "login", "data: {kept: eA==, replaced: eA==}\nstringData: {password: open sesame, replaced: z}")))
+	revised, err := reviser.Revise(shop, objectsOf(t, configuration("Secret", "login", "data: {kept: eA==, replaced: eA==}\nstringData: {password: open sesame, replaced: z}")))
 	ok(t, err)
 	fields := revised.Plain[0].Map()
 	data := fields["data"].(map[string]any)
@@ -224,14 +224,14 @@ func TestWhatCannotBeCarriedYetIsRefused(t *testing.T) {
 		"a count below zero":   {strings.Replace(everything, "replicas: 3", "replicas: -1", 1), "spec.replicas: -1 is no count"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := reviser.Revise(shop, objects(t, configuration("ConfigMap", "first", "data: {}")+"\n---\n"+c.text))
+			_, err := reviser.Revise(shop, objectsOf(t, configuration("ConfigMap", "first", "data: {}")+"\n---\n"+c.text))
 			if err == nil {
 				t.Fatal("no error")
 			}
 			contains(t, err.Error(), c.says)
 		})
 	}
-	_, err := reviser.Revise(shop, objects(t, autoscaled("autoscaling/v2", "HorizontalPodAutoscaler", "scaleTargetRef: {kind: StatefulSet, name: db}")))
+	_, err := reviser.Revise(shop, objectsOf(t, autoscaled("autoscaling/v2", "HorizontalPodAutoscaler", "scaleTargetRef: {kind: StatefulSet, name: db}")))
 	ok(t, err)
 }
 

@@ -148,6 +148,7 @@ func (r *request) carry() {
 		status, bytes, sent, err = r.relay(agent)
 	}
 	agent.running.Add(-1)
+	r.upload.close() // what is still to come of it goes nowhere
 
 	outcome := fmt.Sprint(status)
 	fields := logrus.Fields{"request": r.head.GetRequest(), "target": r.head.GetTarget(), "method": r.head.GetMethod(), "path": withoutQuery(r.head.GetPath())}
@@ -291,7 +292,7 @@ func (r *request) relay(agent *agent) (status int, bytes int64, sent bool, err e
 
 // end sends End; from then on the hub may use the stream again.
 func (r *request) end(trailer []*agentpb.Header) error {
-	r.upload.close()
+	r.upload.close() // before the hub may use the stream again
 	r.close()
 	r.stream.session.gave(r.stream)
 	return r.stream.send(&agentpb.Up{Frame: &agentpb.Up_End{End: &agentpb.End{Trailer: trailer}}})

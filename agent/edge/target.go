@@ -170,7 +170,7 @@ func (b *backend) allowsPath(escapedPath string) error {
 	for _, pattern := range b.paths {
 		if prefix, below := strings.CutSuffix(pattern, "/**"); below {
 			segments := strings.Count(prefix, "/")
-			if head := firstSegments(plain, segments); head != plain || prefix == plain {
+			if head := firstSegments(plain, segments); head != plain {
 				if ok, _ := path.Match(prefix, head); ok { // patterns were checked at the start
 					return nil
 				}

@@ -164,7 +164,7 @@ func (h *Hub) Serve(listener net.Listener, config *tls.Config) error {
 	h.mu.Lock()
 	if h.down || h.draining {
 		h.mu.Unlock()
-		return errors.Join(errors.New("hub: it has been closed"), listener.Close())
+		return listener.Close()
 	}
 	h.servers[server] = struct{}{}
 	h.mu.Unlock()

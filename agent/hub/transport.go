@@ -59,7 +59,7 @@ func (t *Transport) roundTrip(request *http.Request) (*http.Response, error) {
 	head, err := t.head(request)
 	if err != nil {
 		closeBody(request)
-		return nil, t.name(&Error{Code: Unsupported, Message: err.Error()})
+		return nil, t.name(err)
 	}
 	body := request.Body
 	var avoid *session
@@ -134,7 +134,7 @@ func (t *Transport) head(request *http.Request) (*agentpb.Head, error) {
 		method = http.MethodGet
 	}
 	if err := wire.CheckMethod(method); err != nil {
-		return nil, err
+		return nil, &Error{Code: Refused, Message: err.Error()}
 	}
 	path := request.URL.EscapedPath()
 	if path == "" {
@@ -144,14 +144,14 @@ func (t *Transport) head(request *http.Request) (*agentpb.Head, error) {
 		path += "?" + request.URL.RawQuery
 	}
 	if err := wire.CheckPath(path); err != nil {
-		return nil, err
+		return nil, &Error{Code: Refused, Message: err.Error()}
 	}
 	if request.Header.Get("Upgrade") != "" {
-		return nil, fmt.Errorf("the connection would be upgraded to %.40q, which this tunnel does not carry", request.Header.Get("Upgrade"))
+		return nil, &Error{Code: Unsupported, Message: fmt.Sprintf("the connection would be upgraded to %.40q (exec, attach, port-forward), which this release does not carry", request.Header.Get("Upgrade"))}
 	}
 	headers, err := wire.ToWire(request.Header)
 	if err != nil {
-		return nil, err
+		return nil, &Error{Code: Unsupported, Message: err.Error()}
 	}
 	head := &agentpb.Head{Request: newID(), Target: t.target, Method: method, Path: path, Header: headers}
 	if request.Body != nil && request.Body != http.NoBody {
@@ -203,7 +203,7 @@ func (t *Transport) exchange(st *stream, request *http.Request, head *agentpb.He
 	}
 	if head.HasBody {
 		x.upload.Add(1)
-		if !t.hub.spawn(x.send) {
+		if !t.hub.spawn(func() { x.send(head.GetLength()) }) {
 			x.upload.Done()
 			return nil, x.fail(&Error{Code: Drain, Message: "the hub stops", Sent: true})
 		}
@@ -230,11 +230,11 @@ func (t *Transport) exchange(st *stream, request *http.Request, head *agentpb.He
 	return nil, x.malformed("an answer must begin with its status")
 }
 
-// send is the upload: the request's body, then End.
-func (x *exchange) send() {
+// send is the upload: the request's body, then End; length is what the request says of the body, or less than 0.
+func (x *exchange) send(length int64) {
 	defer x.upload.Done()
 	defer x.body.Close()
-	_, err := x.transport.hub.codec.Copy(x.stream.send, x.body)
+	_, err := x.transport.hub.codec.Copy(x.stream.send, &measured{x.body, length})
 	var unreadable *wire.ReadError
 	if errors.As(err, &unreadable) {
 		x.uploadErr.Store(&unreadable.Err)
@@ -245,6 +245,27 @@ func (x *exchange) send() {
 		x.ending.Store(true)
 		x.uploaded.Store(x.stream.send(&agentpb.Down{Frame: &agentpb.Down_End{End: &agentpb.End{}}}) == nil)
 	}
+}
+
+// measured is a body that must have the length its request says, as net/http demands it.
+type measured struct {
+	io.Reader
+	left int64 // less than 0: any
+}
+
+// Read implements io.Reader.
+func (m *measured) Read(p []byte) (int, error) {
+	n, err := m.Reader.Read(p)
+	if m.left < 0 {
+		return n, err
+	}
+	if m.left -= int64(n); m.left < 0 {
+		return 0, errors.New("the request's body is longer than its length")
+	}
+	if errors.Is(err, io.EOF) && m.left > 0 {
+		return n, fmt.Errorf("the request's body ends %d bytes before its length: %w", m.left, io.ErrUnexpectedEOF)
+	}
+	return n, err
 }
 
 // answer makes the response of a Status.

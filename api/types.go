@@ -150,6 +150,13 @@ type Source struct {
 	Failure     string               `json:"failure,omitempty" doc:"why it cannot be reached"`
 	FailedSince *time.Time           `json:"failedSince,omitempty"`
 	Problems    []deployment.Problem `json:"problems" nullable:"false" doc:"of files that are refused"`
+	Untold      *Untold              `json:"untold,omitempty" doc:"what GitHub was not told yet"`
+}
+
+// Untold is what could not be told about a source yet.
+type Untold struct {
+	Commits int    `json:"commits" doc:"that wait to be told about, or were refused"`
+	Failure string `json:"failure,omitempty" doc:"why telling one of them failed"`
 }
 
 // Event is one line of history.

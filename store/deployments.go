@@ -15,10 +15,6 @@ import (
 	"towpath/reconcile/rollout"
 )
 
-// deploymentSubject and commitSubject are what the outbox calls what is to be told about.
-func deploymentSubject(id string) string         { return "deployment:" + id }
-func commitSubject(source, commit string) string { return "commit:" + source + ":" + commit }
-
 // ErrUnderWay says that another deployment of the application is under way and the new one may not replace it.
 type ErrUnderWay struct {
 	Application string
@@ -99,15 +95,12 @@ func (tx *tx) recordFile(ctx context.Context, r rollout.FileRecord) error {
 		r.Tenant, r.Source, r.Path, r.Application, r.Digest, r.Commit, string(problems), truth(r.Start != nil && r.Start.Prune), r.Start != nil); err != nil {
 		return err
 	}
-	if !rollout.HasErrors(r.Problems) {
-		return nil
-	}
-	first := r.Problems[slices.IndexFunc(r.Problems, func(p deployment.Problem) bool { return p.Severity == deployment.Error })]
-	if err := tx.event(ctx, rollout.Event{At: tx.now(), Tenant: r.Tenant, Application: r.Application, Who: "towpath", Kind: "file.refused",
-		What: fmt.Sprintf("%s at %s is not deployed", r.Path, short(r.Commit)), Why: fmt.Sprintf("%s:%d:%d: %s", first.File, first.Line, first.Column, first.Text)}); err != nil {
+	if err := tx.tell(ctx, r.Tenant, r.Source, r.Commit); err != nil || !rollout.HasErrors(r.Problems) {
 		return err
 	}
-	return tx.dirty(ctx, commitSubject(r.Source, r.Commit))
+	first := r.Problems[slices.IndexFunc(r.Problems, func(p deployment.Problem) bool { return p.Severity == deployment.Error })]
+	return tx.event(ctx, rollout.Event{At: tx.now(), Tenant: r.Tenant, Application: r.Application, Who: "towpath", Kind: "file.refused",
+		What: fmt.Sprintf("%s at %s is not deployed", r.Path, short(r.Commit)), Why: fmt.Sprintf("%s:%d:%d: %s", first.File, first.Line, first.Column, first.Text)})
 }
 
 func (tx *tx) recordDeleted(ctx context.Context, r rollout.FileRecord) error {
@@ -150,7 +143,7 @@ func (tx *tx) start(ctx context.Context, start rollout.Start) (refused *ErrUnder
 		return nil, err
 	}
 	if refused != nil {
-		return refused, tx.dirty(ctx, deploymentSubject(start.ID))
+		return refused, tx.tellOf(ctx, start.ID)
 	}
 	for i, target := range start.Targets {
 		if target.Changed || underWay != nil && start.Exclusive == rollout.SupersedeOthers {

@@ -27,7 +27,7 @@ type Job string
 const (
 	JobLane   Job = "lane"   // the lane of this id may move
 	JobSource Job = "source" // the source of this name may have something new
-	JobOutbox Job = "outbox" // something is to be told; the id is the tenant
+	JobOutbox Job = "outbox" // something is to be told
 )
 
 // parallel is how many wakes of a job are worked on at once by one process.

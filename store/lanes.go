@@ -316,7 +316,7 @@ func (s *Store) Save(ctx context.Context, lease rollout.Lease, d rollout.Decisio
 		if string(d.Target.State) != was {
 			return tx.moved(ctx, d.Target.ID, s.clock())
 		}
-		return tx.dirty(ctx, deploymentSubject(d.Target.Deployment))
+		return tx.tellOf(ctx, d.Target.Deployment)
 	})
 }
 
@@ -473,7 +473,7 @@ func (tx *tx) summarize(ctx context.Context, deployment string, now time.Time) e
 	if err != nil || rollout.State(was).Final() {
 		return err
 	}
-	if err := tx.dirty(ctx, deploymentSubject(deployment)); err != nil || string(state) == was {
+	if err := tx.tellOf(ctx, deployment); err != nil || string(state) == was {
 		return err
 	}
 	started, ended := sql.NullInt64{}, sql.NullInt64{}

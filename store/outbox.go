@@ -2,101 +2,194 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
+
+	"towpath/reconcile/rollout"
 )
 
-// dirty marks a subject as one about which something new is to be told. What is told is computed when it is sent, so many changes are one message.
-func (tx *tx) dirty(ctx context.Context, subject string) error {
-	_, err := tx.exec(ctx, `INSERT INTO outbox (subject, dirty_seq, sent_seq, next_at, tries, failure, parked) VALUES (?, 1, 0, 0, 0, '', 0)
-		ON CONFLICT (subject) DO UPDATE SET dirty_seq = outbox.dirty_seq + 1, parked = 0, next_at = CASE WHEN outbox.tries > 0 THEN outbox.next_at ELSE 0 END`, subject)
-	if err != nil {
+// subject is what the outbox calls a commit.
+func subject(tenant, source, commit string) string {
+	return "commit/" + tenant + "/" + source + "/" + commit
+}
+
+// TellAbout says of which sources' commits is told. What happens in others leaves no messages.
+func (s *Store) TellAbout(sources []string) {
+	told := map[string]bool{}
+	for _, source := range sources {
+		told[source] = true
+	}
+	s.told.Store(&told)
+}
+
+func (s *Store) tells(source string) bool {
+	told := s.told.Load()
+	return told != nil && (*told)[source]
+}
+
+// tell marks a commit as one about which something new is to be told. What is told is read when it is sent, so many changes are one message. A change
+// ends a delay, unless that is because of a failure. While the message is being sent nobody needs to be woken: who sends it looks again.
+func (tx *tx) tell(ctx context.Context, tenant, source, commit string) error {
+	if commit == "" || !tx.store.tells(source) {
+		return nil
+	}
+	var free bool
+	err := tx.queryRow(ctx, `INSERT INTO outbox (subject, source, dirty_seq, sent_seq, next_at, claimed_until, unsure, tries, failure, parked) VALUES (?, ?, 1, 0, 0, 0, 0, 0, '', 0)
+		ON CONFLICT (subject) DO UPDATE SET dirty_seq = outbox.dirty_seq + 1, parked = 0, next_at = CASE WHEN outbox.tries > 0 THEN outbox.next_at ELSE 0 END
+		RETURNING claimed_until = 0`, subject(tenant, source, commit), source).Scan(&free)
+	if err != nil || !free {
 		return err
 	}
 	return tx.wake(ctx, JobOutbox, "")
 }
 
-// Message is a subject about which something is to be told.
-type Message struct {
-	Subject string
-	Seq     int64 // of the newest change
-	Tries   int   // that failed in a row
+// tellOf tells about the commit of a deployment.
+func (tx *tx) tellOf(ctx context.Context, deployment string) error {
+	var tenant, source, commit string
+	if err := tx.queryRow(ctx, `SELECT tenant_id, source, commit_id FROM deployments WHERE id = ?`, deployment).Scan(&tenant, &source, &commit); err != nil {
+		return err
+	}
+	return tx.tell(ctx, tenant, source, commit)
 }
 
-// Due lists subjects to be told about now, those that waited longest first, and when the next one is due (zero: none).
-func (s *Store) Due(ctx context.Context, now time.Time, limit int) (messages []Message, next time.Time, err error) {
+// tellAgain tells about a commit of which something was to be told before.
+func (tx *tx) tellAgain(ctx context.Context, tenant, source, commit string) error {
+	var known int
+	err := tx.queryRow(ctx, `SELECT COUNT(*) FROM outbox WHERE subject = ?`, subject(tenant, source, commit)).Scan(&known)
+	if err != nil || known == 0 {
+		return err
+	}
+	return tx.tell(ctx, tenant, source, commit)
+}
+
+// ClaimMessages takes messages of some sources that are due, those that waited longest first, for a while: nobody else gets them before it is over, or
+// they are given back by Told, TellLater or Park. next is when more will be due; zero: none.
+func (s *Store) ClaimMessages(ctx context.Context, sources []string, limit int, lasts time.Duration) (messages []rollout.Message, next time.Time, err error) {
+	if len(sources) == 0 {
+		return nil, time.Time{}, nil
+	}
+	now := micros(s.clock())
+	of := make([]any, len(sources))
+	for i, source := range sources {
+		of[i] = source
+	}
+	due := `dirty_seq > sent_seq AND parked = 0 AND source IN (?` + strings.Repeat(", ?", len(sources)-1) + `)`
+	var waits sql.NullInt64
 	err = s.read(ctx, func(tx *tx) error {
-		messages, next = nil, time.Time{}
-		rows, err := tx.query(ctx, `SELECT subject, dirty_seq, tries, next_at FROM outbox WHERE dirty_seq > sent_seq AND parked = 0 ORDER BY next_at, subject LIMIT ?`, limit+1)
+		return tx.queryRow(ctx, `SELECT MIN(CASE WHEN next_at > claimed_until THEN next_at ELSE claimed_until END) FROM outbox WHERE `+due, of...).Scan(&waits)
+	})
+	if err != nil || !waits.Valid || waits.Int64 > now {
+		return nil, nullTime(waits), err
+	}
+	return messages, time.Time{}, s.write(ctx, "outbox.claim", func(tx *tx) error {
+		messages = nil
+		rows, err := tx.query(ctx, `UPDATE outbox SET claimed_until = ?, unsure = unsure + 1 WHERE subject IN
+			(SELECT subject FROM outbox WHERE `+due+` AND next_at <= ? AND claimed_until <= ? ORDER BY next_at, subject LIMIT ?)
+			RETURNING subject, dirty_seq, tries, unsure`, slices.Concat([]any{micros(s.clock().Add(lasts))}, of, []any{now, now, limit})...)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
-			var m Message
-			var at int64
-			if err := rows.Scan(&m.Subject, &m.Seq, &m.Tries, &at); err != nil {
+			var m rollout.Message
+			var name string
+			var unsure int
+			if err := rows.Scan(&name, &m.Seq, &m.Tries, &unsure); err != nil {
 				return err
 			}
-			if at > micros(now) || len(messages) == limit {
-				next = fromMicros(max(at, micros(now)))
-				break
+			parts := strings.SplitN(name, "/", 4)
+			if len(parts) != 4 {
+				return fmt.Errorf("the outbox has a subject %q that this version cannot read", name)
 			}
+			m.Tenant, m.Source, m.Commit, m.Unsure = parts[1], parts[2], parts[3], unsure > 1
 			messages = append(messages, m)
 		}
 		return rows.Err()
 	})
-	return messages, next, err
 }
 
-// Told records that all up to a change of a subject was told.
-func (s *Store) Told(ctx context.Context, m Message) error {
+// RecoverMessages frees messages that were claimed when the process died, where no other process can hold them (SQLite), and wakes who sends them.
+func (s *Store) RecoverMessages(ctx context.Context) error {
+	return s.write(ctx, "outbox.recover", func(tx *tx) error {
+		if s.exclusive() {
+			if _, err := tx.exec(ctx, `UPDATE outbox SET claimed_until = 0 WHERE claimed_until > 0`); err != nil {
+				return err
+			}
+		}
+		return tx.wake(ctx, JobOutbox, "")
+	})
+}
+
+// Told gives a message back: all up to its change was told, of which sent is recorded by object.
+func (s *Store) Told(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication) error {
 	return s.write(ctx, "outbox.told", func(tx *tx) error {
-		_, err := tx.exec(ctx, `UPDATE outbox SET sent_seq = ?, tries = 0, failure = '', next_at = 0 WHERE subject = ? AND sent_seq < ?`, m.Seq, m.Subject, m.Seq)
+		if err := tx.publish(ctx, m, sent); err != nil {
+			return err
+		}
+		_, err := tx.exec(ctx, `UPDATE outbox SET sent_seq = ?, tries = 0, failure = '', next_at = 0, claimed_until = 0, unsure = 0 WHERE subject = ? AND sent_seq < ?`,
+			m.Seq, subject(m.Tenant, m.Source, m.Commit), m.Seq)
 		return err
 	})
 }
 
-// TellLater records why telling failed and when it is tried again.
-func (s *Store) TellLater(ctx context.Context, m Message, at time.Time, why string) error {
+// TellLater gives a message back to be told at a time; sent is what was told of it already.
+func (s *Store) TellLater(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication, d rollout.Delay) error {
 	return s.write(ctx, "outbox.later", func(tx *tx) error {
-		_, err := tx.exec(ctx, `UPDATE outbox SET tries = tries + 1, failure = ?, next_at = ? WHERE subject = ?`, why, micros(at), m.Subject)
+		if err := tx.publish(ctx, m, sent); err != nil {
+			return err
+		}
+		_, err := tx.exec(ctx, `UPDATE outbox SET tries = CASE WHEN ? THEN tries + 1 ELSE 0 END, failure = ?, next_at = ?, claimed_until = 0, unsure = ? WHERE subject = ?`,
+			d.Failure != "", d.Failure, micros(d.At), truth(d.Unsure), subject(m.Tenant, m.Source, m.Commit))
 		return err
 	})
 }
 
-// Park records that telling was refused for good; the next change of the subject tries again.
-func (s *Store) Park(ctx context.Context, m Message, why string) error {
+// Park gives a message back that was refused for good; the next change of its commit tries again.
+func (s *Store) Park(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication, why string) error {
 	return s.write(ctx, "outbox.park", func(tx *tx) error {
-		_, err := tx.exec(ctx, `UPDATE outbox SET parked = 1, failure = ? WHERE subject = ? AND dirty_seq = ?`, why, m.Subject, m.Seq)
+		if err := tx.publish(ctx, m, sent); err != nil {
+			return err
+		}
+		_, err := tx.exec(ctx, `UPDATE outbox SET parked = CASE WHEN dirty_seq = ? THEN 1 ELSE 0 END, failure = ?, tries = 0, next_at = 0, claimed_until = 0, unsure = 0 WHERE subject = ?`,
+			m.Seq, why, subject(m.Tenant, m.Source, m.Commit))
 		return err
 	})
 }
 
-// Publication is what was last sent of one object outside: a status, say.
-type Publication struct {
-	Hash     string // of what was sent
-	External string // the id that the outside gave it
-	At       time.Time
-	Count    int // how often it was sent
+func (tx *tx) publish(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication) error {
+	for object, p := range sent {
+		if _, err := tx.exec(ctx, `INSERT INTO published (subject, object, hash, final, at, count) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (subject, object) DO UPDATE SET hash = excluded.hash, final = excluded.final, at = excluded.at, count = excluded.count`,
+			subject(m.Tenant, m.Source, m.Commit), object, p.Hash, truth(p.Final), micros(p.At), p.Count); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// Published is what was last sent of each object of a subject.
-func (s *Store) Published(ctx context.Context, subject string) (published map[string]Publication, err error) {
+// Published is what was last told of each object of a commit.
+func (s *Store) Published(ctx context.Context, m rollout.Message) (published map[string]rollout.Publication, err error) {
 	err = s.read(ctx, func(tx *tx) error {
-		published = map[string]Publication{}
-		rows, err := tx.query(ctx, `SELECT object, hash, external, at, count FROM published WHERE subject = ?`, subject)
+		published = map[string]rollout.Publication{}
+		rows, err := tx.query(ctx, `SELECT object, hash, final, at, count FROM published WHERE subject = ?`, subject(m.Tenant, m.Source, m.Commit))
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			var object string
-			var p Publication
+			var p rollout.Publication
+			var final int
 			var at int64
-			if err := rows.Scan(&object, &p.Hash, &p.External, &at, &p.Count); err != nil {
+			if err := rows.Scan(&object, &p.Hash, &final, &at, &p.Count); err != nil {
 				return err
 			}
-			p.At = fromMicros(at)
+			p.Final, p.At = final != 0, fromMicros(at)
 			published[object] = p
 		}
 		return rows.Err()
@@ -104,12 +197,122 @@ func (s *Store) Published(ctx context.Context, subject string) (published map[st
 	return published, err
 }
 
-// Publish records what was sent of an object.
-func (s *Store) Publish(ctx context.Context, subject, object string, p Publication) error {
-	return s.write(ctx, "outbox.published", func(tx *tx) error {
-		_, err := tx.exec(ctx, `INSERT INTO published (subject, object, hash, external, at, count) VALUES (?, ?, ?, ?, ?, ?)
-			ON CONFLICT (subject, object) DO UPDATE SET hash = excluded.hash, external = excluded.external, at = excluded.at, count = excluded.count`,
-			subject, object, p.Hash, p.External, micros(p.At), p.Count)
-		return err
+// PublishedSince counts, by source, what was last told after a time: a sender that starts does not begin with a full budget.
+func (s *Store) PublishedSince(ctx context.Context, at time.Time) (counts map[string]int, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		counts = map[string]int{}
+		rows, err := tx.query(ctx, `SELECT o.source, COUNT(*) FROM published p JOIN outbox o ON o.subject = p.subject WHERE p.at > ? GROUP BY o.source`, micros(at))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var source string
+			var count int
+			if err := rows.Scan(&source, &count); err != nil {
+				return err
+			}
+			counts[source] = count
+		}
+		return rows.Err()
 	})
+	return counts, err
+}
+
+// Untold is what could not be told about a source yet.
+type Untold struct {
+	Commits int    // that wait to be told about, or were refused
+	Failure string // why telling one of them failed; "": none did
+}
+
+func (tx *tx) untold(ctx context.Context, source string) (u Untold, err error) {
+	err = tx.queryRow(ctx, `SELECT COUNT(*), COALESCE(MAX(failure), '') FROM outbox WHERE source = ? AND (dirty_seq > sent_seq OR parked = 1)`, source).Scan(&u.Commits, &u.Failure)
+	return u, err
+}
+
+// Report is all there is to tell about a commit now. Reports of more than detailed applications come without targets.
+func (s *Store) Report(ctx context.Context, tenant, source, commit string, detailed int) (report rollout.CommitReport, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		report = rollout.CommitReport{}
+		var head, processed string
+		err := tx.queryRow(ctx, `SELECT head, processed FROM sources WHERE tenant_id = ? AND name = ?`, tenant, source).Scan(&head, &processed)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		report.Taken = head != commit || processed == commit
+		found, err := tx.reportDeployments(ctx, tenant, source, commit)
+		if err != nil {
+			return err
+		}
+		if err := tx.reportFiles(ctx, tenant, source, commit, found); err != nil {
+			return err
+		}
+		for _, application := range found {
+			if len(found) <= detailed && application.Deployment != "" {
+				if application.Targets, err = tx.reportTargets(ctx, application.Deployment); err != nil {
+					return err
+				}
+			}
+			report.Applications = append(report.Applications, *application)
+		}
+		slices.SortFunc(report.Applications, func(a, b rollout.ApplicationReport) int {
+			return strings.Compare(a.Application+"\x00"+a.Path, b.Application+"\x00"+b.Path)
+		})
+		return nil
+	})
+	return report, err
+}
+
+// reportDeployments finds the newest deployment of each application that a commit started, by application.
+func (tx *tx) reportDeployments(ctx context.Context, tenant, source, commit string) (map[string]*rollout.ApplicationReport, error) {
+	rows, err := tx.query(ctx, `SELECT application, path, id, number, state, why FROM deployments WHERE tenant_id = ? AND source = ? AND commit_id = ? ORDER BY number`, tenant, source, commit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	found := map[string]*rollout.ApplicationReport{}
+	for rows.Next() {
+		a := &rollout.ApplicationReport{}
+		if err := rows.Scan(&a.Application, &a.Path, &a.Deployment, &a.Number, &a.State, &a.Why); err != nil {
+			return nil, err
+		}
+		found[a.Application] = a
+	}
+	return found, rows.Err()
+}
+
+// reportFiles adds the files that a commit touched without starting anything: those that are refused, and those that mean the same as before.
+func (tx *tx) reportFiles(ctx context.Context, tenant, source, commit string, found map[string]*rollout.ApplicationReport) error {
+	rows, err := tx.query(ctx, `SELECT path, application, problems FROM files WHERE tenant_id = ? AND source = ? AND commit_id = ?`, tenant, source, commit)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		a := &rollout.ApplicationReport{}
+		var problems string
+		if err := rows.Scan(&a.Path, &a.Application, &problems); err != nil {
+			return err
+		}
+		if err := json.Unmarshal([]byte(problems), &a.Problems); err != nil {
+			return err
+		}
+		refused := rollout.HasErrors(a.Problems)
+		switch known := found[a.Application]; {
+		case known == nil && a.Application != "":
+			found[a.Application] = a
+		case refused: // a second file of the application, or one whose application cannot be read
+			found["\x00"+a.Path] = a
+		}
+	}
+	return rows.Err()
+}
+
+func (tx *tx) reportTargets(ctx context.Context, deployment string) ([]rollout.TargetReport, error) {
+	views, err := tx.targetViews(ctx, deployment)
+	reports := make([]rollout.TargetReport, len(views))
+	for i, v := range views {
+		reports[i] = rollout.TargetReport{Name: v.Name, Removes: v.Removes, State: v.State, Why: v.Why, Waits: v.Waits}
+	}
+	return reports, err
 }

@@ -55,7 +55,10 @@ func (s *Store) SourceProcessed(ctx context.Context, tenant, source, commit stri
 	return s.write(ctx, "source.processed", func(tx *tx) error {
 		_, err := tx.exec(ctx, `INSERT INTO sources (tenant_id, name, processed) VALUES (?, ?, ?)
 			ON CONFLICT (tenant_id, name) DO UPDATE SET processed = excluded.processed`, tenant, source, commit)
-		return err
+		if err != nil || commit == "" {
+			return err
+		}
+		return tx.tellAgain(ctx, tenant, source, commit)
 	})
 }
 
@@ -92,6 +95,7 @@ func (s *Store) Deliver(ctx context.Context, source, guid, event string, body []
 type SourceView struct {
 	Tenant, Name, Head, Processed, Failure string
 	FailedSince, SeenAt                    time.Time // zero: it does not fail, was never seen
+	Untold                                 Untold
 }
 
 // Sources lists the sources of a tenant that were ever fetched.
@@ -112,7 +116,15 @@ func (s *Store) Sources(ctx context.Context, tenant string) (sources []SourceVie
 			v.FailedSince, v.SeenAt = nullTime(failed), nullTime(seen)
 			sources = append(sources, v)
 		}
-		return rows.Err()
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return err
+		}
+		for i := range sources {
+			if sources[i].Untold, err = tx.untold(ctx, sources[i].Name); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return sources, err
 }

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -48,6 +49,7 @@ type Store struct {
 	log            *logrus.Entry
 	inserts        inserts
 	news           news
+	told           atomic.Pointer[map[string]bool] // sources about whose commits is told
 
 	mu      sync.Mutex
 	workers worker

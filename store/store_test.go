@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,9 +34,15 @@ func TestPostgreSQL(t *testing.T) {
 
 var testKey = []byte("0123456789abcdef0123456789abcdef")
 
+func quietLog() *logrus.Entry {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	return logrus.NewEntry(log)
+}
+
 func open(t *testing.T, url string) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), Config{URL: url, Keys: [][]byte{testKey}, Log: logrus.NewEntry(logrus.New())})
+	s, err := Open(t.Context(), Config{URL: url, Keys: [][]byte{testKey}, Log: quietLog()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,6 +60,7 @@ func suite(t *testing.T, url func(t *testing.T) string) {
 		"an object has one owner":                         owners,
 		"history is a chain":                              history,
 		"the outbox coalesces":                            outbox,
+		"a commit is reported whole":                      report,
 		"tokens are kept as hashes":                       tokens,
 		"manifests are sealed":                            sealed,
 		"a delivery counts once":                          deliveries,
@@ -280,27 +289,113 @@ func history(t *testing.T, s *Store, _ string) {
 }
 
 func outbox(t *testing.T, s *Store, _ string) {
+	now := when
+	s.clock = func() time.Time { return now }
+	claim := func() (rollout.Message, time.Time) {
+		t.Helper()
+		messages, next, err := s.ClaimMessages(t.Context(), []string{"repo", "other"}, 10, time.Minute)
+		must(t, err)
+		if len(messages) == 0 {
+			return rollout.Message{}, next
+		}
+		if len(messages) > 1 || messages[0].Source != "repo" || messages[0].Commit != "d1" || messages[0].Tenant != "main" {
+			t.Fatalf("claimed: %+v", messages)
+		}
+		return messages[0], next
+	}
+	must(t, s.Start(t.Context(), begin("d0", moving("staging", "m0")), nil))
+	finish(t, s, "staging", rollout.Succeeded)
+	if m, next := claim(); m.Seq != 0 || !next.IsZero() {
+		t.Errorf("a source of which nothing is told has a message: %+v, %s", m, next)
+	}
+
+	s.TellAbout([]string{"repo"})
 	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
-	due, _, err := s.Due(t.Context(), time.Now(), 10)
-	must(t, err)
-	if len(due) != 1 || due[0].Subject != "deployment:d1" {
-		t.Fatalf("due: %v", due)
+	first, _ := claim()
+	if first.Seq == 0 || first.Unsure {
+		t.Fatalf("first: %+v", first)
+	}
+	if m, next := claim(); m.Seq != 0 || !next.Equal(now.Add(time.Minute)) {
+		t.Errorf("a claimed message was claimed again: %+v, %s", m, next)
 	}
 	finish(t, s, "staging", rollout.Succeeded) // while it is being told
-	must(t, s.Told(t.Context(), due[0]))
-	again, _, err := s.Due(t.Context(), time.Now(), 10)
+	published := rollout.Publication{Hash: "h", Final: true, At: now, Count: 3}
+	must(t, s.Told(t.Context(), first, map[string]rollout.Publication{"towpath/shop": published}))
+	second, _ := claim()
+	if second.Seq <= first.Seq || second.Unsure {
+		t.Errorf("what changed meanwhile is not told: %+v", second)
+	}
+	if found, err := s.Published(t.Context(), second); err != nil || found["towpath/shop"] != published {
+		t.Errorf("published: %v, %v", found, err)
+	}
+	if counts, err := s.PublishedSince(t.Context(), now.Add(-time.Hour)); err != nil || counts["repo"] != 1 {
+		t.Errorf("published lately: %v, %v", counts, err)
+	}
+
+	now = now.Add(2 * time.Minute) // its holder has died
+	third, _ := claim()
+	if !third.Unsure {
+		t.Errorf("nobody says that it may have been told: %+v", third)
+	}
+	at := now.Add(time.Hour)
+	must(t, s.TellLater(t.Context(), third, nil, rollout.Delay{At: at, Failure: "no answer"}))
+	if m, next := claim(); m.Seq != 0 || !next.Equal(at) {
+		t.Errorf("claimed %+v, next %s", m, next)
+	}
+	now = at
+	fourth, _ := claim()
+	if fourth.Tries != 1 || fourth.Unsure {
+		t.Errorf("after a failure: %+v", fourth)
+	}
+	must(t, s.Park(t.Context(), fourth, nil, "403 no right"))
+	if m, next := claim(); m.Seq != 0 || !next.IsZero() {
+		t.Errorf("a refused message came back: %+v, %s", m, next)
+	}
+	must(t, s.SourceSeen(t.Context(), "main", "repo", "d1", nil))
+	sources, err := s.Sources(t.Context(), "main")
 	must(t, err)
-	if len(again) != 1 || again[0].Seq <= due[0].Seq {
-		t.Errorf("what changed meanwhile is not told: %v", again)
+	if len(sources) != 1 || sources[0].Untold != (Untold{Commits: 1, Failure: "403 no right"}) {
+		t.Errorf("sources: %+v", sources)
 	}
-	later := time.Now().Add(time.Hour)
-	must(t, s.TellLater(t.Context(), again[0], later, "no answer"))
-	if due, next, err := s.Due(t.Context(), time.Now(), 10); err != nil || len(due) != 0 || next.Sub(later).Abs() > time.Second {
-		t.Errorf("due %v, next %s, %v", due, next, err)
+	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1"))
+	if m, _ := claim(); m.Seq == 0 {
+		t.Error("a change of a refused message's commit does not bring it back")
 	}
-	must(t, s.Publish(t.Context(), "deployment:d1", "status", Publication{Hash: "h", Count: 1, At: when}))
-	if published, err := s.Published(t.Context(), "deployment:d1"); err != nil || published["status"].Hash != "h" {
-		t.Errorf("published: %v, %v", published, err)
+}
+
+func report(t *testing.T, s *Store, _ string) {
+	broken := []deployment.Problem{{File: "b.yaml", Line: 3, Column: 1, Severity: deployment.Error, Text: "unknown key"}}
+	must(t, s.SourceSeen(t.Context(), "main", "repo", "d1", nil))
+	start := begin("d1", moving("staging", "m1"), moving("prod", "m1"))
+	for _, r := range []rollout.FileRecord{
+		{Path: "towpath.yaml", Application: "shop", Start: &start}, {Path: "b.yaml", Application: "web", Problems: broken}, {Path: "c.yaml", Problems: broken},
+		{Path: "d.yaml", Application: "same"}, {Path: "e.yaml", Application: "shop", Problems: broken},
+	} {
+		r.Tenant, r.Source, r.Commit, r.Digest = "main", "repo", "d1", "d"
+		must(t, s.Record(t.Context(), r))
+	}
+	for _, c := range []struct {
+		detailed, targets int
+	}{{10, 2}, {4, 0}} {
+		r, err := s.Report(t.Context(), "main", "repo", "d1", c.detailed)
+		must(t, err)
+		var all []string
+		for _, a := range r.Applications {
+			all = append(all, fmt.Sprintf("%s %s %s %d", a.Application, a.Path, a.State, len(a.Problems)))
+			if a.Deployment == "d1" && len(a.Targets) != c.targets {
+				t.Errorf("with up to %d applications: %d targets", c.detailed, len(a.Targets))
+			}
+		}
+		if want := []string{" c.yaml  1", "same d.yaml  0", "shop e.yaml  1", "shop towpath.yaml QUEUED 0", "web b.yaml  1"}; !slices.Equal(all, want) {
+			t.Errorf("report: %q, want %q", all, want)
+		}
+		if r.Taken {
+			t.Error("the commit is taken in already")
+		}
+	}
+	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1"))
+	if r, err := s.Report(t.Context(), "main", "repo", "d1", 10); err != nil || !r.Taken {
+		t.Errorf("report of a commit that was taken in: %v, %v", r.Taken, err)
 	}
 }
 
@@ -347,13 +442,13 @@ func sealed(t *testing.T, s *Store, url string) {
 		}
 	}
 	other := []byte("another key of thirty-two bytes!")
-	if s, err := Open(t.Context(), Config{URL: url, Keys: [][]byte{other}, Log: logrus.NewEntry(logrus.New())}); err == nil || !strings.Contains(err.Error(), "that keyFile does not hold") {
+	if s, err := Open(t.Context(), Config{URL: url, Keys: [][]byte{other}, Log: quietLog()}); err == nil || !strings.Contains(err.Error(), "that keyFile does not hold") {
 		t.Errorf("opened with another key: %v", err)
 		if s != nil {
 			s.Close()
 		}
 	}
-	both, err := Open(t.Context(), Config{URL: url, Keys: [][]byte{other, testKey}, Log: logrus.NewEntry(logrus.New())})
+	both, err := Open(t.Context(), Config{URL: url, Keys: [][]byte{other, testKey}, Log: quietLog()})
 	must(t, err)
 	defer both.Close()
 	if _, err := both.Manifests(t.Context(), "m1"); err != nil {
@@ -486,7 +581,7 @@ func TestADatabaseOfANewerVersionIsNotTouched(t *testing.T) {
 		return err
 	}))
 	must(t, s.Close())
-	if _, err := Open(t.Context(), Config{URL: url, Keys: [][]byte{testKey}, Log: logrus.NewEntry(logrus.New())}); err == nil || !strings.Contains(err.Error(), "it was used by a newer version") {
+	if _, err := Open(t.Context(), Config{URL: url, Keys: [][]byte{testKey}, Log: quietLog()}); err == nil || !strings.Contains(err.Error(), "it was used by a newer version") {
 		t.Errorf("opened: %v", err)
 	}
 	if _, err := os.Stat(strings.TrimPrefix(url, "sqlite:")); err != nil {

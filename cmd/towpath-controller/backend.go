@@ -258,6 +258,9 @@ func (b *backend) Sources(ctx context.Context, c api.Caller) ([]api.Source, erro
 	out := make([]api.Source, len(views))
 	for i, v := range views {
 		out[i] = api.Source{Name: v.Name, Head: v.Head, Processed: v.Processed, Failure: v.Failure, FailedSince: moment(v.FailedSince), Problems: []deployment.Problem{}}
+		if v.Untold.Commits > 0 {
+			out[i].Untold = &api.Untold{Commits: v.Untold.Commits, Failure: v.Untold.Failure}
+		}
 		files, err := b.store.Problems(ctx, c.Tenant, v.Name)
 		if err != nil {
 			return nil, err

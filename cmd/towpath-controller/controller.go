@@ -31,6 +31,7 @@ import (
 	"towpath/reconcile"
 	"towpath/reconcile/rollout"
 	"towpath/render"
+	"towpath/status"
 	"towpath/store"
 )
 
@@ -48,6 +49,7 @@ type Main struct {
 	timers   *reconcile.Timers
 	intake   *reconcile.Intake
 	pusher   *reconcile.Pusher
+	tellers  status.Tellers
 	registry *prometheus.Registry
 
 	Address    string // of the API, once Run returned
@@ -55,6 +57,7 @@ type Main struct {
 
 	server  *http.Server
 	tasks   sync.WaitGroup
+	running context.Context // of all that goes on until Close
 	cancel  context.CancelFunc
 	done    chan struct{} // closed by Close
 	mu      sync.Mutex
@@ -72,8 +75,7 @@ const leaseLasts = time.Minute
 
 // Run opens everything and returns once the controller serves. When it fails, Close is still to be called.
 func (m *Main) Run(ctx context.Context) error {
-	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	m.cancel = cancel
+	m.running, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	keys, err := m.config.Keys()
 	if err != nil {
 		return err
@@ -97,7 +99,7 @@ func (m *Main) Run(ctx context.Context) error {
 	if err := m.Reload(m.config); err != nil {
 		return err
 	}
-	if err := m.work(running); err != nil {
+	if err := m.work(m.running); err != nil {
 		return err
 	}
 	return m.listen(certificate)
@@ -190,7 +192,7 @@ func names(reviser cluster.Reviser) func(rollout.Identity, []manifest.Object) (r
 
 // work starts the jobs, the timers and the schedules.
 func (m *Main) work(ctx context.Context) error {
-	if err := m.store.Recover(ctx); err != nil {
+	if err := errors.Join(m.store.Recover(ctx), m.store.RecoverMessages(ctx)); err != nil {
 		return err
 	}
 	handlers := store.Handlers{
@@ -202,6 +204,10 @@ func (m *Main) work(ctx context.Context) error {
 			return m.runner.Run(ctx, lane)
 		},
 		store.JobSource: m.sync,
+		store.JobOutbox: func(context.Context, string) error {
+			m.tellers.Wake()
+			return nil
+		},
 	}
 	if err := m.store.Work(ctx, handlers); err != nil {
 		return err
@@ -276,6 +282,12 @@ func (m *Main) Reload(c *config.Config) error {
 		m.sources[w.Name] = s
 		m.follow(s)
 	}
+	all, told, err := tellers(c.Sources, m.store, m.log)
+	if err != nil {
+		return errors.Join(append(wrong, err)...)
+	}
+	m.store.TellAbout(told)
+	m.tellers.Use(m.running, all)
 	return errors.Join(wrong...)
 }
 
@@ -399,6 +411,7 @@ func (m *Main) Close() error {
 	if m.store != nil {
 		errs = append(errs, m.store.Stop(ctx))
 	}
+	m.tellers.Use(context.Background(), nil)
 	if m.cancel != nil {
 		m.cancel()
 	}

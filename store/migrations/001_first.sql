@@ -24,6 +24,7 @@ CREATE TABLE files (
   prune INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (tenant_id, source, path)
 );
+CREATE INDEX files_commit ON files (source, commit_id);
 CREATE TABLE renders (
   tenant_id TEXT NOT NULL,
   source TEXT NOT NULL,
@@ -161,23 +162,27 @@ CREATE INDEX events_application ON events (tenant_id, application, id);
 CREATE INDEX events_deployment ON events (deployment, id);
 CREATE TABLE outbox (
   subject TEXT PRIMARY KEY,
+  source TEXT NOT NULL,
   dirty_seq BIGINT NOT NULL,
   sent_seq BIGINT NOT NULL,
   next_at BIGINT NOT NULL,
+  claimed_until BIGINT NOT NULL,
+  unsure INTEGER NOT NULL,
   tries INTEGER NOT NULL,
   failure TEXT NOT NULL,
   parked INTEGER NOT NULL
 );
-CREATE INDEX outbox_due ON outbox (next_at) WHERE dirty_seq > sent_seq AND parked = 0;
+CREATE INDEX outbox_due ON outbox (source, next_at, claimed_until) WHERE dirty_seq > sent_seq AND parked = 0;
 CREATE TABLE published (
   subject TEXT NOT NULL,
   object TEXT NOT NULL,
   hash TEXT NOT NULL,
-  external TEXT NOT NULL,
+  final INTEGER NOT NULL,
   at BIGINT NOT NULL,
   count INTEGER NOT NULL,
   PRIMARY KEY (subject, object)
 );
+CREATE INDEX published_at ON published (at);
 CREATE TABLE deliveries (
   source TEXT NOT NULL,
   guid TEXT NOT NULL,

@@ -85,6 +85,9 @@ type GitHub struct {
 	Repository string `yaml:"repository" doc:"OWNER/NAME; empty: nothing is told"`
 	TokenFile  string `yaml:"tokenFile" doc:"file with a token that may write commit statuses"`
 	APIURL     string `yaml:"apiURL" doc:"address of the API" default:"https://api.github.com/"`
+	CAFile     string `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
+	PerMinute  int    `yaml:"perMinute" doc:"most writes a minute; all sources with one tokenFile share them" default:"60"`
+	PerHour    int    `yaml:"perHour" doc:"most writes an hour; GitHub takes 500 of one identity" default:"450"`
 }
 
 // Allow is one entry of what a source may touch.
@@ -220,6 +223,8 @@ func (c *Config) check() (wrong []error) {
 		_, err := cron.ParseStandard(s.Schedule)
 		need(err == nil, "%s.schedule: %v", at, err)
 		need(s.GitHub.Repository == "" || strings.Count(s.GitHub.Repository, "/") == 1 && s.GitHub.TokenFile != "", "%s.github: repository is OWNER/NAME, and tokenFile is required with it", at)
+		need(s.GitHub.PerMinute > 0 && s.GitHub.PerHour > 0, "%s.github: perMinute and perHour are 1 or more", at)
+		need(sourceName.MatchString(s.Tenant), "%s.tenant: %q; letters, digits, - and _, at most 63", at, s.Tenant)
 		wrong = append(wrong, checkAllow(at+".allow", s.Allow)...)
 	}
 	return append(wrong, checkAllow("push.allow", c.Push.Allow)...)

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"towpath/cmd/towpath-controller/config"
+	"towpath/internal/egress"
+	"towpath/status"
+	"towpath/store"
+)
+
+// tellers makes a Teller for each identity on a GitHub that the sources name, and lists the sources about whose commits is told.
+func tellers(sources []config.Source, s *store.Store, log *logrus.Entry) (all []*status.Teller, told []string, err error) {
+	type identity struct{ api, token string }
+	byIdentity := map[identity]*status.Config{}
+	for _, source := range sources {
+		g := source.GitHub
+		if g.Repository == "" {
+			continue
+		}
+		told = append(told, source.Name)
+		key := identity{g.APIURL, g.TokenFile}
+		c := byIdentity[key]
+		if c == nil {
+			forge, err := gitHub(g)
+			if err != nil {
+				return nil, nil, fmt.Errorf("source %s: %w", source.Name, err)
+			}
+			c = &status.Config{Outbox: s, Forge: forge, Repositories: map[string]string{}, Clock: time.Now, Log: log,
+				Budget: status.Budget{Pause: time.Minute / time.Duration(g.PerMinute), Minute: g.PerMinute, Hour: g.PerHour}}
+			byIdentity[key] = c
+		}
+		c.Repositories[source.Name] = g.Repository
+	}
+	for _, c := range byIdentity {
+		all = append(all, status.New(*c))
+	}
+	return all, told, nil
+}
+
+// gitHub reaches one GitHub; its host may be private, since the operator named it.
+func gitHub(g config.GitHub) (*status.GitHub, error) {
+	base, err := url.Parse(g.APIURL)
+	if err != nil || base.Host == "" {
+		return nil, fmt.Errorf("github.apiURL: %q is no http(s) address", g.APIURL)
+	}
+	var ca []byte
+	if g.CAFile != "" {
+		if ca, err = os.ReadFile(g.CAFile); err != nil {
+			return nil, fmt.Errorf("github.caFile: %w", err)
+		}
+	}
+	client, err := egress.New(egress.Config{AllowHosts: []string{base.Host}, AllowPrivate: []string{base.Host}, CABundle: ca, Proxy: true,
+		MaxResponseBytes: 8 << 20, Setting: "github"})
+	if err != nil {
+		return nil, err
+	}
+	token := func() (string, error) {
+		text, err := os.ReadFile(g.TokenFile)
+		if err != nil {
+			return "", fmt.Errorf("github.tokenFile: %w", err)
+		}
+		if token := strings.TrimSpace(string(text)); token != "" {
+			return token, nil
+		}
+		return "", fmt.Errorf("github.tokenFile: %s is empty", g.TokenFile)
+	}
+	return status.NewGitHub(status.GitHubConfig{APIURL: g.APIURL, Token: token, HTTP: client.HTTP(), Clock: time.Now})
+}

@@ -84,7 +84,7 @@ func (s *Store) driver() riverdriver.Driver[*sql.Tx] {
 	if s.dialect == postgresDialect {
 		return riverdatabasesql.New(s.writer)
 	}
-	return riversqlite.New(s.writer)
+	return sqliteDriver{riversqlite.New(s.writer), &s.bus}
 }
 
 func (s *Store) migrateJobs(ctx context.Context) error {
@@ -162,12 +162,11 @@ func survive(ctx context.Context, id string, handle func(context.Context, string
 	return handle(ctx, id)
 }
 
-// pollEvery is how long a wake lies at most where the database cannot notify (SQLite). Each poll of an idle queue costs some 50 µs.
-const pollEvery = 30 * time.Millisecond
+// pollEvery finds wakes of which no notification came.
+const pollEvery = 2 * time.Second
 
 func (s *Store) newWorker(config *river.Config) (worker, error) {
 	if s.dialect == postgresDialect {
-		config.FetchPollInterval = time.Second
 		client, err := river.NewClient[pgx.Tx](riverpgxv5.New(s.pool), config)
 		return client, err
 	}

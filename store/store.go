@@ -49,6 +49,7 @@ type Store struct {
 	log            *logrus.Entry
 	inserts        inserts
 	news           news
+	bus            bus
 	told           atomic.Pointer[map[string]bool] // sources about whose commits is told
 
 	mu      sync.Mutex
@@ -280,6 +281,7 @@ func (s *Store) try(ctx context.Context, name string, do func(*tx) error) (told 
 		return false, err
 	}
 	crash.Point("after " + name)
+	s.bus.publish(t.wakes)
 	return t.told, nil
 }
 

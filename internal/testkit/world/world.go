@@ -219,16 +219,6 @@ func (w *World) KillController() { w.controller.kill() }
 // StopController ends the controller as an operator would.
 func (w *World) StopController() { w.controller.end() }
 
-// ControllerEnded waits for the controller to end by itself.
-func (w *World) ControllerEnded() {
-	w.t.Helper()
-	select {
-	case <-w.controller.ended:
-	case <-w.t.Context().Done():
-		w.t.Fatalf("the controller did not end:\n%s", w.controller.log)
-	}
-}
-
 // ControllerGone is closed when the controller that runs now has ended.
 func (w *World) ControllerGone() <-chan struct{} { return w.controller.ended }
 

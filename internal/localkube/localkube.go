@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
@@ -117,7 +118,10 @@ func (l *Local) Stop() {
 
 // Access is what an agent needs to reach an API server as a ServiceAccount.
 type Access struct {
-	Server, CAFile, TokenFile string
+	Server    string
+	CAFile    string // "": the system's authorities are trusted
+	TokenFile string // holds until Expires; Renew writes a new token into it
+	Expires   time.Time
 }
 
 // Rule is one rule of RBAC.
@@ -134,12 +138,7 @@ var (
 // Account makes a namespace, a ServiceAccount in it, and a role with rules: for that namespace, or, with everywhere, for the cluster. It writes the
 // account's token and the API server's certificate into dir. Making it again renews the token.
 func Account(ctx context.Context, kubeconfig, namespace, name string, everywhere bool, rules []Rule, dir string) (Access, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return Access{}, err
-	}
-	config.QPS = -1
-	client, err := dynamic.NewForConfig(config)
+	client, _, err := connect(kubeconfig)
 	if err != nil {
 		return Access{}, err
 	}
@@ -149,7 +148,32 @@ func Account(ctx context.Context, kubeconfig, namespace, name string, everywhere
 	if err := create(ctx, client, serviceAccounts, namespace, object("v1", "ServiceAccount", namespace, name, nil)); err != nil {
 		return Access{}, err
 	}
-	if err := grant(ctx, client, namespace, name, everywhere, rules); err != nil {
+	kind, in := "Role", namespace
+	if everywhere {
+		kind, in = "ClusterRole", ""
+	}
+	if err := grant(ctx, client, namespace, name, kind, in, rules); err != nil {
+		return Access{}, err
+	}
+	return Renew(ctx, kubeconfig, namespace, name, dir)
+}
+
+// Allow gives an account that Account made a role with rules in a further namespace, which is made when it is not there.
+func Allow(ctx context.Context, kubeconfig, namespace, name, further string, rules []Rule) error {
+	client, _, err := connect(kubeconfig)
+	if err != nil {
+		return err
+	}
+	if err := create(ctx, client, namespaces, "", object("v1", "Namespace", "", further, nil)); err != nil {
+		return err
+	}
+	return grant(ctx, client, namespace, name, "Role", further, rules)
+}
+
+// Renew writes a new token of an account that Account made. An API server may let it expire sooner than after the day that is asked for.
+func Renew(ctx context.Context, kubeconfig, namespace, name, dir string) (Access, error) {
+	client, config, err := connect(kubeconfig)
+	if err != nil {
 		return Access{}, err
 	}
 	request := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
@@ -159,41 +183,69 @@ func Account(ctx context.Context, kubeconfig, namespace, name string, everywhere
 	if err != nil {
 		return Access{}, fmt.Errorf("token of ServiceAccount %s/%s: %w", namespace, name, err)
 	}
-	token, _, err := unstructured.NestedString(answer.Object, "status", "token")
-	if err != nil {
+	var made struct {
+		Status struct {
+			Token               string
+			ExpirationTimestamp time.Time
+		}
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(answer.Object, &made); err != nil {
 		return Access{}, err
 	}
-	return write(config, token, dir)
+	access, err := write(config, made.Status.Token, dir)
+	access.Expires = made.Status.ExpirationTimestamp
+	return access, err
 }
 
-func grant(ctx context.Context, client dynamic.Interface, namespace, name string, everywhere bool, rules []Rule) error {
-	kind, at := "Role", namespace
-	if everywhere {
-		kind, at = "ClusterRole", ""
+func connect(kubeconfig string) (dynamic.Interface, *rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, nil, err
 	}
+	config.QPS = -1
+	client, err := dynamic.NewForConfig(config)
+	return client, config, err
+}
+
+// grant gives an account a role of a kind, in a namespace or, for a ClusterRole, in "".
+func grant(ctx context.Context, client dynamic.Interface, namespace, name, kind, in string, rules []Rule) error {
 	var list []any
 	for _, r := range rules {
 		list = append(list, map[string]any{"apiGroups": anys(r.Groups), "resources": anys(r.Resources), "verbs": anys(r.Verbs)})
 	}
-	role := object(rbac.String(), kind, at, name, map[string]any{"rules": list})
-	if err := create(ctx, client, rbac.WithResource(strings.ToLower(kind)+"s"), at, role); err != nil {
+	role := object(rbac.String(), kind, in, name, map[string]any{"rules": list})
+	if err := create(ctx, client, rbac.WithResource(strings.ToLower(kind)+"s"), in, role); err != nil {
 		return err
 	}
-	binding := object(rbac.String(), kind+"Binding", at, name, map[string]any{
+	binding := object(rbac.String(), kind+"Binding", in, name, map[string]any{
 		"roleRef":  map[string]any{"apiGroup": rbac.Group, "kind": kind, "name": name},
 		"subjects": []any{map[string]any{"kind": "ServiceAccount", "namespace": namespace, "name": name}}})
-	return create(ctx, client, rbac.WithResource(strings.ToLower(kind)+"bindings"), at, binding)
+	return create(ctx, client, rbac.WithResource(strings.ToLower(kind)+"bindings"), in, binding)
 }
 
+// write puts certificate and token into files of dir, each whole at any moment: an agent may be reading them.
 func write(config *rest.Config, token, dir string) (Access, error) {
-	access := Access{Server: config.Host, CAFile: filepath.Join(dir, "ca.crt"), TokenFile: filepath.Join(dir, "token")}
+	access := Access{Server: config.Host, TokenFile: filepath.Join(dir, "token")}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return access, err
 	}
 	if err := rest.LoadTLSFiles(config); err != nil {
 		return access, err
 	}
-	return access, errors.Join(os.WriteFile(access.CAFile, config.CAData, 0o600), os.WriteFile(access.TokenFile, []byte(token), 0o600))
+	if len(config.CAData) > 0 {
+		access.CAFile = filepath.Join(dir, "ca.crt")
+		if err := replace(access.CAFile, config.CAData); err != nil {
+			return access, err
+		}
+	}
+	return access, replace(access.TokenFile, []byte(token))
+}
+
+func replace(file string, content []byte) error {
+	if err := os.WriteFile(file+".new", content, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
 }
 
 func object(apiVersion, kind, namespace, name string, fields map[string]any) *unstructured.Unstructured {

@@ -20,9 +20,9 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: build
-build: ## the three programs, into .build/bin
+build: ## the programs, into .build/bin
 	@mkdir -p $(BIN)
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+	@CGO_ENABLED=0 test/build-with-progress $(BUILD)/build.log -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
 
 # Kubernetes itself is compiled for it: 6 to 15 minutes on two cores the first time, seconds after.
 .PHONY: localcluster
@@ -34,8 +34,14 @@ deps: ## what tests need of the system's packages (PostgreSQL)
 	@test/install-packages
 
 .PHONY: demo
-demo: build localcluster ## a merge rolls out to two real local clusters, live in this terminal (KUBECONFIGS=a,b: to yours)
-	@$(BIN)/towpath-demo
+demo: demo-needs build $(if $(KUBECONFIGS),,localcluster) ## a merge rolls out to two real local clusters, live in this terminal (KUBECONFIGS=a,b: to yours)
+	@$(BIN)/towpath-demo --kubeconfigs '$(KUBECONFIGS)'
+
+.PHONY: demo-needs
+demo-needs:
+	@test -x $(BIN)/towpath-demo || echo 'The first time, Towpath is compiled: 2 to 5 minutes on two cores, 1 GB of disk.'
+	@test -n '$(KUBECONFIGS)' -o -x $(LOCALCLUSTER)/kubectl || \
+	  echo 'All of Kubernetes is compiled too: 6 to 15 minutes on two cores, about 3 GB of memory, 4 GB of disk (the Go build cache). No Docker, no root.'
 
 .PHONY: demo-stop
 demo-stop: ## ends what demos started
@@ -59,6 +65,7 @@ $(LINT): tools/lint/go.mod tools/lint/go.sum
 .PHONY: generate
 generate: ## generated code and reference pages
 	go generate ./...
+	go test ./deployment ./cmd/towpath ./cmd/towpath-controller/config -run Current -update
 
 .PHONY: bench
 bench: ## benchmarks of single rooms

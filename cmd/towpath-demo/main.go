@@ -4,23 +4,21 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 )
 
 func main() {
 	var d demo
-	flag.StringVar(&d.dir, "dir", ".build/demo", "where everything is kept")
+	flag.StringVar(&d.home, "dir", ".build/demo", "where everything is kept")
 	flag.StringVar(&d.programs, "programs", ".build/bin", "directory of the programs of Towpath")
 	flag.StringVar(&d.localcluster, "localcluster", ".build/localcluster", "directory of the local cluster's programs")
 	flag.StringVar(&d.examples, "examples", "examples", "deployment files that fill the demo's repository")
@@ -28,155 +26,88 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if *kubeconfigs != "" {
-		d.kubeconfigs = strings.Split(*kubeconfigs, ",")
-	}
-	err := d.complete()
+	err := d.complete(*kubeconfigs)
 	if err == nil {
-		switch flag.Arg(0) {
-		case "serve":
-			err = d.serve(ctx)
-		case "stop":
-			err = d.stop()
-		case "":
-			err = d.run(ctx)
-		default:
-			err = fmt.Errorf("usage: towpath-demo [FLAGS] [stop]")
-		}
+		err = d.command(ctx, flag.Args())
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		os.Exit(130) // as shells say it of what Ctrl-C ended
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "towpath-demo:", err)
 		os.Exit(1)
 	}
 }
 
-// demo is where everything lies.
-type demo struct {
-	dir, programs, localcluster, examples string
-	kubeconfigs                           []string
-}
-
-func (d *demo) complete() error {
-	if len(d.kubeconfigs) != 0 && len(d.kubeconfigs) != len(targets) {
-		return fmt.Errorf("KUBECONFIGS names %d files; the demo wants two: staging,prod", len(d.kubeconfigs))
+func (d *demo) command(ctx context.Context, args []string) error {
+	switch {
+	case len(args) == 0:
+		return d.run(ctx)
+	case args[0] == "tied" && len(args) > 1:
+		return tied(args[1:])
+	case len(args) > 1:
+	case args[0] == "serve":
+		return d.serve(ctx)
+	case args[0] == "announce":
+		return d.announce(ctx)
+	case args[0] == "stop":
+		return d.stopAll()
 	}
-	for _, path := range []*string{&d.dir, &d.programs, &d.localcluster, &d.examples} {
-		var err error
-		if *path, err = filepath.Abs(*path); err != nil {
-			return err
-		}
-	}
-	return os.MkdirAll(d.dir, 0o700)
+	return errors.New("usage: towpath-demo [FLAGS] [stop]")
 }
 
 // targets are the two clusters, in the order of the roll-out.
 var targets = []string{"staging", "prod"}
 
-// running is what the background process tells the one in the terminal.
-type running struct {
-	PID         int
-	Address     string // of the API
-	CA          string
-	Token       string // file
-	Secret      string // file, of the push webhook
-	Repository  string
-	Kubeconfigs map[string]string
-	Simulated   bool
+// demo is where everything lies.
+type demo struct {
+	home                             string // of all demos
+	dir                              string // of this one: each set of clusters has its own database, repository and agents
+	programs, localcluster, examples string
+	kubeconfigs                      []string // the user's clusters; empty: local ones
 }
 
-func (d *demo) stateFile() string { return filepath.Join(d.dir, "running.json") }
-
-// find is the demo that runs in the background; an error of fs.ErrNotExist when none does.
-func (d *demo) find() (r running, err error) {
-	text, err := os.ReadFile(d.stateFile())
-	if err != nil {
-		return r, err
-	}
-	if err := json.Unmarshal(text, &r); err != nil {
-		return r, err
-	}
-	if syscall.Kill(r.PID, 0) != nil {
-		return r, fs.ErrNotExist
-	}
-	return r, nil
-}
-
-// start makes the background process and waits until it is ready, showing what it does.
-func (d *demo) start(ctx context.Context) (running, error) {
-	fmt.Println("starting two clusters, an agent in front of each, and the controller (about 1.5 GB of memory; half a minute at first)")
-	log, err := os.Create(filepath.Join(d.dir, "demo.log"))
-	if err != nil {
-		return running{}, err
-	}
-	defer log.Close()
-	program, err := os.Executable()
-	if err != nil {
-		return running{}, err
-	}
-	if err := os.Remove(d.stateFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return running{}, err
-	}
-	command := exec.Command(program, "--dir", d.dir, "--programs", d.programs, "--localcluster", d.localcluster, "--examples", d.examples,
-		"--kubeconfigs", strings.Join(d.kubeconfigs, ","), "serve")
-	command.Stdout, command.Stderr = log, log
-	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := command.Start(); err != nil {
-		return running{}, err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- command.Wait() }()
-	shown := 0
-	for {
-		shown = d.progress(shown)
-		if r, err := d.find(); err == nil && r.PID == command.Process.Pid {
-			return r, nil
-		}
-		select {
-		case err := <-ended:
-			d.progress(shown)
-			return running{}, fmt.Errorf("the background process ended (%w); its log is %s", errors.Join(err), log.Name())
-		case <-ctx.Done():
-			command.Process.Signal(os.Interrupt)
-			return running{}, ctx.Err()
-		case <-time.After(100 * time.Millisecond):
+func (d *demo) complete(kubeconfigs string) (err error) {
+	for _, path := range []*string{&d.home, &d.programs, &d.localcluster, &d.examples} {
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
 		}
 	}
-}
-
-// progress prints lines of the log that are meant for people, from a place on.
-func (d *demo) progress(from int) int {
-	text, err := os.ReadFile(filepath.Join(d.dir, "demo.log"))
-	if err != nil {
-		return from
-	}
-	end := strings.LastIndexByte(string(text), '\n') + 1
-	for line := range strings.Lines(string(text[min(from, end):end])) {
-		if note, meant := strings.CutPrefix(line, note); meant {
-			fmt.Print("  ", note)
-		}
-	}
-	return end
-}
-
-// note marks lines of the log for the terminal.
-const note = "demo: "
-
-// stop ends the background process and all that it started.
-func (d *demo) stop() error {
-	r, err := d.find()
-	if errors.Is(err, fs.ErrNotExist) {
-		fmt.Println("no demo runs")
+	d.dir = filepath.Join(d.home, "local")
+	if kubeconfigs == "" {
 		return nil
 	}
-	if err != nil {
-		return err
+	d.kubeconfigs = strings.Split(kubeconfigs, ",")
+	if len(d.kubeconfigs) != len(targets) {
+		return fmt.Errorf("KUBECONFIGS names %d files; the demo wants two: make demo KUBECONFIGS=staging.kubeconfig,prod.kubeconfig", len(d.kubeconfigs))
 	}
-	if err := syscall.Kill(r.PID, syscall.SIGTERM); err != nil {
-		return err
+	for i, name := range d.kubeconfigs {
+		if d.kubeconfigs[i], err = filepath.Abs(strings.TrimSpace(name)); err != nil {
+			return err
+		}
+		if _, err := os.Stat(d.kubeconfigs[i]); err != nil {
+			return fmt.Errorf("KUBECONFIGS: %w", err)
+		}
 	}
-	for syscall.Kill(r.PID, 0) == nil {
-		time.Sleep(50 * time.Millisecond)
-	}
-	fmt.Println("stopped; what it kept is in", d.dir)
+	sum := sha256.Sum256([]byte(strings.Join(d.kubeconfigs, ",")))
+	d.dir = filepath.Join(d.home, "clusters-"+hex.EncodeToString(sum[:4]))
 	return nil
+}
+
+// args makes another process of this program see the same demo.
+func (d *demo) args(command ...string) []string {
+	return append([]string{"--dir", d.home, "--programs", d.programs, "--localcluster", d.localcluster, "--examples", d.examples,
+		"--kubeconfigs", strings.Join(d.kubeconfigs, ",")}, command...)
+}
+
+// near shortens a path below the current directory.
+func near(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if below, err := filepath.Rel(here, path); err == nil && !strings.HasPrefix(below, "..") {
+		return below
+	}
+	return path
 }

@@ -1,49 +1,58 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/tools/clientcmd"
-
 	"towpath/api"
 	"towpath/api/client"
+	"towpath/deployment"
 )
 
-// run is what people see: a change is merged, and rolls out.
-func (d *demo) run(ctx context.Context) (err error) {
+// run is what people see. Should they end it, or with CI=true, nothing is left running.
+func (d *demo) run(ctx context.Context) error {
+	ci := os.Getenv("CI") == "true"
+	if ci {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, patience, fmt.Errorf("it was not done after %s", patience))
+		defer cancel()
+	}
+	err := d.show(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = errors.Join(context.Cause(ctx), err)
+	}
+	if ci || ctx.Err() != nil {
+		fmt.Println()
+		_, stopping := d.stop()
+		err = errors.Join(err, stopping)
+	}
+	return err
+}
+
+// patience is how long a demo may take that nobody watches.
+const patience = 10 * time.Minute
+
+// show starts what does not run, merges a change and shows how it rolls out.
+func (d *demo) show(ctx context.Context) error {
 	if _, err := exec.LookPath("git"); err != nil {
 		return errors.New("git is needed; install it and run make demo again")
 	}
+	fmt.Println("Towpath: a merge reaches staging, and prod once staging is well.")
 	r, err := d.find()
-	if err != nil {
-		if r, err = d.start(ctx); err != nil {
-			return err
-		}
-	} else {
-		fmt.Println("the demo of before still runs")
-	}
-	if os.Getenv("CI") == "true" {
-		defer func() { err = errors.Join(err, d.stop()) }()
+	if err == nil {
+		fmt.Println("\nThe demo of before still runs.")
+	} else if r, err = d.begin(ctx); err != nil {
+		return err
 	}
 	c, err := r.client()
 	if err != nil {
@@ -56,32 +65,96 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\nmerged to main: hello %s\n\n", version)
-	if err := announce(ctx, c, r); err != nil {
-		return err
-	}
+	fmt.Printf("\nA change of examples/hello is merged to main: version %s\n", version)
 	if err := d.watch(ctx, c); err != nil {
 		return err
 	}
-	return d.tell(ctx, r)
+	if err := d.tell(ctx, r); err != nil {
+		return err
+	}
+	return d.verdict(ctx, c)
 }
 
-// settled waits until what is in the repository from before is out.
+func (d *demo) begin(ctx context.Context) (running, error) {
+	needs := "It needs about 1.5 GB of memory and 500 MB of disk below " + near(d.dir) + "; no Docker, no root."
+	if len(d.kubeconfigs) > 0 {
+		needs = "It makes the namespaces " + strings.Join(namespaces, ", ") + " in your clusters, and in " + namespace + " a ServiceAccount that may write there and nowhere else."
+	}
+	fmt.Printf("%s\n\nStarting (half a minute at first, seconds later):\n", needs)
+	return d.start(ctx)
+}
+
+// settled waits until what is in the repository from before is out, and says how each application got on and what one waits for.
 func (d *demo) settled(ctx context.Context, c *client.Client) error {
+	told := map[string]bool{}
+	once := func(format string, args ...any) {
+		if line := fmt.Sprintf(format, args...); !told[line] {
+			if len(told) == 0 {
+				fmt.Println("\nWhat is in the repository already:")
+			}
+			told[line] = true
+			fmt.Println("  " + line)
+		}
+	}
 	return poll(ctx, func() (bool, error) {
-		var sources struct{ Items []api.Source }
-		if err := c.Call(ctx, http.MethodGet, "/sources", nil, &sources); err != nil {
+		head, err := d.head(ctx)
+		if err != nil {
 			return false, err
 		}
-		if len(sources.Items) == 0 || sources.Items[0].Processed == "" {
-			return false, nil
-		}
-		var deployments struct{ Items []api.Deployment }
-		if err := c.Call(ctx, http.MethodGet, "/deployments?limit=20", nil, &deployments); err != nil {
+		sources, err := sourcesOf(ctx, c)
+		if err != nil || len(sources) == 0 || sources[0].Processed != head {
 			return false, err
 		}
-		return !slices.ContainsFunc(deployments.Items, func(d api.Deployment) bool { return d.Ended == nil }), nil
+		newest, err := newest(ctx, c)
+		settled := true
+		for _, n := range newest {
+			for _, t := range n.Targets {
+				for _, w := range t.Waits {
+					if time.Since(w.Since) > 5*time.Second {
+						once("%-8s waits on %s for %s  %s", n.Application, t.Name, w.Needs, w.Command)
+					}
+				}
+			}
+			if n.Ended == nil {
+				settled = false
+				continue
+			}
+			once("%-8s %s on %s", n.Application, n.State, strings.Join(names(n), ", "))
+		}
+		return settled, err
 	})
+}
+
+func names(d api.Deployment) (all []string) {
+	for _, t := range d.Targets {
+		all = append(all, t.Name)
+	}
+	return all
+}
+
+func sourcesOf(ctx context.Context, c *client.Client) ([]api.Source, error) {
+	var found struct{ Items []api.Source }
+	return found.Items, c.Call(ctx, http.MethodGet, "/sources", nil, &found)
+}
+
+// newest is the last deployment of each application, by name.
+func newest(ctx context.Context, c *client.Client) (all []api.Deployment, err error) {
+	var applications struct{ Items []api.Application }
+	if err := c.Call(ctx, http.MethodGet, "/applications", nil, &applications); err != nil {
+		return nil, err
+	}
+	for _, a := range applications.Items {
+		if a.Removed {
+			continue
+		}
+		var found struct{ Items []api.Deployment }
+		if err := c.Call(ctx, http.MethodGet, "/deployments?limit=1&application="+url.QueryEscape(a.Name), nil, &found); err != nil {
+			return nil, err
+		}
+		all = append(all, found.Items...)
+	}
+	slices.SortFunc(all, func(a, b api.Deployment) int { return cmp.Compare(a.Application, b.Application) })
+	return all, nil
 }
 
 func poll(ctx context.Context, done func() (bool, error)) error {
@@ -98,158 +171,89 @@ func poll(ctx context.Context, done func() (bool, error)) error {
 	}
 }
 
-var versionOf = regexp.MustCompile(`(example\.com/hello:1\.0\.|hello from version 1\.0\.)(\d+)`)
-
-// merge writes the next version of the example hello into the repository.
-func (d *demo) merge(ctx context.Context) (version string, err error) {
-	work := filepath.Join(d.dir, "work")
-	if err := git(ctx, work, "pull", "--quiet", "--rebase", "origin", "main"); err != nil {
-		return "", err
-	}
-	for _, name := range []string{"deployment.yaml", "service.yaml"} {
-		file := filepath.Join(work, "hello", "manifests", name)
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return "", err
-		}
-		text = versionOf.ReplaceAllFunc(text, func(match []byte) []byte {
-			parts := versionOf.FindSubmatch(match)
-			patch, _ := strconv.Atoi(string(parts[2]))
-			version = fmt.Sprintf("1.0.%d", patch+1)
-			return append(parts[1], strconv.Itoa(patch+1)...)
-		})
-		if err := os.WriteFile(file, text, 0o644); err != nil {
-			return "", err
-		}
-	}
-	return version, commit(ctx, work, "hello "+version)
-}
-
-// announce tells the controller of the push, as a Git server would.
-func announce(ctx context.Context, c *client.Client, r running) error {
-	secret, err := os.ReadFile(r.Secret)
-	if err != nil {
-		return err
-	}
-	body := []byte(`{"ref":"refs/heads/main"}`)
-	sum := hmac.New(sha256.New, bytes.TrimSpace(secret))
-	sum.Write(body)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.Address+"/api/v1/webhooks/demo", bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(sum.Sum(nil)))
-	request.Header.Set("X-GitHub-Delivery", fmt.Sprint(time.Now().UnixNano()))
-	request.Header.Set("X-GitHub-Event", "push")
-	answer, err := c.HTTP.Do(request)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusAccepted {
-		return fmt.Errorf("the controller answered %s to the webhook", answer.Status)
-	}
-	return nil
-}
-
-// watch shows the newest deployment of hello until it is done.
+// watch shows the deployment of hello that the merge started, until it is done. How it ended is in the last line, and in the verdict.
 func (d *demo) watch(ctx context.Context, c *client.Client) error {
-	id, began := "", time.Now()
+	head, err := d.head(ctx)
+	if err != nil {
+		return err
+	}
+	var merged api.Deployment
 	if err := poll(ctx, func() (bool, error) {
 		var found struct{ Items []api.Deployment }
-		err := c.Call(ctx, http.MethodGet, "/deployments?limit=1&application="+url.QueryEscape("hello"), nil, &found)
-		if err != nil || len(found.Items) == 0 {
-			return false, err
+		err := c.Call(ctx, http.MethodGet, "/deployments?application=hello&commit="+head, nil, &found)
+		if err == nil && len(found.Items) > 0 {
+			merged = found.Items[0]
+			return true, nil
 		}
-		id, began = found.Items[0].ID, found.Items[0].Created
-		head, err := d.head(ctx)
-		return err == nil && found.Items[0].Commit == head, err
+		if sources, err := sourcesOf(ctx, c); err == nil && len(sources) > 0 && sources[0].Processed == head {
+			return false, errors.Join(append([]error{errors.New("the merge started nothing:")}, problems(sources)...)...)
+		}
+		return false, err
 	}); err != nil {
 		return err
 	}
-	err := c.Follow(ctx, id, 0, func(e api.Event) bool {
-		line := fmt.Sprintf("  %5.1fs  %s", e.At.Sub(began).Seconds(), e.What)
-		if e.Why != "" {
-			line += ": " + e.Why
+	for last := int64(0); ; {
+		over := false
+		err := c.Follow(ctx, merged.ID, last, func(e api.Event) bool {
+			last, over = e.ID, e.Kind == "deployment.state" && final(e.What)
+			fmt.Println(line(e, merged.Created))
+			return !over
+		})
+		if over || err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return err
 		}
-		fmt.Println(line)
-		return e.Kind != "deployment.state" || !final(e.What)
-	})
-	if err != nil {
-		return err
 	}
-	deployment, err := c.Deployment(ctx, id)
-	if err == nil && deployment.State != "SUCCEEDED" {
-		err = fmt.Errorf("the deployment is %s: %s", deployment.State, deployment.Why)
+}
+
+// line is an event as it is shown: seconds since the merge, what, and why.
+func line(e api.Event, began time.Time) string {
+	text := fmt.Sprintf("  %5.1f s  %s", e.At.Sub(began).Seconds(), e.What)
+	if e.Why != "" {
+		text += ": " + e.Why
 	}
-	return err
+	return text
 }
 
 func final(what string) bool {
 	return strings.HasSuffix(what, " SUCCEEDED") || strings.HasSuffix(what, " FAILED") || strings.HasSuffix(what, " CANCELLED")
 }
 
-func (d *demo) head(ctx context.Context) (string, error) {
-	command := exec.CommandContext(ctx, "git", "rev-parse", "HEAD")
-	command.Dir = filepath.Join(d.dir, "work")
-	out, err := command.Output()
-	return strings.TrimSpace(string(out)), err
-}
-
-// tell prints what runs in both clusters, and what to do next.
-func (d *demo) tell(ctx context.Context, r running) error {
-	fmt.Println("\nwhat runs now:")
-	for _, name := range targets {
-		lines, err := pods(ctx, r.Kubeconfigs[name])
-		if err != nil {
-			return fmt.Errorf("cluster %s: %w", name, err)
-		}
-		for _, line := range lines {
-			fmt.Printf("  %-8s %s\n", name, line)
-		}
+// verdict is an error when anything in the repository did not come out well.
+func (d *demo) verdict(ctx context.Context, c *client.Client) error {
+	sources, err := sourcesOf(ctx, c)
+	if err != nil {
+		return err
 	}
-	if r.Simulated {
-		fmt.Println("  (the clusters are real Kubernetes control planes; their pods are simulated)")
+	newest, err := newest(ctx, c)
+	if err != nil {
+		return err
 	}
-	work := filepath.Join(d.dir, "work")
-	fmt.Printf(`
-the next change:    edit files in %[1]s, then: git -C %[1]s commit -am 'my change' && git -C %[1]s push origin HEAD:main
-see it roll out:    export TOWPATH_ADDR=%[2]s TOWPATH_CA=%[3]s TOWPATH_TOKEN_FILE=%[4]s
-                    %[5]s/towpath deploy status --watch
-look inside:        kubectl --kubeconfig %[6]s get pods -n %[7]s
-another round:      make demo
-stop everything:    make demo-stop
-`, work, r.Address, r.CA, r.Token, d.programs, r.Kubeconfigs["prod"], namespace)
+	wrong := problems(sources)
+	for _, n := range newest {
+		if n.State == "SUCCEEDED" {
+			continue
+		}
+		text := fmt.Sprintf("%s #%d is %s", n.Application, n.Number, n.State)
+		for _, t := range n.Targets {
+			if t.State != "SUCCEEDED" {
+				text += fmt.Sprintf("\n  %s is %s: %s", t.Name, t.State, t.Why)
+			}
+		}
+		wrong = append(wrong, errors.New(text))
+	}
+	if len(wrong) > 0 {
+		return errors.Join(append(append([]error{errors.New("not everything succeeded:")}, wrong...), fmt.Errorf("mend the files in %s, commit, push, and run make demo again", near(d.work())))...)
+	}
 	return nil
 }
 
-// pods counts the ready pods of each workload and names their image.
-func pods(ctx context.Context, kubeconfig string) ([]string, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	c, err := dynamic.NewForConfig(config)
-	if err != nil {
-		return nil, err
-	}
-	list, err := c.Resource(schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "replicasets"}).Namespace(namespace).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	var lines []string
-	for _, set := range list.Items {
-		ready, _, _ := unstructured.NestedInt64(set.Object, "status", "readyReplicas")
-		if ready == 0 {
-			continue
+func problems(sources []api.Source) (wrong []error) {
+	for _, s := range sources {
+		for _, p := range s.Problems {
+			if p.Severity == deployment.Error {
+				wrong = append(wrong, fmt.Errorf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Text))
+			}
 		}
-		containers, _, _ := unstructured.NestedSlice(set.Object, "spec", "template", "spec", "containers")
-		image := ""
-		if len(containers) > 0 {
-			image, _ = containers[0].(map[string]any)["image"].(string)
-		}
-		lines = append(lines, fmt.Sprintf("%d pods of %s (%s)", ready, set.GetName(), image))
 	}
-	slices.Sort(lines)
-	return lines, nil
+	return wrong
 }

@@ -3,7 +3,9 @@ package deployment_test
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -230,6 +232,8 @@ func TestTheSchemaAgreesWithTheReader(t *testing.T) {
 	}
 }
 
+var update = flag.Bool("update", false, "rewrite the generated page")
+
 func TestWhatIsNotSupportedYetIsSaidWithItsPlace(t *testing.T) {
 	f, _ := deployment.Parse("deploy.yml", []byte(whole))
 	var said []string
@@ -245,6 +249,54 @@ func TestWhatIsNotSupportedYetIsSaidWithItsPlace(t *testing.T) {
 	small, _ := deployment.Parse("deploy.yml", []byte(base))
 	if len(small.Unsupported()) != 0 {
 		t.Errorf("a plain file: %v", small.Unsupported())
+	}
+}
+
+func TestTheReferenceIsCurrent(t *testing.T) {
+	page, file := deployment.Reference(), "../docs/reference/deployment-file.md"
+	if *update {
+		if err := os.WriteFile(file, []byte(page), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(file); err != nil || string(got) != page {
+		t.Errorf("%s is not what the types say (%v); run: make generate", file, err)
+	}
+}
+
+// cutLast cuts at the last blank.
+func cutLast(text string) (before, after string) {
+	at := strings.LastIndexByte(text, ' ')
+	return text[:at], text[at+1:]
+}
+
+func TestTheReferenceMarksWhatIsNotSupportedYet(t *testing.T) {
+	page := deployment.Reference()
+	for key, text := range map[string]string{
+		"deploymentConfig keepDeploymentObject":            base + "deploymentConfig: {keepDeploymentObject: true}\n",
+		"deploymentConfig ifDeploymentInProgress.strategy": base + "deploymentConfig: {ifDeploymentInProgress: {strategy: batch}}\n",
+		"targets.NAME constraints.beforeDeployment[]":      strings.Replace(base, "prod: {", "prod: {constraints: {beforeDeployment: [{pause: {duration: 1, unit: hours}}]}, ", 1),
+		"targets.NAME constraints.afterDeployment[]":       strings.Replace(base, "prod: {", "prod: {constraints: {afterDeployment: [{pause: {duration: 1, unit: hours}}]}, ", 1),
+		"manifests[] path":                                 strings.Replace(base, "path: m", "path: 'https://example.com/m.yaml'", 1),
+		"strategies.NAME canary.steps[]":                   strings.Replace(base, "weight: 100", "weight: 10", 1),
+		"strategies.NAME blueGreen":                        strings.Replace(base, "canary: {steps: [{setWeight: {weight: 100}}]}", "blueGreen: {activeService: a}", 1),
+		"The file trafficManagement[]":                     base + "trafficManagement: [{kubernetes: [{activeService: a}]}]\n",
+	} {
+		f, problems := deployment.Parse("deploy.yml", []byte(text))
+		if f == nil || len(f.Unsupported()) == 0 {
+			t.Errorf("%s is deployed: %v; take later off its key in shape.go", key, problems)
+		}
+		section, name := cutLast(key)
+		before, rest, _ := strings.Cut(page, "\n## "+section+"\n")
+		above, row, found := strings.Cut(rest, "| `"+name+"` |")
+		row, below, _ := strings.Cut(row, "\n")
+		if !found || !strings.Contains(row, "**not yet**") {
+			t.Errorf("the row of %s does not say that it is not supported yet: %s", key, row)
+		}
+		page = before + "\n## " + section + "\n" + above + "| `" + name + "` |" + strings.Replace(row, "**not yet**", "", 1) + "\n" + below
+	}
+	if _, rows, _ := strings.Cut(page, "|---|"); strings.Contains(rows, "**not yet**") {
+		t.Error("a key is marked as not supported yet and this test does not know it")
 	}
 }
 

@@ -39,6 +39,7 @@ type key struct {
 	ours     bool   // not of the earlier product
 	void     bool   // without effect: known, and warned about
 	means    string // an early spelling of this key
+	later    string // what of it File.Unsupported refuses: "all", or which values
 }
 
 func obj(keys ...key) *shape        { return &shape{kind: object, keys: keys} }
@@ -50,6 +51,7 @@ func number(least, most int) *shape { return &shape{kind: whole, least: least, m
 func atLeastOne(item *shape) *shape { return &shape{kind: list, item: item, least: 1} }
 func required(k key) key            { k.required = true; return k }
 func ours(k key) key                { k.ours = true; return k }
+func later(k key, what string) key  { k.later = what; return k }
 func void(name string, s *shape) key {
 	return key{name: name, shape: s, void: true, doc: "without effect"}
 }
@@ -85,7 +87,7 @@ func fileShape() *shape {
 		field("strategies", mapOf(strategyShape()), "how to deploy, by name; may be absent where nothing is a Deployment object"),
 		field("analysis", analysisShape(), "metric queries that analysis steps name"),
 		field("webhooks", listOf(webhookShape()), "external calls that runWebhook steps name"),
-		field("trafficManagement", &shape{kind: list, item: trafficShape(), one: true}, "how traffic reaches the versions"),
+		later(field("trafficManagement", &shape{kind: list, item: trafficShape(), one: true}, "how traffic reaches the versions"), "all"),
 		field("deploymentConfig", configShape(), "limits that hold for all targets"),
 		field("files", mapOf(listOf(str())), "file contents that a client attached for a manifest path"),
 		void("metadata", anyValue()),
@@ -97,9 +99,9 @@ func configShape() *shape {
 	return obj(
 		defaults(field("timeout", obj(required(field("duration", number(1, 0), "how long")), required(field("unit", timeUnit(), "of the duration"))),
 			"how long pods may take to become ready before the target goes back; at least 60 seconds"), "30 minutes"),
-		defaults(field("keepDeploymentObject", boolean(), "put the Deployment object back at the end"), "false"),
-		field("ifDeploymentInProgress", obj(required(field("strategy", enum("reject", "enqueueOne", "supersede", "batch"),
-			"what a new deployment does to one under way of the same application; supersede and batch are ours"))), "one deployment of an application at a time"),
+		later(defaults(field("keepDeploymentObject", boolean(), "put the Deployment object back at the end"), "false"), "true"),
+		field("ifDeploymentInProgress", obj(later(required(field("strategy", enum("reject", "enqueueOne", "supersede", "batch"),
+			"what a new deployment does to one under way of the same application; supersede and batch are ours")), "enqueueOne, batch")), "one deployment of an application at a time"),
 		ours(defaults(field("prune", boolean(), "objects of a target, or of the file, that is deleted go too"), "false")),
 	)
 }
@@ -111,8 +113,8 @@ func targetShape() *shape {
 		field("strategy", str(), "a name under strategies; needed where a manifest is a Deployment object"),
 		field("constraints", obj(
 			field("dependsOn", listOf(str()), "targets that must have succeeded first"),
-			field("beforeDeployment", listOf(stepShape(constraintSteps)), "run in parallel before the target starts"),
-			field("afterDeployment", listOf(stepShape(constraintSteps)), "run in parallel after the rollout, before dependents start"),
+			later(field("beforeDeployment", listOf(stepShape(constraintSteps)), "run in parallel before the target starts"), "all"),
+			later(field("afterDeployment", listOf(stepShape(constraintSteps)), "run in parallel after the rollout, before dependents start"), "all"),
 		), "when the target may start, and when it is done"),
 		void("deployAsIamRole", anyValue()), void("region", anyValue()),
 	)
@@ -120,7 +122,7 @@ func targetShape() *shape {
 
 func manifestShape() *shape {
 	return obj(
-		field("path", str(), "a file, a directory (everything below it), or an http(s) URL"),
+		later(field("path", str(), "a file, a directory (everything below it), or an http(s) URL"), "a URL"),
 		field("inline", &shape{kind: text, short: "value"}, "YAML text"),
 		ours(field("kustomize", obj(required(field("path", str(), "directory of the kustomization"))), "a kustomization to be built")),
 		ours(field("helm", obj(
@@ -142,13 +144,13 @@ func manifestShape() *shape {
 
 func strategyShape() *shape {
 	return oneOf(
-		field("canary", obj(required(field("steps", atLeastOne(stepShape(canarySteps)), "in sequence"))), "weights, one after another"),
-		field("blueGreen", obj(
+		field("canary", obj(later(required(field("steps", atLeastOne(stepShape(canarySteps)), "in sequence")), "anything but a single setWeight of 100")), "weights, one after another"),
+		later(field("blueGreen", obj(
 			field("redirectTrafficAfter", listOf(stepShape(switchSteps)), "in parallel; when all pass, the active Service points at the new version"),
 			field("shutDownOldVersionAfter", listOf(stepShape(switchSteps)), "in parallel; when all pass, the old version goes"),
 			field("activeService", str(), "name of a Service; also settable under trafficManagement.kubernetes"),
 			field("previewService", str(), "name of a Service; also settable under trafficManagement.kubernetes"),
-		), "a Service switched at once"),
+		), "a Service switched at once"), "all"),
 	)
 }
 

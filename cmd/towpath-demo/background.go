@@ -100,7 +100,7 @@ func (d *demo) start(ctx context.Context) (running, error) {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return running{}, err
 	}
-	log, err := os.Create(d.logFile())
+	log, err := os.Create(d.logFile()) // says why it ended, for ended
 	if err != nil {
 		return running{}, err
 	}
@@ -128,7 +128,7 @@ func (d *demo) start(ctx context.Context) (running, error) {
 		select {
 		case <-ended:
 			d.progress(shown)
-			return running{}, fmt.Errorf("%s (the log: %s)", d.lastWords(), near(d.logFile()))
+			return running{}, fmt.Errorf("the background process was killed; its log: %s", near(d.logFile()))
 		case <-ctx.Done():
 			command.Process.Signal(syscall.SIGTERM)
 			<-ended
@@ -159,13 +159,16 @@ func (d *demo) progress(from int) int {
 	return end
 }
 
-// lastWords is why the background process ended, as it says itself.
-func (d *demo) lastWords() string {
+// ended is why the background process ended, as it says itself; what else went wrong comes of that.
+func (d *demo) ended(otherwise error) error {
 	text, err := os.ReadFile(d.logFile())
-	if _, words, found := strings.Cut("\n"+string(text), "\n"+fault); err == nil && found {
-		return strings.TrimSpace(words)
+	if err != nil {
+		return otherwise
 	}
-	return "the background process was killed"
+	if _, words, found := strings.Cut("\n"+string(text), "\n"+fault); found {
+		return fmt.Errorf("%s (the log: %s)", strings.TrimSpace(words), near(d.logFile()))
+	}
+	return otherwise
 }
 
 // stop ends the background process and all that it started, and waits for that. false: there is none.

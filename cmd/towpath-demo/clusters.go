@@ -111,7 +111,7 @@ func keepFresh(ctx context.Context, expires time.Time, renew func() (time.Time, 
 		case <-time.After(wait):
 		}
 		next, err := renew()
-		if wait = time.Until(next) / 2; err != nil {
+		if wait = time.Until(next) / 2; err != nil && ctx.Err() == nil {
 			fmt.Fprintf(os.Stderr, "a token could not be renewed and is tried again in a minute: %v\n", err)
 			wait = time.Minute
 		}

@@ -31,6 +31,9 @@ func (d *demo) run(ctx context.Context) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = errors.Join(context.Cause(ctx), err)
 	}
+	if pid, _, held := d.holder(); err != nil && held == nil && pid == 0 && ctx.Err() == nil {
+		return d.ended(err)
+	}
 	if ci || ctx.Err() != nil {
 		fmt.Println()
 		_, stopping := d.stop()

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -183,17 +184,12 @@ func Renew(ctx context.Context, kubeconfig, namespace, name, dir string) (Access
 	if err != nil {
 		return Access{}, fmt.Errorf("token of ServiceAccount %s/%s: %w", namespace, name, err)
 	}
-	var made struct {
-		Status struct {
-			Token               string
-			ExpirationTimestamp time.Time
-		}
-	}
+	var made authenticationv1.TokenRequest
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(answer.Object, &made); err != nil {
 		return Access{}, err
 	}
 	access, err := write(config, made.Status.Token, dir)
-	access.Expires = made.Status.ExpirationTimestamp
+	access.Expires = made.Status.ExpirationTimestamp.Time
 	return access, err
 }
 

@@ -81,7 +81,7 @@ func (d *demo) show(ctx context.Context) error {
 func (d *demo) begin(ctx context.Context) (running, error) {
 	needs := "It needs about 1.5 GB of memory and 500 MB of disk below " + near(d.dir) + "; no Docker, no root."
 	if len(d.kubeconfigs) > 0 {
-		needs = "It makes the namespaces " + strings.Join(namespaces, ", ") + " in your clusters, and in " + namespace + " a ServiceAccount that may write there and nowhere else."
+		needs = "It makes the namespaces " + strings.Join(namespaces, ", ") + " in your clusters, and a ServiceAccount that may write in them and nowhere else."
 	}
 	fmt.Printf("%s\n\nStarting (half a minute at first, seconds later):\n", needs)
 	return d.start(ctx)

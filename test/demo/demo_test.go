@@ -183,7 +183,7 @@ func TestInCIItRunsToTheEndAndASecondOneFindsWhatTheFirstLeft(t *testing.T) {
 
 func TestOnClustersOfTheUser(t *testing.T) {
 	d := newDemo(t, clusters())
-	d.succeeds("cluster prod is yours", "namespace towpath-demo a ServiceAccount", "version 1.0.1", "Clean up prod:")
+	d.succeeds("cluster prod is yours", "a ServiceAccount that may write in them and nowhere else", "version 1.0.1", "Clean up prod:")
 	for name, c := range shared.Clusters {
 		if n := replicaSets(t, c.Kubeconfig); n == 0 {
 			t.Errorf("nothing runs on %s", name)

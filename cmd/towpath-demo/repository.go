@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 func (d *demo) work() string { return filepath.Join(d.dir, "work") }
@@ -71,12 +72,20 @@ func (d *demo) commit(ctx context.Context, message string, paths ...string) erro
 }
 
 func git(ctx context.Context, dir string, args ...string) error {
+	_, err := gitOutput(ctx, dir, args...)
+	return err
+}
+
+// gitOutput ends git as a terminal does, when ctx ends: killed, it would leave its locks behind and the next demo could not commit.
+func gitOutput(ctx context.Context, dir string, args ...string) (string, error) {
 	command := exec.CommandContext(ctx, "git", append([]string{"-c", "user.name=Demo", "-c", "user.email=demo@example.com", "-c", "init.defaultBranch=main"}, args...)...)
 	command.Dir = dir
-	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("git %s: %w\n%s", args[0], err, bytes.TrimSpace(out))
+	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
+	out, err := command.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("git %s: %w\n%s", args[0], err, bytes.TrimSpace(out))
 	}
-	return nil
+	return string(bytes.TrimSpace(out)), nil
 }
 
 // versions are the places of the example hello that name its version.
@@ -115,8 +124,5 @@ func (d *demo) merge(ctx context.Context) (version string, err error) {
 }
 
 func (d *demo) head(ctx context.Context) (string, error) {
-	command := exec.CommandContext(ctx, "git", "rev-parse", "HEAD")
-	command.Dir = d.work()
-	out, err := command.Output()
-	return strings.TrimSpace(string(out)), err
+	return gitOutput(ctx, d.work(), "rev-parse", "HEAD")
 }

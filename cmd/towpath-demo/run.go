@@ -28,8 +28,8 @@ func (d *demo) run(ctx context.Context) error {
 		defer cancel()
 	}
 	err := d.show(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = errors.Join(context.Cause(ctx), err)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx) // what else went wrong comes of that: a command of git that was ended, a request that was broken off
 	}
 	if pid, _, held := d.holder(); err != nil && held == nil && pid == 0 && ctx.Err() == nil {
 		return d.ended(err)

@@ -26,6 +26,7 @@ import (
 	sqlite "modernc.org/sqlite"
 
 	"towpath/internal/crash"
+	"towpath/reconcile/rollout"
 )
 
 //go:embed migrations/*.sql
@@ -51,6 +52,9 @@ type Store struct {
 	news           news
 	bus            bus
 	told           atomic.Pointer[map[string]bool] // sources about whose commits is told
+
+	unlisten  context.CancelFunc // PostgreSQL only
+	listening sync.WaitGroup
 
 	mu      sync.Mutex
 	workers worker
@@ -127,6 +131,11 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := s.checkKeys(ctx); err != nil {
 		return err
 	}
+	if s.dialect == postgresDialect {
+		listening, stop := context.WithCancel(context.WithoutCancel(ctx))
+		s.unlisten = stop
+		s.listening.Go(func() { s.listen(listening) })
+	}
 	return s.openJobs()
 }
 
@@ -145,6 +154,10 @@ func (s *Store) Close() error {
 		s.workers = nil
 	}
 	s.news.close()
+	if s.unlisten != nil {
+		s.unlisten()
+		s.listening.Wait()
+	}
 	if s.pool != nil {
 		s.pool.Close()
 		s.pool = nil
@@ -210,9 +223,9 @@ func (d dialect) again(err error) bool {
 // tx is one transaction, and what is to be done with its commit.
 type tx struct {
 	*sql.Tx
-	store *Store
-	wakes []wake
-	told  bool // events were written
+	store  *Store
+	wakes  []wake
+	events []rollout.Event // to be written before the commit
 }
 
 func (tx *tx) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
@@ -271,10 +284,8 @@ func (s *Store) try(ctx context.Context, name string, do func(*tx) error) (told 
 	if err := t.insertWakes(ctx); err != nil {
 		return false, err
 	}
-	if t.told && s.dialect == postgresDialect {
-		if _, err := t.ExecContext(ctx, `SELECT pg_notify('towpath_events', '')`); err != nil {
-			return false, err
-		}
+	if err := t.writeEvents(ctx); err != nil {
+		return false, err
 	}
 	crash.Point("before " + name)
 	if err := t.Commit(); err != nil {
@@ -282,7 +293,7 @@ func (s *Store) try(ctx context.Context, name string, do func(*tx) error) (told 
 	}
 	crash.Point("after " + name)
 	s.bus.publish(t.wakes)
-	return t.told, nil
+	return len(t.events) > 0, nil
 }
 
 // read runs queries on one consistent picture.

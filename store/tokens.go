@@ -171,6 +171,21 @@ func (s *Store) RemoveAgent(ctx context.Context, tenant, name, by string) (a Age
 	return a, err
 }
 
+// Agent is an agent by name; a *rollout.Refusal when there is none.
+func (s *Store) Agent(ctx context.Context, tenant, name string) (a Agent, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		a = Agent{Tenant: tenant, Name: name}
+		var created int64
+		err := tx.queryRow(ctx, `SELECT issuer, subject, created_at FROM agents WHERE tenant_id = ? AND name = ?`, tenant, name).Scan(&a.Issuer, &a.Subject, &created)
+		a.Created = fromMicros(created)
+		if errors.Is(err, sql.ErrNoRows) {
+			return rollout.Refuse(rollout.Missing, "no agent %s", name)
+		}
+		return err
+	})
+	return a, err
+}
+
 // AgentRotated writes into history that an agent was given a new secret.
 func (s *Store) AgentRotated(ctx context.Context, a Agent, by string, keep time.Duration) error {
 	return s.write(ctx, "agent.rotate", func(tx *tx) error {

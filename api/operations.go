@@ -195,7 +195,7 @@ func (s *server) people() {
 }
 
 // heartbeat is how often a stream without news says that it lives.
-const heartbeat = 15 * time.Second
+const heartbeat = 10 * time.Second
 
 type beat struct{}
 

@@ -152,6 +152,11 @@ func (s *server) applications() {
 		})
 }
 
+// AgentPath names an agent.
+type AgentPath struct {
+	Name string `path:"name" maxLength:"253" doc:"of an agent"`
+}
+
 func (s *server) people() {
 	huma.Register(s.api, s.operation(http.MethodGet, "/agents", "list-agents", "Agents by name", View),
 		func(ctx context.Context, _ *struct{}) (*body[list[Agent]], error) {
@@ -169,11 +174,8 @@ func (s *server) people() {
 		credential, err := s.backend.CreateAgent(ctx, callerOf(ctx), in.Body.Name)
 		return answer(s, credential, err)
 	})
-	type agentPath struct {
-		Name string `path:"name" maxLength:"253" doc:"of an agent"`
-	}
 	type rotation struct {
-		agentPath
+		AgentPath
 		Body struct {
 			Keep int `json:"keepSeconds,omitempty" minimum:"0" maximum:"2592000" doc:"how long the secret before it still holds; absent: not at all"`
 		}
@@ -184,7 +186,7 @@ func (s *server) people() {
 			return answer(s, credential, err)
 		})
 	huma.Register(s.api, s.operation(http.MethodDelete, "/agents/{name}", "remove-agent", "End an agent's credential, and its sessions at once", Admin),
-		func(ctx context.Context, in *agentPath) (*struct{}, error) {
+		func(ctx context.Context, in *AgentPath) (*struct{}, error) {
 			return s.done(s.backend.RemoveAgent(ctx, callerOf(ctx), in.Name))
 		})
 	huma.Register(s.api, s.operation(http.MethodGet, "/sources", "list-sources", "Watched repositories, and what is wrong with them", View),

@@ -186,7 +186,7 @@ func TestRefusalsAreProblemsThatSayWhatToDo(t *testing.T) {
 		"an application that is not there": {http.MethodGet, "/applications/x", nil, 404, "no application x"},
 		"a broken file":                    {http.MethodPost, "/deployments", broken, 422, "the deployment file is refused"},
 		"an upload without its file":       {http.MethodPost, "/deployments", api.Upload{Path: "x.yml", Files: broken.Files}, 422, `the upload does not hold its deployment file "x.yml"`},
-		"a path that leads out":            {http.MethodPost, "/deployments", api.Upload{Path: "deploy.yml", Files: map[string][]byte{"deploy.yml": nil, "../x": nil}}, 422, "the upload's files: "},
+		"a path that leads out":            {http.MethodPost, "/deployments", api.Upload{Path: "deploy.yml", Files: map[string][]byte{"deploy.yml": {}, "../x": {}}}, 422, "the upload's files: "},
 		"a repeat of nothing":              {http.MethodPost, "/deployments", api.Upload{Repeat: "x"}, 404, "no deployment x"},
 		"a rollback to nowhere":            {http.MethodPost, "/applications/shop/rollback", map[string]any{}, 422, "say which deployment to go back to, or name one target"},
 		"a rollback of a strange target":   {http.MethodPost, "/applications/shop/rollback", map[string]any{"targets": []string{"x"}}, 404, "application shop has no target x"},
@@ -198,7 +198,7 @@ func TestRefusalsAreProblemsThatSayWhatToDo(t *testing.T) {
 		"an upload that is too large":      {http.MethodPost, "/plans", bytes.Repeat([]byte(" "), 91<<20), 413, ""},
 	} {
 		if p := c.call(token, r.method, "/api/v1"+r.path, r.body).problem(t, r.status); !strings.HasPrefix(p.Detail, r.detail) {
-			t.Errorf("%s: %q, want %q", name, p.Detail, r.detail)
+			t.Errorf("%s: %q %v, want %q", name, p.Detail, p.Errors, r.detail)
 		}
 	}
 	p := c.call(token, http.MethodPost, "/api/v1/deployments", broken).problem(t, 422)
@@ -534,10 +534,11 @@ func TestStreamsEndAndRequestsFinishWhenTheControllerStops(t *testing.T) {
 	must(t, err)
 	defer stream.Body.Close()
 
-	slow, sending := io.Pipe()
+	slow, sending := io.Pipe() // its first byte is taken once the controller began to read
 	upload, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+c.Address+"/api/v1/plans", slow)
 	must(t, err)
 	upload.Header.Set("Authorization", "Bearer "+token)
+	upload.Header.Set("Expect", "100-continue")
 	answers := make(chan error, 1)
 	go func() {
 		response, err := c.client.Do(upload)

@@ -57,19 +57,22 @@ func configure(t testing.TB, more string) *config.Config {
 	return c
 }
 
-// start runs a controller until the test ends.
-func start(t testing.TB, c *config.Config) *controller {
+// start runs a controller until the test ends; options change it before.
+func start(t testing.TB, c *config.Config, options ...func(*Main)) *controller {
 	t.Helper()
 	log := logrus.New()
 	log.SetOutput(&lines{t})
 	m := New(c, logrus.NewEntry(log))
+	for _, option := range options {
+		option(m)
+	}
 	t.Cleanup(func() { must(t, m.Close()) })
 	must(t, m.Run(t.Context()))
 	roots := x509.NewCertPool()
 	ca, err := os.ReadFile(filepath.Join(c.Data, "tls", caFile))
 	must(t, err)
 	roots.AppendCertsFromPEM(ca)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true, ExpectContinueTimeout: time.Minute}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &controller{m, t, &http.Client{Transport: transport}}
 }

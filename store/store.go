@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -257,11 +258,23 @@ func (s *Store) write(ctx context.Context, name string, do func(*tx) error) erro
 		if told {
 			s.news.tell()
 		}
-		if err == nil || try == 10 || !s.dialect.again(err) {
+		if err == nil || try == tries || !s.dialect.again(err) {
 			return err
+		}
+		select { // those that met once are not to meet again
+		case <-ctx.Done():
+			return err
+		case <-time.After(mathrand.N(min(time.Millisecond<<try, maxPause))):
 		}
 	}
 }
+
+// tries of a transaction that fails only because of others, and the longest pause before one. On PostgreSQL transactions that did not even touch the same
+// rows meet while tables are small.
+const (
+	tries    = 30
+	maxPause = 250 * time.Millisecond
+)
 
 func (s *Store) try(ctx context.Context, name string, do func(*tx) error) (told bool, err error) {
 	options := &sql.TxOptions{}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"towpath/deployment"
 	"towpath/manifest"
 	"towpath/policies"
 	"towpath/reconcile/rollout"
@@ -102,6 +103,9 @@ func (p *Pusher) Repeat(ctx context.Context, id string, o Order) error {
 	}
 	if len(start.Targets) == 0 {
 		return rollout.Refuse(rollout.Missing, "deployment %s has no target %s", id, strings.Join(o.Filters, ", "))
+	}
+	if file, _ := deployment.Parse(old.Origin.Path, old.Text); file != nil {
+		start.Exclusive = exclusive(file.Config.IfInProgress, old.Origin)
 	}
 	return p.Store.Start(ctx, start, nil)
 }

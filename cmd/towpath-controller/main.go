@@ -145,6 +145,9 @@ func check(c *config.Config) error {
 		if _, err := gitsource.NewPatterns(s.Paths); err != nil {
 			wrong = append(wrong, fmt.Errorf("source %s: paths: %w", s.Name, err))
 		}
+		if _, err := gitsource.NewSchedule(s.Schedule); err != nil {
+			wrong = append(wrong, fmt.Errorf("source %s: schedule: %w", s.Name, err))
+		}
 		if s.GitHub.Repository != "" {
 			if _, err := gitHub(s.GitHub); err != nil {
 				wrong = append(wrong, fmt.Errorf("source %s: %w", s.Name, err))

@@ -51,13 +51,13 @@ func TestCheckNamesEverythingThatIsWrong(t *testing.T) {
 		t.Errorf("a good one: %q, %v", out, err)
 	}
 	bad := base + "keyFile: " + dir + "/none\ntls: {certificate: " + key + ", key: " + key + "}\nsources:\n" +
-		"  - {name: a, url: x, paths: ['['], auth: {tokenFile: " + dir + "/token, sshKeyFile: " + dir + "/ssh, knownHostsFile: " + dir + "/hosts, caFile: " + dir + "/ca}}\n" +
+		"  - {name: a, url: x, paths: ['['], schedule: '@every 1s', auth: {tokenFile: " + dir + "/token, sshKeyFile: " + dir + "/ssh, knownHostsFile: " + dir + "/hosts, caFile: " + dir + "/ca}}\n" +
 		"  - {name: b, url: x, webhook: {secretFiles: [" + file("empty", "\n") + "]}, github: {repository: a/b, tokenFile: " + dir + "/github, apiURL: 'nowhere'}}\n"
 	_, err := run("check", "-c", file("bad.yaml", bad))
 	if err == nil {
 		t.Fatal("a bad one is good")
 	}
-	for _, want := range []string{"keyFile: open " + dir + "/none", "tls: ", "source a: paths: ", "source a: auth.tokenFile: open " + dir + "/token", "source a: auth.sshKeyFile: ", "source a: auth.knownHostsFile: ",
+	for _, want := range []string{"keyFile: open " + dir + "/none", "tls: ", "source a: paths: ", "source a: schedule: ", "source a: auth.tokenFile: open " + dir + "/token", "source a: auth.sshKeyFile: ", "source a: auth.knownHostsFile: ",
 		"source a: auth.caFile: ", "source b: webhook.secretFiles: " + dir + "/empty is empty", "source b: github.tokenFile: ", "source b: github.apiURL: "} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q:\n%v", want, err)

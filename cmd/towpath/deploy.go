@@ -15,6 +15,7 @@ import (
 
 	"towpath/api"
 	"towpath/api/client"
+	"towpath/deployment"
 )
 
 func (c *commandLine) deployCommand() *cobra.Command {
@@ -46,7 +47,8 @@ func addContext(u *api.Upload, pairs []string) error {
 	return nil
 }
 
-// fill reads the deployment file and what it needs into an upload. Problems of the file are printed; with an error among them nothing is sent.
+// fill reads the deployment file and what it needs into an upload. With an error among the file's problems they are printed and nothing is sent; warnings
+// are the controller's to tell.
 func (c *commandLine) fill(ctx context.Context, u *api.Upload, file string) error {
 	w, err := c.openWorkspace(file)
 	if err != nil {
@@ -54,13 +56,18 @@ func (c *commandLine) fill(ctx context.Context, u *api.Upload, file string) erro
 	}
 	defer w.close()
 	problems, err := w.upload(ctx, u)
-	for _, p := range problems {
-		fmt.Fprintln(c.err, clean(sentence(p)))
-	}
 	if err == nil && failed(problems) {
+		c.warn(problems)
 		err = errors.New("the deployment file is refused")
 	}
 	return err
+}
+
+// warn prints problems beside the output.
+func (c *commandLine) warn(problems []deployment.Problem) {
+	for _, p := range problems {
+		fmt.Fprintln(c.err, clean(sentence(p)))
+	}
 }
 
 func (c *commandLine) startCommand() *cobra.Command {
@@ -102,9 +109,7 @@ func (c *commandLine) start(ctx context.Context, to *client.Client, u api.Upload
 		}
 		return err
 	}
-	for _, p := range started.Problems {
-		fmt.Fprintln(c.err, clean(sentence(p)))
-	}
+	c.warn(started.Problems)
 	if err := c.github(started.ID, started.Link, ""); err != nil {
 		return err
 	}
@@ -358,9 +363,7 @@ func (c *commandLine) planCommand() *cobra.Command {
 			return err
 		}
 		err = c.show(plan, func(w io.Writer) {
-			for _, p := range plan.Problems {
-				fmt.Fprintln(w, clean(sentence(p)))
-			}
+			c.warn(plan.Problems)
 			for _, t := range plan.Targets {
 				printPlanned(w, t)
 			}

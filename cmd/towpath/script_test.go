@@ -87,7 +87,7 @@ database: sqlite:%s
 keyFile: %s
 data: %s
 render: {workers: 1}
-sources: [{name: repo, url: %s, branch: main, schedule: "@every 1s", allow: [{accounts: ["*"], namespaces: ["*"], kinds: ["*"]}]}]
+sources: [{name: repo, url: %s, branch: main, schedule: "@every 5s", allow: [{accounts: ["*"], namespaces: ["*"], kinds: ["*"]}]}]
 `, s.address, free[0], free[1], s.path("towpath.db"), s.path("key"), s.path("data"), s.path("repo.git"))
 	key := base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))
 	return errors.Join(os.WriteFile(s.path("key"), []byte(key), 0o600), os.WriteFile(s.path("config.yaml"), []byte(config), 0o600))

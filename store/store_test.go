@@ -68,6 +68,13 @@ func suite(t *testing.T, url func(t *testing.T) string) {
 		"sources remember how far they are":               sources,
 		"issuer's keys and clients":                       issuerRows,
 		"people's words":                                  people,
+		"who reads on misses no event":                    readsOn,
+		"one of many claims a lane":                       claims,
+		"a request sent again is known":                   attempts,
+		"agents come and go":                              agents,
+		"tokens are listed and revoked":                   listed,
+		"what an operator counts":                         census,
+		"opening again changes nothing":                   reopens,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

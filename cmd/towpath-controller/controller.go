@@ -331,7 +331,7 @@ func (m *Main) listen(served *certificates) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	m.Address = listener.Addr().String()
-	m.server = &http.Server{Handler: m.handler(), TLSConfig: secure, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	m.server = &http.Server{Handler: m.handler(), TLSConfig: secure.Clone(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	serve := m.server.Serve
 	if m.config.Secure() {
 		serve = func(l net.Listener) error { return m.server.ServeTLS(l, "", "") }

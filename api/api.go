@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -16,6 +18,7 @@ import (
 
 // Caller is who makes a request.
 type Caller struct {
+	Token  string // its id
 	Tenant string
 	Name   string
 	Grants []string
@@ -37,16 +40,24 @@ type Backend interface {
 
 	Deployments(ctx context.Context, c Caller, f DeploymentFilter) ([]Deployment, error)
 	Deployment(ctx context.Context, c Caller, id string) (Deployment, error)
-	Start(ctx context.Context, c Caller, u Upload) (Started, error)
+	// Start, RollBack and Remove make a deployment of this id, unless one has it already; NewID gives one.
+	Start(ctx context.Context, c Caller, id string, u Upload) (Started, error)
+	NewID() string
+	// Attempt begins a request under a key of the caller's, or finds what its first sending came to; Answered remembers what it came to.
+	Attempt(ctx context.Context, c Caller, key, request, id string) (Attempt, error)
+	Answered(ctx context.Context, c Caller, key string, answer []byte) error
 	Plan(ctx context.Context, c Caller, u Upload) (Plan, error)
 	Approve(ctx context.Context, c Caller, id, target, comment string) error
 	Cancel(ctx context.Context, c Caller, id, reason string) error
-	RollBack(ctx context.Context, c Caller, application string, targets []string, to, reason string) (id string, err error)
+	RollBack(ctx context.Context, c Caller, id, application string, targets []string, to, reason string) error
 
-	Applications(ctx context.Context, c Caller, name string) ([]Application, error)
-	Remove(ctx context.Context, c Caller, name string, keep bool) (id string, err error)
+	Applications(ctx context.Context, c Caller, f ApplicationFilter) ([]Application, error)
+	Remove(ctx context.Context, c Caller, id, name string, keep bool) error
 	Agents(ctx context.Context, c Caller) ([]Agent, error)
 	CreateAgent(ctx context.Context, c Caller, name string) (Credential, error)
+	// RotateAgent gives an agent a new secret beside the old one, which holds for keep longer.
+	RotateAgent(ctx context.Context, c Caller, name string, keep time.Duration) (Credential, error)
+	RemoveAgent(ctx context.Context, c Caller, name string) error
 	Sources(ctx context.Context, c Caller) ([]Source, error)
 
 	// Events lists events after one; News is ready when there may be more, and closed when the server stops.
@@ -63,6 +74,12 @@ type DeploymentFilter struct {
 	Limit                                      int
 }
 
+// ApplicationFilter says which applications are wanted; zero fields match all.
+type ApplicationFilter struct {
+	Name, After string
+	Limit       int
+}
+
 // EventFilter says which events are wanted; zero fields match all.
 type EventFilter struct {
 	Application, Deployment string
@@ -73,11 +90,15 @@ type EventFilter struct {
 // Problem is an error that the caller can do something about.
 type Problem struct {
 	Status  int
+	Type    string // a URI that programs tell it by; "": its status says enough
 	Text    string
 	Details []error // *huma.ErrorDetail, with places
 }
 
 func (p *Problem) Error() string { return p.Text }
+
+// UnderWay is the type of the problem that another deployment of the application is under way.
+const UnderWay = "urn:towpath:under-way"
 
 // New makes the handler of everything below /api/v1.
 func New(backend Backend, log *logrus.Entry) http.Handler {
@@ -92,6 +113,9 @@ func New(backend Backend, log *logrus.Entry) http.Handler {
 	s.people()
 	s.events()
 	mux.HandleFunc("POST /api/v1/webhooks/{source}", s.webhook)
+	mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusNotFound, fmt.Sprintf("no operation %s %.200s; /api/v1/openapi.json lists them", r.Method, r.URL.Path))
+	})
 	return mux
 }
 
@@ -147,7 +171,11 @@ func (s *server) allowed(grant string) func(huma.Context, func(huma.Context)) {
 func (s *server) fail(err error) error {
 	var problem *Problem
 	if errors.As(err, &problem) {
-		return huma.NewError(problem.Status, problem.Text, problem.Details...)
+		answer := huma.NewError(problem.Status, problem.Text, problem.Details...)
+		if model, ok := answer.(*huma.ErrorModel); ok {
+			model.Type = problem.Type
+		}
+		return answer
 	}
 	s.log.WithError(err).Error("a request failed")
 	return huma.Error500InternalServerError("the request failed; the controller's log says why")

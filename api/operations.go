@@ -20,7 +20,7 @@ type reference struct {
 
 type list[T any] struct {
 	Items []T    `json:"items" nullable:"false"`
-	Next  string `json:"next,omitempty" doc:"before= of the next page; absent on the last"`
+	Next  string `json:"next,omitempty" doc:"where the next page begins: before= of deployments, after= of applications; absent on the last"`
 }
 
 func (s *server) deployments() {
@@ -47,13 +47,16 @@ func (s *server) deployments() {
 			return answer(s, d, err)
 		})
 	type upload struct{ Body Upload }
+	type keyed struct {
+		Once
+		Body Upload
+	}
 	start := s.operation(http.MethodPost, "/deployments", "start-deployment", "Start a deployment of an upload, or an earlier one again", Start)
 	start.DefaultStatus = http.StatusCreated
 	start.BodyReadTimeout = 2 * time.Minute
 	start.Errors = append(start.Errors, http.StatusConflict, http.StatusUnprocessableEntity)
-	huma.Register(s.api, start, func(ctx context.Context, in *upload) (*body[Started], error) {
-		out, err := s.backend.Start(ctx, callerOf(ctx), in.Body)
-		return answer(s, out, err)
+	huma.Register(s.api, start, func(ctx context.Context, in *keyed) (*body[Started], error) {
+		return once(ctx, s, in.Once, []any{"start", in.Body}, func(id string) (Started, error) { return s.backend.Start(ctx, callerOf(ctx), id, in.Body) })
 	})
 	plan := s.operation(http.MethodPost, "/plans", "plan", "What an upload would do; nothing starts", View)
 	plan.BodyReadTimeout = 2 * time.Minute
@@ -97,14 +100,22 @@ type NamePath struct {
 }
 
 func (s *server) applications() {
+	type find struct {
+		After string `query:"after" maxLength:"253" doc:"name; only those after it"`
+		Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"200"`
+	}
 	huma.Register(s.api, s.operation(http.MethodGet, "/applications", "list-applications", "Applications by name", View),
-		func(ctx context.Context, _ *struct{}) (*body[list[Application]], error) {
-			items, err := s.backend.Applications(ctx, callerOf(ctx), "")
-			return answer(s, list[Application]{Items: items}, err)
+		func(ctx context.Context, in *find) (*body[list[Application]], error) {
+			items, err := s.backend.Applications(ctx, callerOf(ctx), ApplicationFilter{After: in.After, Limit: in.Limit})
+			page := list[Application]{Items: items}
+			if len(items) == in.Limit {
+				page.Next = items[len(items)-1].Name
+			}
+			return answer(s, page, err)
 		})
 	huma.Register(s.api, s.operation(http.MethodGet, "/applications/{name}", "get-application", "One application, and what each of its targets waits for", View),
 		func(ctx context.Context, in *NamePath) (*body[Application], error) {
-			items, err := s.backend.Applications(ctx, callerOf(ctx), in.Name)
+			items, err := s.backend.Applications(ctx, callerOf(ctx), ApplicationFilter{Name: in.Name})
 			if err == nil && len(items) == 0 {
 				err = &Problem{Status: http.StatusNotFound, Text: "no application " + in.Name}
 			}
@@ -115,6 +126,7 @@ func (s *server) applications() {
 		})
 	type rollback struct {
 		NamePath
+		Once
 		Body struct {
 			Targets []string `json:"targets,omitempty" maxItems:"1000" doc:"absent: all of the deployment that is gone back to"`
 			To      string   `json:"to,omitempty" maxLength:"64" doc:"id of a deployment; absent: what was good before, of one target"`
@@ -123,18 +135,26 @@ func (s *server) applications() {
 	}
 	huma.Register(s.api, s.operation(http.MethodPost, "/applications/{name}/rollback", "roll-back", "Bring targets back to an earlier deployment", Start),
 		func(ctx context.Context, in *rollback) (*body[reference], error) {
-			id, err := s.backend.RollBack(ctx, callerOf(ctx), in.Name, in.Body.Targets, in.Body.To, in.Body.Reason)
-			return answer(s, reference{id}, err)
+			return once(ctx, s, in.Once, []any{"rollback", in.Name, in.Body}, func(id string) (reference, error) {
+				return reference{id}, s.backend.RollBack(ctx, callerOf(ctx), id, in.Name, in.Body.Targets, in.Body.To, in.Body.Reason)
+			})
 		})
 	type removal struct {
 		NamePath
+		Once
 		Keep bool `query:"keep" doc:"its objects stay; only its owner goes"`
 	}
 	huma.Register(s.api, s.operation(http.MethodDelete, "/applications/{name}", "remove-application", "Remove an application from its clusters", Admin),
 		func(ctx context.Context, in *removal) (*body[reference], error) {
-			id, err := s.backend.Remove(ctx, callerOf(ctx), in.Name, in.Keep)
-			return answer(s, reference{id}, err)
+			return once(ctx, s, in.Once, []any{"remove", in.Name, in.Keep}, func(id string) (reference, error) {
+				return reference{id}, s.backend.Remove(ctx, callerOf(ctx), id, in.Name, in.Keep)
+			})
 		})
+}
+
+// AgentPath names an agent.
+type AgentPath struct {
+	Name string `path:"name" maxLength:"253" doc:"of an agent"`
 }
 
 func (s *server) people() {
@@ -145,7 +165,7 @@ func (s *server) people() {
 		})
 	type newAgent struct {
 		Body struct {
-			Name string `json:"name" minLength:"1" maxLength:"253" doc:"the account of deployment files"`
+			Name string `json:"name" pattern:"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$" maxLength:"253" doc:"the account of deployment files"`
 		}
 	}
 	create := s.operation(http.MethodPost, "/agents", "create-agent", "Make the credential of an agent; its secret is shown this once", Admin)
@@ -154,6 +174,21 @@ func (s *server) people() {
 		credential, err := s.backend.CreateAgent(ctx, callerOf(ctx), in.Body.Name)
 		return answer(s, credential, err)
 	})
+	type rotation struct {
+		AgentPath
+		Body struct {
+			Keep int `json:"keepSeconds,omitempty" minimum:"0" maximum:"2592000" doc:"how long the secret before it still holds; absent: not at all"`
+		}
+	}
+	huma.Register(s.api, s.operation(http.MethodPost, "/agents/{name}/rotate", "rotate-agent", "Give an agent a new secret, which is shown this once", Admin),
+		func(ctx context.Context, in *rotation) (*body[Credential], error) {
+			credential, err := s.backend.RotateAgent(ctx, callerOf(ctx), in.Name, time.Duration(in.Body.Keep)*time.Second)
+			return answer(s, credential, err)
+		})
+	huma.Register(s.api, s.operation(http.MethodDelete, "/agents/{name}", "remove-agent", "End an agent's credential, and its sessions at once", Admin),
+		func(ctx context.Context, in *AgentPath) (*struct{}, error) {
+			return s.done(s.backend.RemoveAgent(ctx, callerOf(ctx), in.Name))
+		})
 	huma.Register(s.api, s.operation(http.MethodGet, "/sources", "list-sources", "Watched repositories, and what is wrong with them", View),
 		func(ctx context.Context, _ *struct{}) (*body[list[Source]], error) {
 			items, err := s.backend.Sources(ctx, callerOf(ctx))
@@ -162,7 +197,7 @@ func (s *server) people() {
 }
 
 // heartbeat is how often a stream without news says that it lives.
-const heartbeat = 15 * time.Second
+const heartbeat = 10 * time.Second
 
 type beat struct{}
 

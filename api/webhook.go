@@ -5,13 +5,21 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"time"
 )
 
 // maxDelivery is the largest body of a webhook that GitHub sends.
 const maxDelivery = 25 << 20
 
+// deliveryLasts is how long a delivery may take to arrive.
+const deliveryLasts = 30 * time.Second
+
 // webhook takes a delivery in and answers; what it means is found out later.
 func (s *server) webhook(w http.ResponseWriter, r *http.Request) {
+	// Whoever sends slowly is nobody who may hold a connection: what is read is not signed yet.
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(deliveryLasts)); err != nil {
+		s.log.WithError(err).Error("a delivery can take no deadline")
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxDelivery))
 	var large *http.MaxBytesError
 	switch {

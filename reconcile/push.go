@@ -2,11 +2,12 @@ package reconcile
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
+	"towpath/deployment"
 	"towpath/manifest"
 	"towpath/policies"
 	"towpath/reconcile/rollout"
@@ -45,6 +46,7 @@ type Pusher struct {
 
 // Order is what a person adds to an upload.
 type Order struct {
+	ID          string // of the deployment that it starts; one of this id that was started before is the same
 	Tenant, By  string
 	Application string            // "": the file's
 	Filters     []string          // nil: the file's
@@ -60,26 +62,27 @@ func (p *Pusher) Plan(ctx context.Context, u Upload, o Order) (Plan, error) {
 	return plan, err
 }
 
-// Push starts a deployment of an upload and returns its id. With problems in the plan nothing starts, and the id is "".
-func (p *Pusher) Push(ctx context.Context, u Upload, o Order) (id string, plan Plan, err error) {
+// Push starts a deployment of an upload. With problems in the plan nothing starts.
+func (p *Pusher) Push(ctx context.Context, u Upload, o Order) (Plan, error) {
 	digest, plan, err := p.plan(ctx, u, o)
 	if err != nil || plan.Failed() {
-		return "", plan, err
+		return plan, err
 	}
 	if err := p.Store.SealUpload(ctx, digest, u.Files); err != nil {
-		return "", plan, err
+		return plan, err
 	}
-	return plan.Start.ID, plan, p.Store.Start(ctx, *plan.Start, sealed(plan))
+	plan.Start.ID = o.ID
+	return plan, p.Store.Start(ctx, *plan.Start, sealed(plan))
 }
 
 func (p *Pusher) plan(ctx context.Context, u Upload, o Order) (digest string, plan Plan, err error) {
 	text, found := u.Files[u.Path]
 	if !found {
-		return "", plan, fmt.Errorf("the upload does not hold its deployment file %s", u.Path)
+		return "", plan, rollout.Refuse(rollout.Malformed, "the upload does not hold its deployment file %q", u.Path)
 	}
 	tree, err := p.Tree(u.Files)
 	if err != nil {
-		return "", plan, err
+		return "", plan, rollout.Refuse(rollout.Malformed, "the upload's files: %v", err)
 	}
 	digest = uploadDigest(u.Files)
 	plan, err = p.Planner.Plan(ctx, Ask{Tenant: o.Tenant, Application: o.Application, Tree: tree, Text: text, Reach: p.Reach, Filters: o.Filters,
@@ -89,41 +92,44 @@ func (p *Pusher) plan(ctx context.Context, u Upload, o Order) (digest string, pl
 }
 
 // Repeat starts a deployment again, with its own file and manifests, on every target that it named.
-func (p *Pusher) Repeat(ctx context.Context, id string, o Order) (string, Plan, error) {
+func (p *Pusher) Repeat(ctx context.Context, id string, o Order) error {
 	old, err := p.Store.Started(ctx, o.Tenant, id)
 	if err != nil {
-		return "", Plan{}, err
+		return err
 	}
-	start := p.again(old, rollout.Trigger{Kind: "api", By: o.By, Reason: o.Reason, Title: old.Trigger.Title})
+	start := p.again(old, o.ID, rollout.Trigger{Kind: "api", By: o.By, Reason: o.Reason, Title: old.Trigger.Title})
 	if len(o.Filters) > 0 {
 		start.Targets = slices.DeleteFunc(start.Targets, func(t rollout.StartTarget) bool { return !slices.Contains(o.Filters, t.Name) })
 	}
 	if len(start.Targets) == 0 {
-		return "", Plan{}, fmt.Errorf("deployment %s has no target %s", id, o.Filters)
+		return rollout.Refuse(rollout.Missing, "deployment %s has no target %s", id, strings.Join(o.Filters, ", "))
 	}
-	return start.ID, Plan{Start: &start}, p.Store.Start(ctx, start, nil)
+	if file, _ := deployment.Parse(old.Origin.Path, old.Text); file != nil {
+		start.Exclusive = exclusive(file.Config.IfInProgress, old.Origin)
+	}
+	return p.Store.Start(ctx, start, nil)
 }
 
 // RollBack brings targets of an application back to what an earlier deployment brought about: to, or what was good before the present one. Git, or
 // the last push, goes on wanting what it wants: the next change of it lifts the rollback.
-func (p *Pusher) RollBack(ctx context.Context, application string, targets []string, to string, o Order) (string, error) {
+func (p *Pusher) RollBack(ctx context.Context, application string, targets []string, to string, o Order) error {
 	if to == "" {
 		if len(targets) != 1 {
-			return "", fmt.Errorf("say which deployment to go back to, or name one target")
+			return rollout.Refuse(rollout.Malformed, "say which deployment to go back to, or name one target")
 		}
 		var err error
 		if to, err = p.Store.GoodBefore(ctx, o.Tenant, application, targets[0]); err != nil {
-			return "", err
+			return err
 		}
 	}
 	old, err := p.Store.Started(ctx, o.Tenant, to)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if old.Application != application {
-		return "", fmt.Errorf("deployment %s is one of application %s, not of %s", to, old.Application, application)
+		return rollout.Refuse(rollout.Malformed, "deployment %s is one of application %s, not of %s", to, old.Application, application)
 	}
-	start := p.again(old, rollout.Trigger{Kind: "rollback", By: o.By, Reason: o.Reason, Title: old.Trigger.Title})
+	start := p.again(old, o.ID, rollout.Trigger{Kind: "rollback", By: o.By, Reason: o.Reason, Title: old.Trigger.Title})
 	start.Pin, start.Exclusive = true, rollout.PerLane
 	if len(targets) > 0 {
 		start.Targets = slices.DeleteFunc(start.Targets, func(t rollout.StartTarget) bool { return !slices.Contains(targets, t.Name) })
@@ -132,15 +138,15 @@ func (p *Pusher) RollBack(ctx context.Context, application string, targets []str
 		}
 	}
 	if len(start.Targets) == 0 {
-		return "", fmt.Errorf("deployment %s has no target %s", to, targets)
+		return rollout.Refuse(rollout.Missing, "deployment %s has no target %s", to, strings.Join(targets, ", "))
 	}
-	return start.ID, p.Store.Start(ctx, start, nil)
+	return p.Store.Start(ctx, start, nil)
 }
 
 // again is a new deployment of what an old one brought about.
-func (p *Pusher) again(old rollout.Start, trigger rollout.Trigger) rollout.Start {
+func (p *Pusher) again(old rollout.Start, id string, trigger rollout.Trigger) rollout.Start {
 	start := old
-	start.Origin.Repeat, start.ID, start.Trigger, start.At, start.Gone = old.ID, p.Planner.NewID(), trigger, p.Clock().UTC(), nil
+	start.Origin.Repeat, start.ID, start.Trigger, start.At, start.Gone = old.ID, id, trigger, p.Clock().UTC(), nil
 	start.Targets = slices.Clone(old.Targets)
 	for i := range start.Targets {
 		start.Targets[i].Changed = true

@@ -122,9 +122,9 @@ func (tx *tx) recordDeleted(ctx context.Context, r rollout.FileRecord) error {
 
 // start records a deployment. refused says why it was recorded as REJECTED.
 func (tx *tx) start(ctx context.Context, start rollout.Start) (refused *ErrUnderWay, err error) {
-	var known int
-	if err := tx.queryRow(ctx, `SELECT COUNT(*) FROM deployments WHERE id = ?`, start.ID).Scan(&known); err != nil || known > 0 {
-		return nil, err
+	refused, known, err := tx.started(ctx, start)
+	if err != nil || known {
+		return refused, err
 	}
 	number, err := tx.number(ctx, start)
 	if err != nil {
@@ -161,6 +161,22 @@ func (tx *tx) start(ctx context.Context, start rollout.Start) (refused *ErrUnder
 		}
 	}
 	return nil, tx.summarize(ctx, start.ID, start.At)
+}
+
+// started reports whether a deployment was recorded before, and whether it was refused then.
+func (tx *tx) started(ctx context.Context, start rollout.Start) (refused *ErrUnderWay, known bool, err error) {
+	var state string
+	var number int
+	err = tx.queryRow(ctx, `SELECT state, number FROM deployments WHERE id = ?`, start.ID).Scan(&state, &number)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, false, nil
+	case err != nil || rollout.State(state) != rollout.Rejected:
+		return nil, true, err
+	}
+	refused = &ErrUnderWay{Application: start.Application, Rejected: start.ID}
+	return refused, true, tx.queryRow(ctx, `SELECT id, number FROM deployments WHERE tenant_id = ? AND application = ? AND number < ? AND state <> ? ORDER BY number DESC LIMIT 1`,
+		start.Tenant, start.Application, number, string(rollout.Rejected)).Scan(&refused.ID, &refused.Number)
 }
 
 // number gives the application its next number, and makes it when it is new. A file that starts a deployment owns its application from then on.

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"towpath/reconcile/rollout"
@@ -20,9 +19,40 @@ type Event struct {
 	rollout.Event
 }
 
-// event writes a line of history. The lines of an application form a chain: each holds the hash of the one before, so that none can be changed,
-// left out or put in between unseen.
-func (tx *tx) event(ctx context.Context, e rollout.Event) error {
+// event adds a line of history to what the transaction writes at its end.
+func (tx *tx) event(_ context.Context, e rollout.Event) error {
+	tx.events = append(tx.events, e)
+	return nil
+}
+
+// writeEvents writes the transaction's lines of history, the last thing before its commit. On PostgreSQL one transaction does so at a time: ids are
+// in the order of commits, so that nobody who reads on from an id misses one that was committed after a later one.
+func (tx *tx) writeEvents(ctx context.Context) error {
+	if len(tx.events) == 0 || tx.store.dialect != postgresDialect {
+		return tx.chain(ctx)
+	}
+	if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock(7366872512)`); err != nil {
+		return err
+	}
+	if err := tx.chain(ctx); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `SELECT pg_notify('`+eventsChannel+`', '')`)
+	return err
+}
+
+// chain writes the lines of each application as a chain: each holds the hash of the one before, so that none can be changed, left out or put in
+// between unseen.
+func (tx *tx) chain(ctx context.Context) error {
+	for _, e := range tx.events {
+		if err := tx.append(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (tx *tx) append(ctx context.Context, e rollout.Event) error {
 	var last sql.NullString
 	err := tx.queryRow(ctx, `SELECT hash FROM events WHERE tenant_id = ? AND application = ? ORDER BY id DESC LIMIT 1`, e.Tenant, e.Application).Scan(&last)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -33,7 +63,6 @@ func (tx *tx) event(ctx context.Context, e rollout.Event) error {
 	if err != nil {
 		return err
 	}
-	tx.told = true
 	_, err = tx.exec(ctx, `INSERT INTO events (tenant_id, application, deployment, target, at, who, kind, what, why, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		e.Tenant, e.Application, e.Deployment, e.Target, micros(e.At), e.Who, e.Kind, e.What, e.Why, hash)
 	return err
@@ -115,52 +144,4 @@ func (s *Store) VerifyHistory(ctx context.Context, tenant, application string) (
 		return rows.Err()
 	})
 	return count, err
-}
-
-// news tells listeners of this process that there are new events.
-type news struct {
-	mu        sync.Mutex
-	listeners map[chan struct{}]struct{}
-	closed    bool
-}
-
-func (n *news) tell() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for listener := range n.listeners {
-		select {
-		case listener <- struct{}{}:
-		default: // it has not looked since the last time, and will
-		}
-	}
-}
-
-func (n *news) close() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.closed = true
-	for listener := range n.listeners {
-		close(listener)
-	}
-	n.listeners = nil
-}
-
-// News gives a channel that is ready when there may be events after those that were read before; stop ends it. It is closed with the store.
-func (s *Store) News() (news <-chan struct{}, stop func()) {
-	listener := make(chan struct{}, 1)
-	s.news.mu.Lock()
-	defer s.news.mu.Unlock()
-	if s.news.closed {
-		close(listener)
-		return listener, func() {}
-	}
-	if s.news.listeners == nil {
-		s.news.listeners = map[chan struct{}]struct{}{}
-	}
-	s.news.listeners[listener] = struct{}{}
-	return listener, func() {
-		s.news.mu.Lock()
-		defer s.news.mu.Unlock()
-		delete(s.news.listeners, listener)
-	}
 }

@@ -12,13 +12,6 @@ import (
 	"towpath/reconcile/rollout"
 )
 
-// Refusal is why what a person asked for was not done, as a sentence for that person. Nothing was written.
-type Refusal struct{ Text string }
-
-func (r *Refusal) Error() string { return r.Text }
-
-func refuse(format string, args ...any) error { return &Refusal{fmt.Sprintf(format, args...)} }
-
 // Started is a deployment as it was recorded, for starting it again.
 func (s *Store) Started(ctx context.Context, tenant, id string) (start rollout.Start, err error) {
 	err = s.read(ctx, func(tx *tx) error {
@@ -28,7 +21,7 @@ func (s *Store) Started(ctx context.Context, tenant, id string) (start rollout.S
 			WHERE tenant_id = ? AND id = ?`, tenant, id).Scan(&start.Application, &start.Description, &start.Origin.Source, &start.Origin.Path, &start.Origin.Commit,
 			&start.Origin.Upload, &start.Trigger.Kind, &start.Trigger.By, &start.Trigger.Title, &contextText, &file)
 		if errors.Is(err, sql.ErrNoRows) {
-			return refuse("no deployment %s", id)
+			return rollout.Refuse(rollout.Missing, "no deployment %s", id)
 		}
 		if err != nil {
 			return err
@@ -80,7 +73,7 @@ func (s *Store) GoodBefore(ctx context.Context, tenant, application, target stri
 		var good sql.NullString
 		err := tx.queryRow(ctx, `SELECT good FROM lanes WHERE tenant_id = ? AND application = ? AND target = ? AND removed = 0`, tenant, application, target).Scan(&good)
 		if errors.Is(err, sql.ErrNoRows) {
-			return refuse("application %s has no target %s", application, target)
+			return rollout.Refuse(rollout.Missing, "application %s has no target %s", application, target)
 		}
 		if err != nil {
 			return err
@@ -115,7 +108,7 @@ func (s *Store) GoodBefore(ctx context.Context, tenant, application, target stri
 		if err := rows.Err(); err != nil {
 			return err
 		}
-		return refuse("nothing other than what is good now ever succeeded on target %s of application %s", target, application)
+		return rollout.Refuse(rollout.Conflicts, "nothing other than what is good now ever succeeded on target %s of application %s", target, application)
 	})
 	return id, err
 }
@@ -129,10 +122,10 @@ func (s *Store) Approve(ctx context.Context, tenant, deployment, target, by stri
 		}
 		waiting := slices.IndexFunc(t.Waits, func(w rollout.Wait) bool { return w.Kind == rollout.WaitApproval })
 		if waiting < 0 || t.State != rollout.AwaitingApproval {
-			return refuse("target %s of deployment %s waits for no approval: it is %s", target, deployment, t.State)
+			return rollout.Refuse(rollout.Conflicts, "target %s of deployment %s waits for no approval: it is %s", t.Name, deployment, t.State)
 		}
 		if who := t.Waits[waiting].Who; len(who) > 0 && !slices.ContainsFunc(roles, func(role string) bool { return slices.Contains(who, role) }) {
-			return refuse("approving target %s needs one of the roles %v; %s holds %v", target, who, by, roles)
+			return rollout.Refuse(rollout.Forbidden, "approving target %s needs one of the roles %v; %s holds %v", t.Name, who, by, roles)
 		}
 		if _, err := tx.exec(ctx, `INSERT INTO approvals (tenant_id, deployment_id, target, gate, digest, who, comment, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT DO NOTHING`, tenant, deployment, t.Name, t.Waits[waiting].Gate, t.Digest, by, comment, micros(tx.now())); err != nil {
@@ -153,7 +146,7 @@ func (tx *tx) find(ctx context.Context, tenant, deployment, name string) (rollou
 		return rollout.Target{}, err
 	}
 	if known == 0 {
-		return rollout.Target{}, refuse("no deployment %s", deployment)
+		return rollout.Target{}, rollout.Refuse(rollout.Missing, "no deployment %s", deployment)
 	}
 	targets, err := tx.targets(ctx, deployment)
 	if err != nil {
@@ -169,11 +162,11 @@ func (tx *tx) find(ctx context.Context, tenant, deployment, name string) (rollou
 	case len(found) == 1:
 		return found[0], nil
 	case name != "":
-		return rollout.Target{}, refuse("deployment %s has no target %s", deployment, name)
+		return rollout.Target{}, rollout.Refuse(rollout.Missing, "deployment %s has no target %s", deployment, name)
 	case len(found) == 0:
-		return rollout.Target{}, refuse("no target of deployment %s waits for approval", deployment)
+		return rollout.Target{}, rollout.Refuse(rollout.Conflicts, "no target of deployment %s waits for approval", deployment)
 	}
-	return rollout.Target{}, refuse("%d targets of deployment %s wait for approval; name one", len(found), deployment)
+	return rollout.Target{}, rollout.Refuse(rollout.Malformed, "%d targets of deployment %s wait for approval; name one", len(found), deployment)
 }
 
 // Cancel records that a person wants a deployment to stop: what waits is cancelled, what is under way goes back.
@@ -184,11 +177,11 @@ func (s *Store) Cancel(ctx context.Context, tenant, deployment, by, reason strin
 		err := tx.queryRow(ctx, `SELECT application, state, number FROM deployments WHERE tenant_id = ? AND id = ?`, tenant, deployment).Scan(&application, &state, &number)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
-			return refuse("no deployment %s", deployment)
+			return rollout.Refuse(rollout.Missing, "no deployment %s", deployment)
 		case err != nil:
 			return err
 		case rollout.State(state).Final():
-			return refuse("deployment %s is %s already", deployment, state)
+			return rollout.Refuse(rollout.Conflicts, "deployment %s is %s already", deployment, state)
 		}
 		text, err := json.Marshal(rollout.Request{By: by, Reason: reason, At: tx.now()})
 		if err != nil {
@@ -250,7 +243,7 @@ func (s *Store) Release(ctx context.Context, tenant, application, id, by string,
 		var removed int
 		err := tx.queryRow(ctx, `SELECT removed FROM applications WHERE tenant_id = ? AND name = ?`, tenant, application).Scan(&removed)
 		if errors.Is(err, sql.ErrNoRows) {
-			return refuse("no application %s", application)
+			return rollout.Refuse(rollout.Missing, "no application %s", application)
 		}
 		if err != nil {
 			return err

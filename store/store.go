@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,7 @@ import (
 	sqlite "modernc.org/sqlite"
 
 	"towpath/internal/crash"
+	"towpath/reconcile/rollout"
 )
 
 //go:embed migrations/*.sql
@@ -51,6 +53,9 @@ type Store struct {
 	news           news
 	bus            bus
 	told           atomic.Pointer[map[string]bool] // sources about whose commits is told
+
+	unlisten  context.CancelFunc // PostgreSQL only
+	listening sync.WaitGroup
 
 	mu      sync.Mutex
 	workers worker
@@ -127,6 +132,11 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := s.checkKeys(ctx); err != nil {
 		return err
 	}
+	if s.dialect == postgresDialect {
+		listening, stop := context.WithCancel(context.WithoutCancel(ctx))
+		s.unlisten = stop
+		s.listening.Go(func() { s.listen(listening) })
+	}
 	return s.openJobs()
 }
 
@@ -145,6 +155,10 @@ func (s *Store) Close() error {
 		s.workers = nil
 	}
 	s.news.close()
+	if s.unlisten != nil {
+		s.unlisten()
+		s.listening.Wait()
+	}
 	if s.pool != nil {
 		s.pool.Close()
 		s.pool = nil
@@ -210,9 +224,9 @@ func (d dialect) again(err error) bool {
 // tx is one transaction, and what is to be done with its commit.
 type tx struct {
 	*sql.Tx
-	store *Store
-	wakes []wake
-	told  bool // events were written
+	store  *Store
+	wakes  []wake
+	events []rollout.Event // to be written before the commit
 }
 
 func (tx *tx) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
@@ -244,11 +258,23 @@ func (s *Store) write(ctx context.Context, name string, do func(*tx) error) erro
 		if told {
 			s.news.tell()
 		}
-		if err == nil || try == 10 || !s.dialect.again(err) {
+		if err == nil || try == tries || !s.dialect.again(err) {
 			return err
+		}
+		select { // those that met once are not to meet again
+		case <-ctx.Done():
+			return err
+		case <-time.After(mathrand.N(min(time.Millisecond<<try, maxPause))):
 		}
 	}
 }
+
+// tries of a transaction that fails only because of others, and the longest pause before one. On PostgreSQL transactions that did not even touch the same
+// rows meet while tables are small.
+const (
+	tries    = 30
+	maxPause = 250 * time.Millisecond
+)
 
 func (s *Store) try(ctx context.Context, name string, do func(*tx) error) (told bool, err error) {
 	options := &sql.TxOptions{}
@@ -271,10 +297,8 @@ func (s *Store) try(ctx context.Context, name string, do func(*tx) error) (told 
 	if err := t.insertWakes(ctx); err != nil {
 		return false, err
 	}
-	if t.told && s.dialect == postgresDialect {
-		if _, err := t.ExecContext(ctx, `SELECT pg_notify('towpath_events', '')`); err != nil {
-			return false, err
-		}
+	if err := t.writeEvents(ctx); err != nil {
+		return false, err
 	}
 	crash.Point("before " + name)
 	if err := t.Commit(); err != nil {
@@ -282,7 +306,7 @@ func (s *Store) try(ctx context.Context, name string, do func(*tx) error) (told 
 	}
 	crash.Point("after " + name)
 	s.bus.publish(t.wakes)
-	return t.told, nil
+	return len(t.events) > 0, nil
 }
 
 // read runs queries on one consistent picture.

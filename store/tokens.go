@@ -24,6 +24,7 @@ type Token struct {
 	Roles   []string
 	Created time.Time
 	Expires time.Time // zero: never
+	Revoked time.Time // zero: not
 }
 
 // ErrNoToken says that a secret belongs to no token, or to one that expired or was revoked.
@@ -61,33 +62,66 @@ func tokenHash(secret string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+func (t Token) ended(now time.Time) bool {
+	return !t.Revoked.IsZero() || !t.Expires.IsZero() && !now.Before(t.Expires)
+}
+
 // Token is the token of a secret; ErrNoToken when there is none that holds now.
 func (s *Store) Token(ctx context.Context, secret string) (t Token, err error) {
 	err = s.read(ctx, func(tx *tx) error {
-		var grants, roles string
-		var created int64
-		var expires, revoked sql.NullInt64
-		err := tx.queryRow(ctx, `SELECT id, tenant_id, name, grants, roles, created_at, expires_at, revoked_at FROM tokens WHERE hash = ?`, tokenHash(secret)).
-			Scan(&t.ID, &t.Tenant, &t.Name, &grants, &roles, &created, &expires, &revoked)
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			return ErrNoToken
-		case err != nil:
-			return err
-		}
-		t.Created, t.Expires = fromMicros(created), nullTime(expires)
-		if revoked.Valid || expires.Valid && !tx.now().Before(t.Expires) {
+		t, err = scanToken(tx.queryRow(ctx, `SELECT id, tenant_id, name, grants, roles, created_at, expires_at, revoked_at FROM tokens WHERE hash = ?`, tokenHash(secret)).Scan)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && t.ended(tx.now()) {
 			return ErrNoToken
 		}
-		return errors.Join(json.Unmarshal([]byte(grants), &t.Grants), json.Unmarshal([]byte(roles), &t.Roles))
+		return err
 	})
 	return t, err
 }
 
-// RevokeToken ends a token, by its id.
+// Tokens lists all tokens by tenant and age, those that ended too.
+func (s *Store) Tokens(ctx context.Context) (tokens []Token, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		tokens = nil
+		rows, err := tx.query(ctx, `SELECT id, tenant_id, name, grants, roles, created_at, expires_at, revoked_at FROM tokens ORDER BY tenant_id, created_at, id`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			t, err := scanToken(rows.Scan)
+			if err != nil {
+				return err
+			}
+			tokens = append(tokens, t)
+		}
+		return rows.Err()
+	})
+	return tokens, err
+}
+
+func scanToken(scan func(...any) error) (t Token, err error) {
+	var grants, roles string
+	var created int64
+	var expires, revoked sql.NullInt64
+	if err := scan(&t.ID, &t.Tenant, &t.Name, &grants, &roles, &created, &expires, &revoked); err != nil {
+		return t, err
+	}
+	t.Created, t.Expires, t.Revoked = fromMicros(created), nullTime(expires), nullTime(revoked)
+	return t, errors.Join(json.Unmarshal([]byte(grants), &t.Grants), json.Unmarshal([]byte(roles), &t.Roles))
+}
+
+// RevokeToken ends a token, by its id; a *rollout.Refusal when there is none that could be.
 func (s *Store) RevokeToken(ctx context.Context, id string) error {
 	return s.write(ctx, "token.revoke", func(tx *tx) error {
-		return tx.one(ctx, ErrNoToken, `UPDATE tokens SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL`, micros(tx.now()), id)
+		t, err := scanToken(tx.queryRow(ctx, `UPDATE tokens SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL
+			RETURNING id, tenant_id, name, grants, roles, created_at, expires_at, revoked_at`, micros(tx.now()), id).Scan)
+		if errors.Is(err, sql.ErrNoRows) {
+			return rollout.Refuse(rollout.Missing, "no token %s that is not revoked already", id)
+		}
+		if err != nil {
+			return err
+		}
+		return tx.event(ctx, rollout.Event{At: tx.now(), Tenant: t.Tenant, Who: "towpath-controller", Kind: "token.revoked", What: fmt.Sprintf("token %s (%s) was revoked", t.Name, t.ID)})
 	})
 }
 
@@ -101,14 +135,87 @@ type Agent struct {
 // ErrNoAgent says that an identity belongs to no agent.
 var ErrNoAgent = errors.New("this identity belongs to no agent; towpath agent create makes one")
 
-// AddAgent records the identity of an agent. An agent may have several, while one is replaced by another.
+// AddAgent records the identity of a new agent; a *rollout.Refusal when the tenant has an agent of that name.
 func (s *Store) AddAgent(ctx context.Context, a Agent, by string) error {
 	return s.write(ctx, "agent.add", func(tx *tx) error {
+		var known int
+		if err := tx.queryRow(ctx, `SELECT COUNT(*) FROM agents WHERE tenant_id = ? AND name = ?`, a.Tenant, a.Name).Scan(&known); err != nil {
+			return err
+		}
+		if known > 0 {
+			return rollout.Refuse(rollout.Conflicts, "agent %[1]s is there already; `towpath agent rotate %[1]s` gives it a new secret, `towpath agent remove %[1]s` ends it", a.Name)
+		}
 		if _, err := tx.exec(ctx, `INSERT INTO agents (tenant_id, name, issuer, subject, created_at) VALUES (?, ?, ?, ?, ?)`, a.Tenant, a.Name, a.Issuer, a.Subject, micros(tx.now())); err != nil {
 			return err
 		}
 		return tx.event(ctx, rollout.Event{At: tx.now(), Tenant: a.Tenant, Who: by, Kind: "agent.created", What: fmt.Sprintf("agent %s was given the identity %s", a.Name, a.Subject)})
 	})
+}
+
+// agentRemoved is the kind of the event that says so; its target is the agent's name.
+const agentRemoved = "agent.removed"
+
+// RemoveAgent ends an agent: its identity is nobody's from then on. It returns what it was; a *rollout.Refusal when there is none of that name.
+func (s *Store) RemoveAgent(ctx context.Context, tenant, name, by string) (a Agent, err error) {
+	err = s.write(ctx, "agent.remove", func(tx *tx) error {
+		a = Agent{Tenant: tenant, Name: name}
+		err := tx.queryRow(ctx, `DELETE FROM agents WHERE tenant_id = ? AND name = ? RETURNING issuer, subject`, tenant, name).Scan(&a.Issuer, &a.Subject)
+		if errors.Is(err, sql.ErrNoRows) {
+			return rollout.Refuse(rollout.Missing, "no agent %s", name)
+		}
+		if err != nil {
+			return err
+		}
+		return tx.event(ctx, rollout.Event{At: tx.now(), Tenant: tenant, Target: name, Who: by, Kind: agentRemoved, What: fmt.Sprintf("agent %s was removed; its identity %s is no longer accepted", name, a.Subject)})
+	})
+	return a, err
+}
+
+// Agent is an agent by name; a *rollout.Refusal when there is none.
+func (s *Store) Agent(ctx context.Context, tenant, name string) (a Agent, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		a = Agent{Tenant: tenant, Name: name}
+		var created int64
+		err := tx.queryRow(ctx, `SELECT issuer, subject, created_at FROM agents WHERE tenant_id = ? AND name = ?`, tenant, name).Scan(&a.Issuer, &a.Subject, &created)
+		a.Created = fromMicros(created)
+		if errors.Is(err, sql.ErrNoRows) {
+			return rollout.Refuse(rollout.Missing, "no agent %s", name)
+		}
+		return err
+	})
+	return a, err
+}
+
+// AgentRotated writes into history that an agent was given a new secret.
+func (s *Store) AgentRotated(ctx context.Context, a Agent, by string, keep time.Duration) error {
+	return s.write(ctx, "agent.rotate", func(tx *tx) error {
+		return tx.event(ctx, rollout.Event{At: tx.now(), Tenant: a.Tenant, Target: a.Name, Who: by, Kind: "agent.rotated",
+			What: fmt.Sprintf("agent %s was given a new secret; the one before it holds for %s", a.Name, keep)})
+	})
+}
+
+// AgentsRemoved lists the agents that were removed since an event, and the newest event by now. After a negative one nothing is listed.
+func (s *Store) AgentsRemoved(ctx context.Context, after int64) (removed []Agent, newest int64, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		removed = nil
+		if err := tx.queryRow(ctx, `SELECT COALESCE(MAX(id), 0) FROM events`).Scan(&newest); err != nil || after < 0 {
+			return err
+		}
+		rows, err := tx.query(ctx, `SELECT tenant_id, target FROM events WHERE id > ? AND id <= ? AND kind = ? ORDER BY id`, after, newest, agentRemoved)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var a Agent
+			if err := rows.Scan(&a.Tenant, &a.Name); err != nil {
+				return err
+			}
+			removed = append(removed, a)
+		}
+		return rows.Err()
+	})
+	return removed, newest, err
 }
 
 // AgentOf is the agent of an identity; ErrNoAgent when there is none.

@@ -66,7 +66,7 @@ func (s *Store) Deployments(ctx context.Context, f DeploymentFilter) (views []De
 		if f.Before != "" {
 			err := tx.queryRow(ctx, `SELECT created_at FROM deployments WHERE tenant_id = ? AND id = ?`, f.Tenant, f.Before).Scan(&before)
 			if errors.Is(err, sql.ErrNoRows) {
-				return refuse("no deployment %s", f.Before)
+				return rollout.Refuse(rollout.Malformed, "before: no deployment %s", f.Before)
 			}
 			if err != nil {
 				return err
@@ -99,12 +99,12 @@ func (s *Store) Deployments(ctx context.Context, f DeploymentFilter) (views []De
 	return views, err
 }
 
-// Deployment is one deployment; a *Refusal when there is none of that id.
+// Deployment is one deployment; a *rollout.Refusal when there is none of that id.
 func (s *Store) Deployment(ctx context.Context, tenant, id string) (v DeploymentView, err error) {
 	err = s.read(ctx, func(tx *tx) error {
 		v, err = scanDeployment(tx.queryRow(ctx, `SELECT `+deploymentColumns+` FROM deployments d WHERE d.tenant_id = ? AND d.id = ?`, tenant, id).Scan)
 		if errors.Is(err, sql.ErrNoRows) {
-			return refuse("no deployment %s", id)
+			return rollout.Refuse(rollout.Missing, "no deployment %s", id)
 		}
 		if err != nil {
 			return err
@@ -165,11 +165,22 @@ type LaneView struct {
 	Last    string // id of the deployment that was last asked for
 }
 
-// Applications lists the applications of a tenant by name; with a name, that one.
-func (s *Store) Applications(ctx context.Context, tenant, name string) (views []ApplicationView, err error) {
+// ApplicationFilter says which applications are wanted, by name; zero fields match all.
+type ApplicationFilter struct {
+	Tenant, Name string
+	After        string // name: only those that sort after this one
+	Limit        int    // 1–1,000; 0: 1,000
+}
+
+// Applications lists applications by name, with their lanes.
+func (s *Store) Applications(ctx context.Context, f ApplicationFilter) (views []ApplicationView, err error) {
+	if f.Limit < 1 || f.Limit > 1000 {
+		f.Limit = 1000
+	}
 	err = s.read(ctx, func(tx *tx) error {
 		views = nil
-		rows, err := tx.query(ctx, `SELECT name, source, path, removed FROM applications WHERE tenant_id = ? AND (? = '' OR name = ?) ORDER BY name`, tenant, name, name)
+		rows, err := tx.query(ctx, `SELECT name, source, path, removed FROM applications WHERE tenant_id = ? AND (? = '' OR name = ?) AND name > ? ORDER BY name LIMIT ?`,
+			f.Tenant, f.Name, f.Name, f.After, f.Limit)
 		if err != nil {
 			return err
 		}
@@ -187,7 +198,7 @@ func (s *Store) Applications(ctx context.Context, tenant, name string) (views []
 	})
 	for i := range views {
 		if err == nil {
-			views[i].Lanes, err = s.laneViews(ctx, tenant, views[i].Application)
+			views[i].Lanes, err = s.laneViews(ctx, f.Tenant, views[i].Application)
 		}
 	}
 	return views, err

@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"towpath/api"
 )
@@ -27,6 +29,7 @@ type Client struct {
 // Error is an answer that is no success.
 type Error struct {
 	Status int
+	Type   string   `json:"type"`
 	Detail string   `json:"detail"`
 	Errors []Detail `json:"errors"`
 }
@@ -50,6 +53,38 @@ func (e *Error) Error() string {
 
 // Call sends a request and reads the answer into out; nil: it is not wanted.
 func (c *Client) Call(ctx context.Context, method, path string, in, out any) error {
+	return c.call(ctx, method, path, nil, in, out)
+}
+
+// tries of a request whose answer was lost, and the wait before the second one.
+const (
+	tries = 4
+	pause = 500 * time.Millisecond
+)
+
+// Once is Call for a request that starts something: when its answer is lost it is sent again, and the controller does it once.
+func (c *Client) Once(ctx context.Context, method, path string, in, out any) error {
+	key := http.Header{"Idempotency-Key": {rand.Text()}}
+	for try := 1; ; try++ {
+		err := c.call(ctx, method, path, key, in, out)
+		if err == nil || Final(err) || try == tries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Duration(try) * pause):
+		}
+	}
+}
+
+// Final reports whether an error is a controller's word: the same request would be refused again.
+func Final(err error) bool {
+	var told *Error
+	return errors.As(err, &told) && told.Status < http.StatusInternalServerError
+}
+
+func (c *Client) call(ctx context.Context, method, path string, header http.Header, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
@@ -58,7 +93,7 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 		}
 		body = bytes.NewReader(text)
 	}
-	answer, err := c.send(ctx, method, path, body, nil)
+	answer, err := c.send(ctx, method, path, body, header)
 	if err != nil {
 		return err
 	}
@@ -110,9 +145,21 @@ func (c *Client) Deployment(ctx context.Context, id string) (d api.Deployment, e
 	return d, err
 }
 
-// Follow calls seen for each event of a deployment ("" : of all) after one, until seen returns false or ctx ends. A cut stream is an error; the caller
-// comes back with the last id that it saw.
+// silence is how long a stream may say nothing, not even that it lives.
+const silence = 45 * time.Second
+
+// Follow calls seen for each event of a deployment ("" : of all) after one, until seen returns false or ctx ends. A stream that is cut or falls silent is
+// an error; the caller comes back with the last id that it saw.
 func (c *Client) Follow(ctx context.Context, deployment string, after int64, seen func(api.Event) bool) error {
+	return c.Attend(ctx, deployment, after, seen, func() {})
+}
+
+// Attend is Follow for those who want to hear, by beat, each ten seconds that the stream lives.
+func (c *Client) Attend(ctx context.Context, deployment string, after int64, seen func(api.Event) bool, beat func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	quiet := time.AfterFunc(silence, cancel)
+	defer quiet.Stop()
 	query := url.Values{"after": {strconv.FormatInt(after, 10)}}
 	if deployment != "" {
 		query.Set("deployment", deployment)
@@ -127,12 +174,15 @@ func (c *Client) Follow(ctx context.Context, deployment string, after int64, see
 	kind := "event"
 	for lines.Scan() {
 		line := lines.Text()
+		quiet.Reset(silence)
 		switch {
 		case line == "":
 			kind = "event"
 		case strings.HasPrefix(line, "event: "):
 			kind = line[len("event: "):]
-		case strings.HasPrefix(line, "data: ") && kind != "beat":
+		case strings.HasPrefix(line, "data: ") && kind == "beat":
+			beat()
+		case strings.HasPrefix(line, "data: "):
 			var e api.Event
 			if err := json.Unmarshal([]byte(line[len("data: "):]), &e); err != nil {
 				return fmt.Errorf("an event that cannot be read: %w", err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -27,13 +26,15 @@ func (b *backend) Authenticate(ctx context.Context, token string) (api.Caller, b
 	if errors.Is(err, store.ErrNoToken) {
 		return api.Caller{}, false, nil
 	}
-	return api.Caller{Tenant: t.Tenant, Name: t.Name, Grants: t.Grants, Roles: b.roles(t)}, err == nil, err
+	return api.Caller{Token: t.ID, Tenant: t.Tenant, Name: t.Name, Grants: t.Grants, Roles: b.roles(t)}, err == nil, err
 }
 
 // roles of a token: those it was made with, and those that the configuration gives its name.
 func (b *backend) roles(t store.Token) []string {
 	roles := slices.Clone(t.Roles)
-	for _, role := range b.config.Roles {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, role := range b.people {
 		if slices.Contains(role.Members, t.Name) && !slices.Contains(roles, role.Name) {
 			roles = append(roles, role.Name)
 		}
@@ -43,19 +44,34 @@ func (b *backend) roles(t store.Token) []string {
 
 // tell makes what a person can mend a problem of the API.
 func tell(err error) error {
-	var refusal *store.Refusal
+	var refusal *rollout.Refusal
 	var underWay *store.ErrUnderWay
 	switch {
 	case errors.As(err, &underWay):
-		return &api.Problem{Status: http.StatusConflict, Text: underWay.Error() + "; wait for it, or cancel it with: towpath deploy cancel " + underWay.ID}
+		return &api.Problem{Status: http.StatusConflict, Type: api.UnderWay, Text: underWay.Error() + "; wait for it, or cancel it with: towpath deploy cancel " + underWay.ID}
 	case errors.As(err, &refusal):
-		status := http.StatusConflict
-		if strings.HasPrefix(refusal.Text, "no ") {
-			status = http.StatusNotFound
-		}
-		return &api.Problem{Status: status, Text: refusal.Text}
+		return &api.Problem{Status: statuses[refusal.Kind], Text: refusal.Text}
 	}
 	return err
+}
+
+// statuses are what refusals are over HTTP.
+var statuses = map[rollout.RefusalKind]int{rollout.Conflicts: http.StatusConflict, rollout.Missing: http.StatusNotFound,
+	rollout.Malformed: http.StatusUnprocessableEntity, rollout.Forbidden: http.StatusForbidden}
+
+func (b *backend) NewID() string { return newID() }
+
+func (b *backend) Attempt(ctx context.Context, c api.Caller, key, request, id string) (api.Attempt, error) {
+	a, err := b.store.Attempt(ctx, sender(c, key), request, id)
+	return api.Attempt(a), tell(err)
+}
+
+func (b *backend) Answered(ctx context.Context, c api.Caller, key string, answer []byte) error {
+	return b.store.Answered(ctx, sender(c, key), answer)
+}
+
+func sender(c api.Caller, key string) store.Sender {
+	return store.Sender{Tenant: c.Tenant, Who: c.Token, Key: key}
 }
 
 func (b *backend) Deployments(ctx context.Context, c api.Caller, f api.DeploymentFilter) ([]api.Deployment, error) {
@@ -106,18 +122,17 @@ func waits(all []rollout.Wait) []api.Wait {
 	return out
 }
 
-func (b *backend) order(c api.Caller, u api.Upload) reconcile.Order {
-	return reconcile.Order{Tenant: c.Tenant, By: c.Name, Application: u.Application, Filters: u.Targets, Context: u.Context, Account: u.Account, Reason: u.Reason, Title: u.Title}
+func (b *backend) order(c api.Caller, id string, u api.Upload) reconcile.Order {
+	return reconcile.Order{ID: id, Tenant: c.Tenant, By: c.Name, Application: u.Application, Filters: u.Targets, Context: u.Context, Account: u.Account, Reason: u.Reason, Title: u.Title}
 }
 
-func (b *backend) Start(ctx context.Context, c api.Caller, u api.Upload) (api.Started, error) {
-	var id string
+func (b *backend) Start(ctx context.Context, c api.Caller, id string, u api.Upload) (api.Started, error) {
 	var plan reconcile.Plan
 	var err error
 	if u.Repeat != "" {
-		id, plan, err = b.pusher.Repeat(ctx, u.Repeat, b.order(c, u))
+		err = b.pusher.Repeat(ctx, u.Repeat, b.order(c, id, u))
 	} else {
-		id, plan, err = b.pusher.Push(ctx, reconcile.Upload{Path: u.Path, Files: u.Files}, b.order(c, u))
+		plan, err = b.pusher.Push(ctx, reconcile.Upload{Path: u.Path, Files: u.Files}, b.order(c, id, u))
 	}
 	if err != nil {
 		return api.Started{}, tell(err)
@@ -154,7 +169,7 @@ func problems(all []deployment.Problem) []deployment.Problem {
 }
 
 func (b *backend) Plan(ctx context.Context, c api.Caller, u api.Upload) (api.Plan, error) {
-	plan, err := b.pusher.Plan(ctx, reconcile.Upload{Path: u.Path, Files: u.Files}, b.order(c, u))
+	plan, err := b.pusher.Plan(ctx, reconcile.Upload{Path: u.Path, Files: u.Files}, b.order(c, "", u))
 	if err != nil {
 		return api.Plan{}, tell(err)
 	}
@@ -185,13 +200,12 @@ func (b *backend) Cancel(ctx context.Context, c api.Caller, id, reason string) e
 	return tell(b.store.Cancel(ctx, c.Tenant, id, c.Name, reason))
 }
 
-func (b *backend) RollBack(ctx context.Context, c api.Caller, application string, targets []string, to, reason string) (string, error) {
-	id, err := b.pusher.RollBack(ctx, application, targets, to, reconcile.Order{Tenant: c.Tenant, By: c.Name, Reason: reason})
-	return id, tell(err)
+func (b *backend) RollBack(ctx context.Context, c api.Caller, id, application string, targets []string, to, reason string) error {
+	return tell(b.pusher.RollBack(ctx, application, targets, to, reconcile.Order{ID: id, Tenant: c.Tenant, By: c.Name, Reason: reason}))
 }
 
-func (b *backend) Applications(ctx context.Context, c api.Caller, name string) ([]api.Application, error) {
-	views, err := b.store.Applications(ctx, c.Tenant, name)
+func (b *backend) Applications(ctx context.Context, c api.Caller, f api.ApplicationFilter) ([]api.Application, error) {
+	views, err := b.store.Applications(ctx, store.ApplicationFilter{Tenant: c.Tenant, Name: f.Name, After: f.After, Limit: f.Limit})
 	out := make([]api.Application, len(views))
 	for i, v := range views {
 		out[i] = api.Application{Name: v.Application, Source: v.Source, Path: v.Path, Removed: v.Removed, Lanes: []api.Lane{}}
@@ -210,47 +224,8 @@ func (b *backend) Applications(ctx context.Context, c api.Caller, name string) (
 	return out, tell(err)
 }
 
-func (b *backend) Remove(ctx context.Context, c api.Caller, name string, keep bool) (string, error) {
-	id := newID()
-	return id, tell(b.store.Release(ctx, c.Tenant, name, id, c.Name, !keep))
-}
-
-func (b *backend) Agents(ctx context.Context, c api.Caller) ([]api.Agent, error) {
-	known, err := b.store.Agents(ctx, c.Tenant)
-	if err != nil {
-		return nil, err
-	}
-	sessions := b.hub.Agents()
-	var out []api.Agent
-	for _, k := range known {
-		if len(out) > 0 && out[len(out)-1].Name == k.Name {
-			continue // a second identity of the same agent
-		}
-		a := api.Agent{Name: k.Name, ClientID: k.Subject}
-		for _, s := range sessions {
-			if s.Tenant != c.Tenant || s.Agent != k.Name {
-				continue
-			}
-			a.Instances++
-			a.Connected, a.Version, a.Remote, a.Since, a.LastBeat = true, s.Version, s.Remote, moment(s.Since), moment(s.LastBeat)
-		}
-		out = append(out, a)
-	}
-	if out == nil {
-		out = []api.Agent{}
-	}
-	return out, nil
-}
-
-func (b *backend) CreateAgent(ctx context.Context, c api.Caller, name string) (api.Credential, error) {
-	id, secret, err := b.issuer.Create(ctx, "agent:connect")
-	if err != nil {
-		return api.Credential{}, err
-	}
-	if err := b.store.AddAgent(ctx, store.Agent{Tenant: c.Tenant, Name: name, Issuer: b.config.ExternalURL, Subject: id}, c.Name); err != nil {
-		return api.Credential{}, tell(err)
-	}
-	return api.Credential{Agent: name, ClientID: id, Secret: secret, Issuer: b.config.ExternalURL, Audience: b.config.Agents.Audience, Hub: b.HubAddress}, nil
+func (b *backend) Remove(ctx context.Context, c api.Caller, id, name string, keep bool) error {
+	return tell(b.store.Release(ctx, c.Tenant, name, id, c.Name, !keep))
 }
 
 func (b *backend) Sources(ctx context.Context, c api.Caller) ([]api.Source, error) {

@@ -15,11 +15,85 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
+
+	"github.com/sirupsen/logrus"
 )
 
 // caFile is what agents and command lines are given to trust, in the directory of ownCertificate.
 const caFile = "ca.crt"
+
+// certificates gives the certificate that is served: of the configured files, read anew when they changed, or one of an authority of our own, made
+// anew before it ends. While that fails the one before is served.
+type certificates struct {
+	certFile, keyFile string // "": our own
+	dir, host         string // of our own
+	clock             func() time.Time
+	log               *logrus.Entry
+
+	mu      sync.Mutex
+	current *tls.Certificate
+	looked  time.Time
+	written time.Time // when the files were
+}
+
+// lookAgain is how often it is looked whether another certificate is to be served.
+const lookAgain = time.Minute
+
+// get is a tls.Config's GetCertificate.
+func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.clock(); now.Sub(c.looked) >= lookAgain {
+		if err := c.renew(now); err != nil {
+			c.log.WithError(err).Error("the certificate could not be renewed; the one before is still served")
+		}
+	}
+	return c.current, nil
+}
+
+// renew looks whether another certificate is to be served; called with mu held, or before anything is served.
+func (c *certificates) renew(now time.Time) error {
+	c.looked = now
+	if c.certFile == "" {
+		if c.current != nil && now.Before(c.current.Leaf.NotAfter.Add(-lifetime/3)) {
+			return nil
+		}
+		fresh, err := ownCertificate(c.dir, c.host, now)
+		if err == nil {
+			c.current = &fresh
+		}
+		return err
+	}
+	written, err := newest(c.certFile, c.keyFile)
+	if err != nil || c.current != nil && written.Equal(c.written) {
+		return err
+	}
+	fresh, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err != nil {
+		return fmt.Errorf("tls: %w", err)
+	}
+	c.current, c.written = &fresh, written
+	return nil
+}
+
+// newest is when the younger of two files was written.
+func newest(names ...string) (at time.Time, err error) {
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if err != nil {
+			return at, fmt.Errorf("tls: %w", err)
+		}
+		if info.ModTime().After(at) {
+			at = info.ModTime()
+		}
+	}
+	return at, nil
+}
+
+// lifetime of a certificate of our own.
+const lifetime = 90 * 24 * time.Hour
 
 // ownCertificate is a certificate for a host and for this machine, of an authority that is made at first and kept in dir.
 func ownCertificate(dir, host string, now time.Time) (tls.Certificate, error) {
@@ -37,7 +111,7 @@ func ownCertificate(dir, host string, now time.Time) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: host}, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: host}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(lifetime),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}
 	if ip := net.ParseIP(host); ip != nil {
@@ -78,5 +152,9 @@ func sign(template, authority *x509.Certificate, by *ecdsa.PrivateKey) (tls.Cert
 		authority, by = template, key
 	}
 	text, err := x509.CreateCertificate(rand.Reader, template, authority, key.Public(), by)
-	return tls.Certificate{Certificate: [][]byte{text}, PrivateKey: key}, err
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	leaf, err := x509.ParseCertificate(text)
+	return tls.Certificate{Certificate: [][]byte{text}, PrivateKey: key, Leaf: leaf}, err
 }

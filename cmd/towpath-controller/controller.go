@@ -40,17 +40,18 @@ type Main struct {
 	config *config.Config
 	log    *logrus.Entry
 
-	store    *store.Store
-	issuer   *issuer.Issuer
-	hub      *hub.Hub
-	clusters *clusters
-	pool     *render.Pool
-	runner   *reconcile.Runner
-	timers   *reconcile.Timers
-	intake   *reconcile.Intake
-	pusher   *reconcile.Pusher
-	tellers  status.Tellers
-	registry *prometheus.Registry
+	store     *store.Store
+	issuer    *issuer.Issuer
+	hub       *hub.Hub
+	verifiers []*hub.Verifier
+	clusters  *clusters
+	pool      *render.Pool
+	runner    *reconcile.Runner
+	timers    *reconcile.Timers
+	intake    *reconcile.Intake
+	pusher    *reconcile.Pusher
+	tellers   status.Tellers
+	registry  *prometheus.Registry
 
 	Address    string // of the API, once Run returned
 	HubAddress string // of the hub
@@ -60,14 +61,16 @@ type Main struct {
 	running context.Context // of all that goes on until Close
 	cancel  context.CancelFunc
 	done    chan struct{} // closed by Close
+	late    time.Duration // a wake may lie so long before the controller is not ready
 	mu      sync.Mutex
 	sources map[string]*source
+	people  []config.Role
 	closed  bool
 }
 
 // New makes a controller of a configuration.
 func New(c *config.Config, log *logrus.Entry) *Main {
-	return &Main{config: c, log: log, sources: map[string]*source{}, registry: prometheus.NewRegistry(), done: make(chan struct{})}
+	return &Main{config: c, log: log, sources: map[string]*source{}, registry: prometheus.NewRegistry(), late: time.Minute, done: make(chan struct{})}
 }
 
 // leaseLasts exceeds what a request to a cluster may take; a lane whose holder died waits so long where several controllers share a database.
@@ -83,7 +86,7 @@ func (m *Main) Run(ctx context.Context) error {
 	if m.store, err = store.Open(ctx, store.Config{URL: m.config.Database, Keys: keys, Log: m.log}); err != nil {
 		return err
 	}
-	certificate, err := m.certificate()
+	served, err := m.certificates()
 	if err != nil {
 		return err
 	}
@@ -102,7 +105,7 @@ func (m *Main) Run(ctx context.Context) error {
 	if err := m.work(m.running); err != nil {
 		return err
 	}
-	return m.listen(certificate)
+	return m.listen(served)
 }
 
 func (m *Main) openIssuer(ctx context.Context) (err error) {
@@ -114,25 +117,21 @@ func (m *Main) openIssuer(ctx context.Context) (err error) {
 }
 
 func (m *Main) openHub() error {
-	lookup := func(ctx context.Context, issuer, subject string) (tenant, agent string, err error) {
-		a, err := m.store.AgentOf(ctx, issuer, subject)
-		return a.Tenant, a.Name, err
-	}
-	own, err := hub.NewVerifier(hub.VerifierConfig{Issuer: m.config.ExternalURL, Audience: m.config.Agents.Audience, Keys: m.issuer, Lookup: lookup})
+	own, err := hub.NewVerifier(hub.VerifierConfig{Issuer: m.config.ExternalURL, Audience: m.config.Agents.Audience, Keys: m.issuer, Lookup: m.lookUp})
 	if err != nil {
 		return err
 	}
-	verifiers := []*hub.Verifier{own}
+	m.verifiers = []*hub.Verifier{own}
 	for _, name := range m.config.Agents.Issuers {
-		v, err := hub.NewVerifier(hub.VerifierConfig{Issuer: name, Audience: m.config.Agents.Audience, Lookup: lookup,
+		v, err := hub.NewVerifier(hub.VerifierConfig{Issuer: name, Audience: m.config.Agents.Audience, Lookup: m.lookUp,
 			Keys: hub.NewRemoteKeys(name, &http.Client{Timeout: 10 * time.Second}, time.Now)})
 		if err != nil {
 			return err
 		}
-		verifiers = append(verifiers, v)
+		m.verifiers = append(m.verifiers, v)
 	}
 	m.hub, err = hub.New(hub.Config{Log: m.log, Changed: m.agentChanged, Verify: func(ctx context.Context, token string) (id hub.Identity, err error) {
-		for _, v := range verifiers {
+		for _, v := range m.verifiers {
 			if id, err = v.Verify(ctx, token); err == nil {
 				return id, nil
 			}
@@ -214,6 +213,7 @@ func (m *Main) work(ctx context.Context) error {
 	}
 	m.tasks.Go(func() { m.timers.Run(ctx) })
 	m.tasks.Go(func() { m.rotate(ctx) })
+	m.tasks.Go(func() { m.dismiss(ctx) })
 	return nil
 }
 
@@ -254,11 +254,12 @@ func (m *Main) sync(ctx context.Context, name string) error {
 	}
 }
 
-// Reload takes on the sources of a configuration: new ones are opened, missing ones closed, changed ones opened anew, and their files are all looked at
+// Reload takes on the sources and roles of a configuration: new ones are opened, missing ones closed, changed ones opened anew, and their files are all looked at
 // again, since what they may touch may have changed.
 func (m *Main) Reload(c *config.Config) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.people = c.Roles
 	var wrong []error
 	wanted := map[string]config.Source{}
 	for _, s := range c.Sources {
@@ -313,8 +314,8 @@ func (m *Main) follow(s *source) {
 }
 
 // listen serves the API and the hub.
-func (m *Main) listen(certificate tls.Certificate) error {
-	secure := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+func (m *Main) listen(served *certificates) error {
+	secure := &tls.Config{GetCertificate: served.get, MinVersion: tls.VersionTLS12}
 	hubListener, err := net.Listen("tcp", m.config.Agents.Listen)
 	if err != nil {
 		return fmt.Errorf("agents.listen: %w", err)
@@ -330,12 +331,13 @@ func (m *Main) listen(certificate tls.Certificate) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	m.Address = listener.Addr().String()
-	if base, err := url.Parse(m.config.ExternalURL); err == nil && base.Scheme == "https" {
-		listener = tls.NewListener(listener, secure)
+	m.server = &http.Server{Handler: m.handler(), TLSConfig: secure.Clone(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	serve := m.server.Serve
+	if m.config.Secure() {
+		serve = func(l net.Listener) error { return m.server.ServeTLS(l, "", "") }
 	}
-	m.server = &http.Server{Handler: m.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	m.tasks.Go(func() {
-		if err := m.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			m.log.WithError(err).Error("the API is no longer served")
 		}
 	})
@@ -343,7 +345,7 @@ func (m *Main) listen(certificate tls.Certificate) error {
 }
 
 func (m *Main) handler() http.Handler {
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.hub)
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.hub, newFigures(m))
 	mux := http.NewServeMux()
 	mux.Handle("/api/v1/", api.New(&backend{Main: m}, m.log))
 	tokens := m.issuer.Handler()
@@ -359,20 +361,17 @@ func (m *Main) handler() http.Handler {
 func (m *Main) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
-	if late, err := m.store.Late(ctx, lateAfter); err != nil || late > 0 {
+	if late, err := m.store.Late(ctx, m.late); err != nil || late > 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		if err != nil {
 			fmt.Fprintln(w, "the database does not answer:", err)
 			return
 		}
-		fmt.Fprintf(w, "%d wakes lie untaken for more than %s\n", late, lateAfter)
+		fmt.Fprintf(w, "%d wakes lie untaken for more than %s\n", late, m.late)
 		return
 	}
 	fmt.Fprintln(w, "ok")
 }
-
-// lateAfter is how long a wake may lie before the controller is not ready.
-const lateAfter = time.Minute
 
 func (m *Main) sleepUntil(at time.Time) bool {
 	timer := time.NewTimer(time.Until(at))
@@ -401,10 +400,13 @@ func (m *Main) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	var errs []error
+	if m.store != nil {
+		m.store.HangUp() // streams of events end
+	}
 	if m.server != nil {
-		short, cancel := context.WithTimeout(ctx, 5*time.Second)
+		short, cancel := context.WithTimeout(ctx, 20*time.Second)
 		if m.server.Shutdown(short) != nil {
-			m.server.Close() // streams do not end by themselves
+			m.server.Close()
 		}
 		cancel()
 	}
@@ -437,14 +439,25 @@ func (m *Main) Close() error {
 	return errors.Join(errs...)
 }
 
-// certificate is the configured one, or one of an authority of our own that is kept beside the data: agents are given its certificate.
-func (m *Main) certificate() (tls.Certificate, error) {
-	if m.config.TLS.Certificate != "" {
-		return tls.LoadX509KeyPair(m.config.TLS.Certificate, m.config.TLS.Key)
-	}
+// certificates is the configured one, or one of an authority of our own that is kept beside the data: agents are given its certificate.
+func (m *Main) certificates() (*certificates, error) {
 	base, err := url.Parse(m.config.ExternalURL)
 	if err != nil {
-		return tls.Certificate{}, err
+		return nil, err
 	}
-	return ownCertificate(filepath.Join(m.config.Data, "tls"), base.Hostname(), time.Now())
+	c := &certificates{certFile: m.config.TLS.Certificate, keyFile: m.config.TLS.Key, dir: filepath.Join(m.config.Data, "tls"), host: base.Hostname(), clock: time.Now, log: m.log}
+	return c, c.renew(time.Now())
+}
+
+// hubAddress is where agents find the hub.
+func (m *Main) hubAddress() string {
+	if m.config.Agents.Address != "" {
+		return m.config.Agents.Address
+	}
+	_, port, err := net.SplitHostPort(m.HubAddress)
+	base, parsed := url.Parse(m.config.ExternalURL)
+	if err != nil || parsed != nil {
+		return m.HubAddress
+	}
+	return net.JoinHostPort(base.Hostname(), port)
 }

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"text/tabwriter"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -19,6 +21,7 @@ import (
 
 	"towpath/api"
 	"towpath/cmd/towpath-controller/config"
+	"towpath/gitsource"
 	"towpath/internal/version"
 	"towpath/render"
 	"towpath/store"
@@ -49,7 +52,7 @@ func command() *cobra.Command {
 	root.AddCommand(&cobra.Command{Use: "check", Short: "Say whether the configuration is good", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		c, err := config.Read(file)
 		if err == nil {
-			_, err = c.Keys()
+			err = check(c)
 		}
 		if err == nil {
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is good: %d sources\n", file, len(c.Sources))
@@ -80,16 +83,14 @@ func tokenCommand(file *string) *cobra.Command {
 		if lasts > 0 {
 			t.Expires = time.Now().Add(lasts)
 		}
-		s, err := openStore(cmd.Context(), *file)
-		if err != nil {
+		return withStore(cmd.Context(), *file, func(s *store.Store) error {
+			secret, err := s.CreateToken(cmd.Context(), t)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), secret)
 			return err
-		}
-		secret, err := s.CreateToken(cmd.Context(), t)
-		if err := errors.Join(err, s.Close()); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), secret)
-		return err
+		})
 	}}
 	create.Flags().StringVar(&t.Name, "name", "", "whom it speaks for; events say it")
 	create.Flags().StringVar(&t.Tenant, "tenant", "main", "tenant that it sees")
@@ -99,9 +100,69 @@ func tokenCommand(file *string) *cobra.Command {
 	if err := create.MarkFlagRequired("name"); err != nil {
 		panic(err) // the flag is there
 	}
-	token := &cobra.Command{Use: "token", Short: "Make API tokens"}
-	token.AddCommand(create)
+	list := &cobra.Command{Use: "list", Short: "List API tokens, those that ended too", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		return withStore(cmd.Context(), *file, func(s *store.Store) error {
+			tokens, err := s.Tokens(cmd.Context())
+			if err != nil {
+				return err
+			}
+			columns := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
+			fmt.Fprintln(columns, "ID\tTENANT\tNAME\tGRANTS\tROLES\tCREATED\tENDS")
+			for _, t := range tokens {
+				fmt.Fprintf(columns, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Tenant, t.Name, strings.Join(t.Grants, ","), strings.Join(t.Roles, ","), t.Created.Format(time.DateTime), ends(t))
+			}
+			return columns.Flush()
+		})
+	}}
+	revoke := &cobra.Command{Use: "revoke ID", Short: "End an API token, by the id that list shows", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		return withStore(cmd.Context(), *file, func(s *store.Store) error { return s.RevokeToken(cmd.Context(), args[0]) })
+	}}
+	token := &cobra.Command{Use: "token", Short: "Make, list and revoke API tokens"}
+	token.AddCommand(create, list, revoke)
 	return token
+}
+
+// ends says when a token ends, or did.
+func ends(t store.Token) string {
+	switch {
+	case !t.Revoked.IsZero():
+		return "revoked " + t.Revoked.Format(time.DateTime)
+	case t.Expires.IsZero():
+		return "never"
+	}
+	return t.Expires.Format(time.DateTime)
+}
+
+// check says everything that is wrong with a configuration beside its form.
+func check(c *config.Config) error {
+	wrong := []error{c.CheckFiles()}
+	if c.TLS.Certificate != "" {
+		if _, err := tls.LoadX509KeyPair(c.TLS.Certificate, c.TLS.Key); err != nil {
+			wrong = append(wrong, fmt.Errorf("tls: %w", err))
+		}
+	}
+	for _, s := range c.Sources {
+		if _, err := gitsource.NewPatterns(s.Paths); err != nil {
+			wrong = append(wrong, fmt.Errorf("source %s: paths: %w", s.Name, err))
+		}
+		if _, err := gitsource.NewSchedule(s.Schedule); err != nil {
+			wrong = append(wrong, fmt.Errorf("source %s: schedule: %w", s.Name, err))
+		}
+		if s.GitHub.Repository != "" {
+			if _, err := gitHub(s.GitHub); err != nil {
+				wrong = append(wrong, fmt.Errorf("source %s: %w", s.Name, err))
+			}
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+func withStore(ctx context.Context, file string, do func(*store.Store) error) error {
+	s, err := openStore(ctx, file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(s), s.Close())
 }
 
 func openStore(ctx context.Context, file string) (*store.Store, error) {
@@ -128,7 +189,7 @@ func logger(c *config.Config) *logrus.Entry {
 	return logrus.NewEntry(log)
 }
 
-// serve runs the controller until it is told to stop; SIGHUP reads the sources of the configuration anew.
+// serve runs the controller until it is told to stop; SIGHUP reads the sources and roles of the configuration anew.
 func serve(ctx context.Context, file string) error {
 	if file == "" {
 		return errors.New("no configuration: give --config FILE, or TOWPATH_CONFIG")
@@ -157,8 +218,9 @@ func serve(ctx context.Context, file string) error {
 			log.WithError(err).Error("the configuration was not taken on whole")
 			continue
 		}
-		log.Info("the sources of the configuration were read anew")
+		log.Info("the sources and roles of the configuration were read anew")
 	}
+	signal.Reset(os.Interrupt, syscall.SIGTERM) // a second one ends it at once
 	log.Info("the controller stops")
 	return m.Close()
 }

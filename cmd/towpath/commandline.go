@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -32,7 +33,13 @@ type commandLine struct {
 }
 
 func (c *commandLine) root() *cobra.Command {
-	root := &cobra.Command{Use: "towpath", Short: "Bring what is in Git to clusters", SilenceUsage: true, SilenceErrors: true}
+	root := &cobra.Command{Use: "towpath", Short: "Bring what is in Git to clusters", SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if !slices.Contains([]string{"text", "json", "yaml"}, c.output) {
+				return fmt.Errorf("no output %q; there are text, json, yaml", c.output)
+			}
+			return nil
+		}}
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.address, "addr", "", "address of the controller (TOWPATH_ADDR)")
 	flags.StringVar(&c.ca, "ca", "", "file of certificates to trust beside the system's (TOWPATH_CA)")
@@ -118,12 +125,16 @@ func (c *commandLine) show(v any, text func(io.Writer)) error {
 		_, err = c.out.Write(out)
 		return err
 	}
-	return fmt.Errorf("no output %q; there are text, json, yaml", c.output)
+	return nil // root took no other
 }
 
-// line prints one line as scripts know it: with the time before it.
+// line prints one line as scripts know it: with the time before it. Where the output is a document for programs, lines are told beside it.
 func (c *commandLine) line(format string, args ...any) {
-	fmt.Fprintf(c.out, "[%s] %s\n", time.Now().UTC().Format(time.RFC3339), clean(fmt.Sprintf(format, args...)))
+	out := c.out
+	if c.output != "text" {
+		out = c.err
+	}
+	fmt.Fprintf(out, "[%s] %s\n", time.Now().UTC().Format(time.RFC3339), clean(fmt.Sprintf(format, args...)))
 }
 
 // clean takes out of a text what a terminal would obey: commit messages and clusters' answers are other people's.

@@ -15,6 +15,7 @@ import (
 
 	"towpath/api"
 	"towpath/api/client"
+	"towpath/deployment"
 )
 
 func (c *commandLine) deployCommand() *cobra.Command {
@@ -46,7 +47,8 @@ func addContext(u *api.Upload, pairs []string) error {
 	return nil
 }
 
-// fill reads the deployment file and what it needs into an upload. Problems of the file are printed; with an error among them nothing is sent.
+// fill reads the deployment file and what it needs into an upload. With an error among the file's problems they are printed and nothing is sent; warnings
+// are the controller's to tell.
 func (c *commandLine) fill(ctx context.Context, u *api.Upload, file string) error {
 	w, err := c.openWorkspace(file)
 	if err != nil {
@@ -54,13 +56,18 @@ func (c *commandLine) fill(ctx context.Context, u *api.Upload, file string) erro
 	}
 	defer w.close()
 	problems, err := w.upload(ctx, u)
-	for _, p := range problems {
-		fmt.Fprintln(c.err, clean(sentence(p)))
-	}
 	if err == nil && failed(problems) {
+		c.warn(problems)
 		err = errors.New("the deployment file is refused")
 	}
 	return err
+}
+
+// warn prints problems beside the output.
+func (c *commandLine) warn(problems []deployment.Problem) {
+	for _, p := range problems {
+		fmt.Fprintln(c.err, clean(sentence(p)))
+	}
 }
 
 func (c *commandLine) startCommand() *cobra.Command {
@@ -95,43 +102,56 @@ func (c *commandLine) startCommand() *cobra.Command {
 
 func (c *commandLine) start(ctx context.Context, to *client.Client, u api.Upload, watch bool) error {
 	var started api.Started
-	if err := to.Call(ctx, http.MethodPost, "/deployments", u, &started); err != nil {
+	if err := to.Once(ctx, http.MethodPost, "/deployments", u, &started); err != nil {
 		var refusal *client.Error
-		if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
+		if errors.As(err, &refusal) && refusal.Type == api.UnderWay {
 			return &exit{exitUnderWay, err}
 		}
 		return err
 	}
-	for _, p := range started.Problems {
-		fmt.Fprintln(c.err, clean(sentence(p)))
-	}
-	if c.output == "text" {
-		c.line("Deployment ID: %s", started.ID)
-		c.line("See the deployment status UI: %s", started.Link)
-	} else if err := c.show(started, nil); err != nil {
+	c.warn(started.Problems)
+	if err := c.github(started.ID, started.Link, ""); err != nil {
 		return err
 	}
-	if err := c.github(started.ID, started.Link, ""); err != nil || !watch {
-		return err
+	return c.begun(ctx, to, started.ID, started.Link, started, watch)
+}
+
+// begun says what was started and, when that is wanted, waits for its end. Programs that read -o json get one document: of the start, or of the end.
+func (c *commandLine) begun(ctx context.Context, to *client.Client, id, link string, started any, watch bool) error {
+	if c.output != "text" && !watch {
+		return c.show(started, nil)
 	}
-	c.line("Waiting for deployment to complete. Status UI: %s", started.Link)
-	return c.finish(ctx, to, started.ID, started.Link)
+	c.line("Deployment ID: %s", id)
+	c.line("See the deployment status UI: %s", link)
+	if !watch {
+		return nil
+	}
+	c.line("Waiting for deployment to complete. Status UI: %s", link)
+	return c.finish(ctx, to, id, link)
 }
 
 // finish watches a deployment to its end; one that did not succeed is an error.
 func (c *commandLine) finish(ctx context.Context, to *client.Client, id, link string) error {
 	d, err := c.follow(ctx, to, id)
 	if err != nil {
-		return err
+		return errors.Join(err, c.github(id, link, "UNKNOWN ("+err.Error()+")"))
 	}
 	c.line("Deployment %s completed with status: %s", id, d.State)
 	if err := c.github(id, link, d.State); err != nil {
 		return err
 	}
-	if d.State != "SUCCEEDED" {
-		return &exit{exitFailed, errors.New(reasons(d))}
+	if c.output != "text" {
+		if err := c.show(status(d), nil); err != nil {
+			return err
+		}
 	}
-	return nil
+	switch d.State {
+	case "SUCCEEDED":
+		return nil
+	case "REJECTED":
+		return &exit{exitUnderWay, errors.New(reasons(d))}
+	}
+	return &exit{exitFailed, errors.New(reasons(d))}
 }
 
 // reasons is why a deployment did not succeed, target by target.
@@ -145,29 +165,40 @@ func reasons(d api.Deployment) string {
 	return strings.Join(lines, "\n")
 }
 
+// patience is how long a controller that does not answer is waited for: it may be starting anew.
+const patience = 5 * time.Minute
+
 // follow shows a deployment until it is over: a tree that is drawn anew on a terminal, lines elsewhere. A stream that is cut is taken up again.
 func (c *commandLine) follow(ctx context.Context, to *client.Client, id string) (d api.Deployment, err error) {
 	view := c.view()
 	var last int64
-	for {
+	heard := time.Now()
+	look := func() bool {
 		if d, err = to.Deployment(ctx, id); err != nil {
+			return false
+		}
+		heard = time.Now()
+		view.show(d)
+		return d.Ended == nil
+	}
+	for {
+		if look() {
+			err = to.Attend(ctx, id, last, func(e api.Event) bool {
+				last = e.ID
+				view.event(e)
+				return look()
+			}, view.beat)
+		}
+		switch {
+		case err == nil && d.Ended != nil:
+			return d, nil
+		case client.Final(err), ctx.Err() != nil, time.Since(heard) > patience:
 			return d, err
 		}
-		view.show(d)
-		if d.Ended != nil {
-			return d, nil
-		}
-		err := to.Follow(ctx, id, last, func(e api.Event) bool {
-			last = e.ID
-			view.event(e)
-			return false // look at the whole again
-		})
-		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-			select {
-			case <-ctx.Done():
-				return d, ctx.Err()
-			case <-time.After(time.Second):
-			}
+		select {
+		case <-ctx.Done():
+			return d, ctx.Err()
+		case <-time.After(time.Second):
 		}
 	}
 }
@@ -177,7 +208,7 @@ func (c *commandLine) github(id, link, result string) error {
 	if file := c.getenv("GITHUB_OUTPUT"); file != "" {
 		text := fmt.Sprintf("DEPLOYMENT_ID=%s\nLINK=%s\n", id, link)
 		if result != "" {
-			text = "RUN_RESULT=" + result + "\n"
+			text = "RUN_RESULT=" + strings.ReplaceAll(result, "\n", " ") + "\n"
 		}
 		if err := add(file, text); err != nil {
 			return err
@@ -220,10 +251,7 @@ func (c *commandLine) statusCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if watch && c.output == "text" {
-			if d.Ended != nil {
-				c.view().show(d)
-			}
+		if watch {
 			return c.finish(cmd.Context(), to, d.ID, d.Link)
 		}
 		return c.show(status(d), func(w io.Writer) { fmt.Fprint(w, clean(tree(d))) })
@@ -284,11 +312,10 @@ func (c *commandLine) order(ctx context.Context, method, path string, body any, 
 	if err != nil {
 		return err
 	}
-	if err := to.Call(ctx, method, path, body, nil); err != nil {
+	if err := to.Once(ctx, method, path, body, nil); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(c.out, done)
-	return err
+	return c.show(map[string]string{"done": done}, func(w io.Writer) { fmt.Fprintln(w, clean(done)) })
 }
 
 func (c *commandLine) rollbackCommand() *cobra.Command {
@@ -301,19 +328,14 @@ func (c *commandLine) rollbackCommand() *cobra.Command {
 		}
 		var started struct{ ID string }
 		body := map[string]any{"targets": args[1:], "to": to, "reason": reason}
-		if err := server.Call(cmd.Context(), http.MethodPost, "/applications/"+url.PathEscape(args[0])+"/rollback", body, &started); err != nil {
+		if err := server.Once(cmd.Context(), http.MethodPost, "/applications/"+url.PathEscape(args[0])+"/rollback", body, &started); err != nil {
 			return err
 		}
 		d, err := server.Deployment(cmd.Context(), started.ID)
 		if err != nil {
 			return err
 		}
-		c.line("Deployment ID: %s", d.ID)
-		c.line("See the deployment status UI: %s", d.Link)
-		if !watch {
-			return nil
-		}
-		return c.finish(cmd.Context(), server, d.ID, d.Link)
+		return c.begun(cmd.Context(), server, d.ID, d.Link, status(d), watch)
 	}}
 	command.Flags().StringVar(&to, "to", "", "id of the deployment to go back to")
 	command.Flags().StringVar(&reason, "reason", "", "why, for history")
@@ -341,9 +363,7 @@ func (c *commandLine) planCommand() *cobra.Command {
 			return err
 		}
 		err = c.show(plan, func(w io.Writer) {
-			for _, p := range plan.Problems {
-				fmt.Fprintln(w, clean(sentence(p)))
-			}
+			c.warn(plan.Problems)
 			for _, t := range plan.Targets {
 				printPlanned(w, t)
 			}

@@ -87,9 +87,7 @@ func (c *commandLine) renderCommand() *cobra.Command {
 			}
 			problems = append(problems, result.Problems...)
 		}
-		for _, p := range problems {
-			fmt.Fprintln(c.err, clean(sentence(p)))
-		}
+		c.warn(problems)
 		if failed(problems) {
 			return &exit{exitFailed, errors.New("")}
 		}

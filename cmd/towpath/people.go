@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -71,10 +73,9 @@ func (c *commandLine) agentCommand() *cobra.Command {
 		if err := to.Call(cmd.Context(), http.MethodPost, "/agents", map[string]string{"name": args[0]}, &made); err != nil {
 			return err
 		}
-		return c.show(made, func(w io.Writer) {
-			fmt.Fprintf(w, "agent:        %s\nclient id:    %s\nsecret:       %s   (shown this once)\nissuer:       %s\naudience:     %s\nhub:          %s\n",
-				clean(made.Agent), made.ClientID, made.Secret, made.Issuer, made.Audience, made.Hub)
-		})
+		return c.credential(made)
+	}}, c.rotateCommand(), &cobra.Command{Use: "remove NAME", Short: "End an agent's credential, and its sessions at once", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		return c.order(cmd.Context(), http.MethodDelete, "/agents/"+url.PathEscape(args[0]), nil, "agent "+args[0]+" can no longer connect")
 	}}, &cobra.Command{Use: "list", Short: "Agents and whether they are connected", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		var found struct{ Items []api.Agent }
 		return c.list(cmd, "/agents", &found, func() any { return found.Items }, func(w io.Writer) {
@@ -91,6 +92,30 @@ func (c *commandLine) agentCommand() *cobra.Command {
 	return agent
 }
 
+func (c *commandLine) rotateCommand() *cobra.Command {
+	var keep time.Duration
+	rotate := &cobra.Command{Use: "rotate NAME", Short: "Give an agent a new secret, which is shown this once", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		to, err := c.client()
+		if err != nil {
+			return err
+		}
+		var made api.Credential
+		if err := to.Call(cmd.Context(), http.MethodPost, "/agents/"+url.PathEscape(args[0])+"/rotate", map[string]int{"keepSeconds": int(keep.Seconds())}, &made); err != nil {
+			return err
+		}
+		return c.credential(made)
+	}}
+	rotate.Flags().DurationVar(&keep, "keep", time.Hour, "how long the secret before it still holds; 0: not at all")
+	return rotate
+}
+
+func (c *commandLine) credential(made api.Credential) error {
+	return c.show(made, func(w io.Writer) {
+		fmt.Fprintf(w, "agent:        %s\nclient id:    %s\nsecret:       %s   (shown this once)\nissuer:       %s\naudience:     %s\nhub:          %s\n",
+			clean(made.Agent), made.ClientID, made.Secret, made.Issuer, made.Audience, made.Hub)
+	})
+}
+
 func (c *commandLine) appCommand() *cobra.Command {
 	app := &cobra.Command{Use: "app", Short: "Applications: what is deployed under a name"}
 	var keep bool
@@ -103,10 +128,13 @@ func (c *commandLine) appCommand() *cobra.Command {
 	}}
 	remove.Flags().BoolVar(&keep, "keep", false, "its objects stay, for another owner to take on")
 	app.AddCommand(remove, &cobra.Command{Use: "list", Short: "Applications and what stands on their targets", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		var found struct{ Items []api.Application }
-		return c.list(cmd, "/applications", &found, func() any { return found.Items }, func(w io.Writer) {
+		apps, err := c.applications(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return c.table(apps, func(w io.Writer) {
 			fmt.Fprintln(w, "APPLICATION\tTARGET\tACCOUNT\tSTATE\tGOOD\tWANTED\tFROM")
-			for _, a := range found.Items {
+			for _, a := range apps {
 				from := "push"
 				if a.Source != "" {
 					from = a.Source + ":" + a.Path
@@ -133,9 +161,36 @@ func (c *commandLine) list(cmd *cobra.Command, path string, into any, items func
 	if err := to.Call(cmd.Context(), http.MethodGet, path, nil, into); err != nil {
 		return err
 	}
-	return c.show(items(), func(w io.Writer) {
+	return c.table(items(), table)
+}
+
+// applications reads all of them, page by page.
+func (c *commandLine) applications(ctx context.Context) ([]api.Application, error) {
+	to, err := c.client()
+	if err != nil {
+		return nil, err
+	}
+	all := []api.Application{}
+	for after := ""; ; {
+		var page struct {
+			Items []api.Application
+			Next  string
+		}
+		if err := to.Call(ctx, http.MethodGet, "/applications?after="+url.QueryEscape(after), nil, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Items...)
+		if after = page.Next; after == "" {
+			return all, nil
+		}
+	}
+}
+
+// table shows a list, in columns for people.
+func (c *commandLine) table(items any, rows func(io.Writer)) error {
+	return c.show(items, func(w io.Writer) {
 		columns := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-		table(columns)
+		rows(columns)
 		columns.Flush()
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/testscript"
+
 	"towpath/render"
 )
 
@@ -21,7 +23,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	testscript.Main(m, map[string]func(){"towpath": main})
 }
 
 // towpath runs the command line with an environment of its own.

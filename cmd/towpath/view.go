@@ -15,10 +15,11 @@ import (
 type view interface {
 	show(d api.Deployment)
 	event(e api.Event)
+	beat() // ten seconds went by
 }
 
 func (c *commandLine) view() view {
-	if file, ok := c.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+	if file, ok := c.out.(*os.File); ok && c.output == "text" && term.IsTerminal(int(file.Fd())) {
 		return &live{out: c.out}
 	}
 	return &plain{c: c}
@@ -48,6 +49,9 @@ func (p *plain) event(e api.Event) {
 	p.c.line("%s", text)
 }
 
+// beat prints a line too, so that a job that is watched for silence goes on.
+func (p *plain) beat() { p.c.line(".") }
+
 // live draws the tree of targets anew in its place.
 type live struct {
 	out   io.Writer
@@ -64,6 +68,7 @@ func (l *live) show(d api.Deployment) {
 }
 
 func (l *live) event(api.Event) {}
+func (l *live) beat()           {}
 
 var marks = map[string]string{"QUEUED": "⏳", "RUNNING": "🟡", "PAUSED": "⏸", "AWAITING_APPROVAL": "✋", "SUCCEEDED": "✅", "FAILED": "❌", "ROLLED_BACK": "↩️", "CANCELLED": "🚫", "REJECTED": "🚫"}
 

@@ -223,13 +223,14 @@ CREATE TABLE issuer_clients (
   data TEXT NOT NULL,
   version BIGINT NOT NULL
 );
-CREATE TABLE idempotency (
+CREATE TABLE attempts (
   tenant_id TEXT NOT NULL,
   who TEXT NOT NULL,
   key TEXT NOT NULL,
   request TEXT NOT NULL,
-  status INTEGER NOT NULL,
-  response {{bytes}} NOT NULL,
+  id TEXT NOT NULL,
+  answer {{bytes}},
   at BIGINT NOT NULL,
   PRIMARY KEY (tenant_id, who, key)
 );
+CREATE INDEX attempts_at ON attempts (at);

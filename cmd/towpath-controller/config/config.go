@@ -48,6 +48,7 @@ type TLS struct {
 // Agents is the hub.
 type Agents struct {
 	Listen   string   `yaml:"listen" doc:"address that agents connect to (gRPC over TLS)" default:"127.0.0.1:8443"`
+	Address  string   `yaml:"address" doc:"HOST:PORT under which agents reach it; absent: the host of externalURL and the port of listen"`
 	Audience string   `yaml:"audience" doc:"audience of agents' tokens" default:"towpath"`
 	Issuers  []string `yaml:"issuers" doc:"OIDC issuers beside the controller's own"`
 }
@@ -207,10 +208,14 @@ func (c *Config) check() (wrong []error) {
 	need(c.KeyFile != "", "keyFile is required; `towpath-controller key` prints a new key")
 	need(c.Data != "", "data is required: a directory for mirrors and caches")
 	need((c.TLS.Certificate == "") == (c.TLS.Key == ""), "tls: certificate and key come together")
-	for _, address := range []string{c.Listen, c.Agents.Listen} {
-		_, _, err := net.SplitHostPort(address)
-		need(err == nil, "listen: %q is no HOST:PORT", address)
+	for _, a := range []struct{ field, address string }{{"listen", c.Listen}, {"agents.listen", c.Agents.Listen}, {"agents.address", c.Agents.Address}} {
+		_, _, err := net.SplitHostPort(a.address)
+		need(err == nil || a.field == "agents.address" && a.address == "", "%s: %q is no HOST:PORT", a.field, a.address)
 	}
+	for _, issuer := range c.Agents.Issuers {
+		need(strings.HasPrefix(issuer, "https://") || strings.HasPrefix(issuer, "http://"), "agents.issuers: %q is no http(s) address", issuer)
+	}
+	need(slices.Contains([]string{"text", "json"}, c.Log.Format), "log.format: %q is none of text, json", c.Log.Format)
 	need(slices.Contains([]string{"error", "warn", "info", "debug"}, c.Log.Level), "log.level: %q is none of error, warn, info, debug", c.Log.Level)
 	need(c.Prune.Removals >= 0 && c.Prune.Shrink >= 0 && c.Prune.Shrink <= 1, "prune: removals is a count, shrink a share from 0 to 1")
 	names := map[string]bool{}
@@ -241,6 +246,42 @@ func checkAllow(at string, entries []Allow) (wrong []error) {
 		}
 	}
 	return wrong
+}
+
+// Secure reports whether the API is served over TLS.
+func (c *Config) Secure() bool { return strings.HasPrefix(c.ExternalURL, "https://") }
+
+// CheckFiles reads each file that the configuration names. The error lists all that cannot be read, and all secrets that are empty.
+func (c *Config) CheckFiles() error {
+	_, err := c.Keys()
+	wrong := []error{err}
+	look := func(field, name string) {
+		if name == "" {
+			return
+		}
+		text, err := os.ReadFile(name)
+		if err == nil && len(bytes.TrimSpace(text)) == 0 {
+			err = fmt.Errorf("%s is empty", name)
+		}
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("%s: %w", field, err))
+		}
+	}
+	look("tls.certificate", c.TLS.Certificate)
+	look("tls.key", c.TLS.Key)
+	for _, s := range c.Sources {
+		at := "source " + s.Name + ": "
+		look(at+"auth.tokenFile", s.Auth.TokenFile)
+		look(at+"auth.sshKeyFile", s.Auth.SSHKeyFile)
+		look(at+"auth.knownHostsFile", s.Auth.KnownHostsFile)
+		look(at+"auth.caFile", s.Auth.CAFile)
+		look(at+"github.tokenFile", s.GitHub.TokenFile)
+		look(at+"github.caFile", s.GitHub.CAFile)
+		for _, name := range s.Webhook.SecretFiles {
+			look(at+"webhook.secretFiles", name)
+		}
+	}
+	return errors.Join(wrong...)
 }
 
 // Keys reads the keys of keyFile.

@@ -49,6 +49,23 @@ func (r *rendering) kustomize(dir string) ([]manifest.Object, error) {
 	return all, nil
 }
 
+// warm makes a render that is thrown away: the library reads its schema of Kubernetes with the first one that has a patch, and that takes as long as ten.
+func warm() {
+	tree := filesys.MakeFsInMemory()
+	for name, text := range map[string]string{
+		"kustomization.yaml": "resources: [o.yaml]\npatches: [{path: p.yaml}]\n",
+		"o.yaml":             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {spec: {containers: [{name: a}]}}}\n",
+		"p.yaml":             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {spec: {containers: [{name: a, image: b}]}}}\n",
+	} {
+		if err := tree.WriteFile("/"+name, []byte(text)); err != nil {
+			panic(err) // it is in memory
+		}
+	}
+	if _, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(tree, "/"); err != nil {
+		panic(err) // the texts are ours
+	}
+}
+
 // kustomizations reads kustomizations before the library does. The library fetches remote bases and files by itself, with whatever credentials the
 // process has, and asks nobody; so whatever is not a path to something in the repository is refused here.
 type kustomizations struct {

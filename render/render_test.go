@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"towpath/deployment"
 	"towpath/gitsource"
 	"towpath/manifest"
@@ -34,7 +32,7 @@ func TestMain(m *testing.M) {
 
 func newPool(t testing.TB, limits render.Limits) *render.Pool {
 	t.Helper()
-	pool := render.NewPool(render.Config{Program: []string{os.Args[0], "render-worker"}, Workers: 1, Limits: limits, Log: logrus.NewEntry(logrus.New())})
+	pool := render.NewPool(render.Config{Program: []string{os.Args[0], "render-worker"}, Workers: 1, Limits: limits})
 	t.Cleanup(func() { pool.Close() })
 	return pool
 }
@@ -320,7 +318,7 @@ func TestAWorkerHasNoSurroundings(t *testing.T) {
 	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ -z \"$TOWPATH_TEST_SECRET$HOME\" ] || exit 7\nexec "+os.Args[0]+" render-worker\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	pool := render.NewPool(render.Config{Program: []string{script}, Workers: 1, Log: logrus.NewEntry(logrus.New())})
+	pool := render.NewPool(render.Config{Program: []string{script}, Workers: 1})
 	defer pool.Close()
 	if r := run(t, pool, files{"app/m.yaml": settings("a", "1")}, "path: m.yaml"); r.Failed() {
 		t.Errorf("the worker saw the environment: %s", said(r))

@@ -98,6 +98,9 @@ func readManifest(ctx context.Context, repository *remote.Repository, reference 
 // explain makes what a registry answered a sentence; of a version that is not there it says which are.
 func (f *Fetcher) explain(ctx context.Context, repository *remote.Repository, w wanted, err error) error {
 	var answer *errcode.ErrorResponse
+	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
+		return wantsCredentials(w.chart, http.StatusUnauthorized)
+	}
 	if errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden) {
 		return wantsCredentials(w.chart, answer.StatusCode)
 	}

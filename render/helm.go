@@ -415,7 +415,8 @@ func (r *rendering) sorted(c *chart.Chart, texts map[string]string, h deployment
 		}
 	}
 	for _, m := range manifests {
-		objects, err := r.parse([]byte(m.Content), m.Name+" (template)")
+		// Helm cuts the line's end off and puts it back before it applies: a text at the end of a document has it.
+		objects, err := r.parse([]byte(m.Content+"\n"), m.Name+" (template)")
 		if err != nil {
 			return nil, err
 		}

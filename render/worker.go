@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"runtime/debug"
 
@@ -17,6 +18,7 @@ import (
 // Worker is the main function of a worker process: it renders one job after another until its input ends. All that it reads comes over the pipe.
 func Worker(in io.Reader, out io.Writer) error {
 	debug.SetGCPercent(400)
+	http.DefaultTransport = noNetwork{} // libraries that read addresses do so with this; git they do not find, as the environment has no path
 	w := &worker{out: bufio.NewWriterSize(out, 64<<10), frames: make(chan frame)}
 	warm()
 	if err := writeFrame(w.out, frameReady, nil); err != nil {
@@ -43,6 +45,13 @@ func Worker(in io.Reader, out io.Writer) error {
 			return err
 		}
 	}
+}
+
+// noNetwork refuses what a library tries to fetch by itself.
+type noNetwork struct{}
+
+func (noNetwork) RoundTrip(r *http.Request) (*http.Response, error) {
+	return nil, fmt.Errorf("%s is not in the repository; nothing is fetched while rendering, so copy it into the repository", r.URL)
 }
 
 // worker is a worker's side of the pipe.

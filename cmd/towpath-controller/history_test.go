@@ -51,6 +51,7 @@ type walk struct {
 	intake  *reconcile.Intake
 	renders *counted
 	cluster render.Capabilities
+	files   map[string]*deployment.File // by path and Git's hash
 }
 
 func (w *walk) Fetch(context.Context) (string, error) { return w.commits[w.at], nil }
@@ -58,14 +59,17 @@ func (w *walk) Fetch(context.Context) (string, error) { return w.commits[w.at], 
 // counted keeps what was rendered since it was last emptied.
 type counted struct {
 	renders
-	mu   sync.Mutex
-	made map[renderName]rollout.RenderRecord
+	mu    sync.Mutex
+	made  map[renderName]rollout.RenderRecord
+	spent time.Duration
 }
 
 func (c *counted) Render(ctx context.Context, r reconcile.RenderRequest) (rollout.RenderRecord, error) {
+	begun := time.Now()
 	record, err := c.renders.Render(ctx, r)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.spent += time.Since(begun)
 	c.made[renderName{r.File.Path, r.Target}] = record
 	return record, err
 }
@@ -105,7 +109,7 @@ func newWalk(t testing.TB, apps int) *walk {
 	ok(t, err)
 	list, err := exec.CommandContext(t.Context(), "git", "-C", bare, "rev-list", "--reverse", "main").Output()
 	ok(t, err)
-	w := &walk{commits: strings.Fields(string(list)), url: "sqlite:" + filepath.Join(dir, "towpath.db")}
+	w := &walk{files: map[string]*deployment.File{}, commits: strings.Fields(string(list)), url: "sqlite:" + filepath.Join(dir, "towpath.db")}
 	w.source, err = openSource(config.Source{Name: "repo", Tenant: "main", URL: bare, Branch: "main", Schedule: "@every 1h", Paths: []string{"**/deploy.y*ml"}}, dir, quiet())
 	ok(t, err)
 	t.Cleanup(func() { w.source.close() })
@@ -145,11 +149,16 @@ func (w *walk) targets(t testing.TB, tree fs.FS) map[renderName]*deployment.File
 	ok(t, err)
 	all := map[renderName]*deployment.File{}
 	for _, name := range paths {
-		text, err := fs.ReadFile(tree, name)
-		ok(t, err)
-		file, problems := deployment.Parse(name, text)
-		if rollout.HasErrors(problems) {
-			t.Fatal(problems)
+		key := name + hashOf(tree, name)
+		file := w.files[key]
+		if file == nil {
+			text, err := fs.ReadFile(tree, name)
+			ok(t, err)
+			var problems []deployment.Problem
+			if file, problems = deployment.Parse(name, text); rollout.HasErrors(problems) {
+				t.Fatal(problems)
+			}
+			w.files[key] = file
 		}
 		for _, target := range file.Targets {
 			all[renderName{name, target.Name}] = file
@@ -167,7 +176,17 @@ func (w *walk) targets(t testing.TB, tree fs.FS) map[renderName]*deployment.File
 type scratch struct {
 	renders renders
 	known   map[renderName][]remembered
+	hashes  map[string]string // of areas in the commit at hand
 	made    int
+}
+
+func (s *scratch) hash(tree fs.FS, area string) string {
+	hash, known := s.hashes[area]
+	if !known {
+		hash = hashOf(tree, area)
+		s.hashes[area] = hash
+	}
+	return hash
 }
 
 type remembered struct {
@@ -181,7 +200,7 @@ func (s *scratch) render(t *testing.T, tree fs.FS, file *deployment.File, name r
 	for _, r := range s.known[name] {
 		same := true
 		for area, hash := range r.areas {
-			same = same && hashOf(tree, area) == hash
+			same = same && s.hash(tree, area) == hash
 		}
 		if same {
 			return r.record
@@ -242,6 +261,7 @@ func TestResultsOverAHistoryAreThoseOfRendersFromNothing(t *testing.T) {
 		ok(t, err)
 		made := w.renders.taken()
 		incremental += len(made)
+		s.hashes = map[string]string{}
 		for name, file := range w.targets(t, tree) {
 			recorded, found := w.traces.Recorded("repo", name.path, name.target)
 			var fresh *rollout.RenderRecord

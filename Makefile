@@ -60,6 +60,10 @@ $(LINT): tools/lint/go.mod tools/lint/go.sum
 generate: ## generated code and reference pages
 	go generate ./...
 
+.PHONY: generate-github
+generate-github: ## the part of GitHub's API description that tests check against (needs npm; VERSION of @octokit/openapi: GITHUB_API=…)
+	go -C tools run ./githubapi -out ../internal/testkit/github/description $(if $(GITHUB_API),-version $(GITHUB_API))
+
 .PHONY: bench
 bench: ## benchmarks of single rooms
 	go test -run '^$$' -bench . -benchtime 2x ./reconcile/... ./gitsource/... ./deployment/...

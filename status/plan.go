@@ -21,7 +21,7 @@ const (
 func (s Status) object() string { return strings.ToLower(s.Context) }
 
 func (s Status) hash() string {
-	sum := sha256.Sum256([]byte(s.State + "\x00" + s.Description))
+	sum := sha256.Sum256([]byte(s.State + "\x00" + s.Description + "\x00" + s.Link))
 	return hex.EncodeToString(sum[:8])
 }
 

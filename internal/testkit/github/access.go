@@ -31,6 +31,13 @@ func (g *GitHub) Repository(name string, commits ...string) {
 	}
 }
 
+// Forget takes a commit away, as GitHub does with what no branch holds any more.
+func (g *GitHub) Forget(repository, sha string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.repositories[strings.ToLower(repository)].commits, sha)
+}
+
 // Token lets a token do something in a repository; nil rights take away what it could do.
 func (g *GitHub) Token(token, repository string, rights Rights) {
 	g.mu.Lock()

@@ -75,6 +75,16 @@ func Unanswered(done http.Handler) http.Handler {
 	})
 }
 
+// DoneBut does what is asked and answers with a status all the same.
+func DoneBut(status int) Fault {
+	return func(done http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			done.ServeHTTP(httptest.NewRecorder(), r)
+			Broken(status)(done).ServeHTTP(w, r)
+		})
+	}
+}
+
 // Cut cuts the connection and does nothing.
 func Cut(http.Handler) http.Handler {
 	return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
@@ -92,6 +102,13 @@ func Exhausted(status int, until time.Time) Fault {
 
 // Refused refuses a request with a status and GitHub's message.
 func Refused(status int, message string) Fault { return answering(refuse(status, message)) }
+
+// Moved sends who asks to another address, as GitHub does when a repository has a new name.
+func Moved(status int, to string) Fault {
+	a := refuse(status, "Moved Permanently")
+	a.header = http.Header{"Location": {to}}
+	return answering(a)
+}
 
 func answering(a answer) Fault {
 	return func(http.Handler) http.Handler {

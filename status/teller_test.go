@@ -193,7 +193,7 @@ func TestManyChangesAreOneMessageAndEndsComeAtOnce(t *testing.T) {
 		w.after(3 * time.Second)
 		want = append(want, "towpath/shop failure: #1: 1 of 2 live; prod: rolled back: pods of web crash: exit code 1; held at #1", "towpath/shop/prod failure: rolled back: pods of web crash: exit code 1; held at #1")
 		w.expectTold("acme/repo", "c1", want...)
-		w.after(24 * time.Hour) // nothing is repeated
+		w.after(2 * time.Hour) // nothing is repeated
 		w.expectTold("acme/repo", "c1", want...)
 		if shown := w.hub.Shown("acme/repo", "c1")["towpath/shop/prod"]; shown.TargetURL != "https://towpath.example.com/main/shop-c1" {
 			w.Errorf("the status links to %q", shown.TargetURL)
@@ -337,9 +337,9 @@ func TestWhatIsRefusedIsParkedWithItsReason(t *testing.T) {
 				c.refuse(w)
 				teller := w.teller(w.store, status.GitHubBudget)
 				w.run(teller)
-				w.after(24 * time.Hour)
+				w.after(2 * time.Hour)
 				if n := len(w.hub.Requests()); n != c.tries {
-					w.Errorf("tried %d times in a day, want %d: %v", n, c.tries, w.requests())
+					w.Errorf("tried %d times in two hours, want %d: %v", n, c.tries, w.requests())
 				}
 				if u := w.untold("repo"); u != (store.Untold{Commits: 1, Failure: c.says}) {
 					w.Errorf("the source says %+v\nwant %s", u, c.says)
@@ -477,7 +477,7 @@ func TestOnlyEndsAreToldWhenTheHourIsNearlyUsedUp(t *testing.T) {
 		if got := w.told("acme/repo", "c1")[9:]; !slices.Equal(got, []string{"towpath/shop/b success: live"}) {
 			w.Errorf("told in a scarce hour: %v", got)
 		}
-		w.after(2 * time.Hour)
+		w.after(time.Hour)
 		if shown := w.hub.Shown("acme/repo", "c1"); shown["towpath/shop/a"].State != "pending" || !strings.Contains(shown["towpath/shop"].Description, pods+"1 of 2") {
 			w.Errorf("when the hour is over, shown is %v", shown)
 		}

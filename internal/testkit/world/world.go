@@ -37,6 +37,7 @@ import (
 	"towpath/api"
 	"towpath/api/client"
 	"towpath/internal/localkube"
+	"towpath/internal/testkit/github"
 	"towpath/internal/testkit/gitserver"
 )
 
@@ -54,14 +55,25 @@ type World struct {
 	controller *process
 	agents     map[string]*process
 	secret     string
+	hub        *github.GitHub // nil: nothing is told
 }
+
+// GitHubRepository is what the repository is called on a GitHub.
+const GitHubRepository = "acme/repo"
 
 // New starts a controller, and an agent in front of each of the shared clusters. Files fill the repository; NAMESPACE in them is the test's own.
 func New(t testing.TB, shared *Shared, files gitserver.Files) *World {
 	t.Helper()
-	w := &World{t: t, shared: shared, Dir: t.TempDir(), Namespace: "t-" + random(5), agents: map[string]*process{}, secret: random(16)}
+	return NewOnGitHub(t, shared, files, nil)
+}
+
+// NewOnGitHub is New with a repository whose commits a GitHub knows, and is told about.
+func NewOnGitHub(t testing.TB, shared *Shared, files gitserver.Files, hub *github.GitHub) *World {
+	t.Helper()
+	w := &World{t: t, shared: shared, Dir: t.TempDir(), Namespace: "t-" + random(5), agents: map[string]*process{}, secret: random(16), hub: hub}
 	w.Repository = gitserver.NewRepo(t, filepath.Join(w.Dir, "git"), "repo", w.own(files))
 	w.configure()
+	w.show(w.Repository.Head("main"))
 	w.StartController()
 	for name := range shared.Clusters {
 		w.makeAgent(name)
@@ -124,11 +136,30 @@ sources:
     schedule: "@every 1h"
     webhook: {secretFiles: [%s]}
     allow: [{accounts: ["*"], namespaces: [%s], kinds: ["*"]}]
-`, w.address, free[0], free[1], w.path("towpath.db"), w.path("key"), w.path("data"), w.Repository.Dir, w.path("webhook"), w.Namespace)), 0o600))
+%s`, w.address, free[0], free[1], w.path("towpath.db"), w.path("key"), w.path("data"), w.Repository.Dir, w.path("webhook"), w.Namespace, w.gitHub())), 0o600))
 	out, err := exec.CommandContext(w.t.Context(), w.program("towpath-controller"), "--config", w.config, "token", "create", "--name", "test", "--grant", "admin").Output()
 	w.fatal(err)
 	w.API = &client.Client{Address: w.address, Token: strings.TrimSpace(string(out))}
 	w.fatal(os.WriteFile(w.path("token"), out, 0o600))
+}
+
+// gitHub is the part of the configuration that says where progress is told.
+func (w *World) gitHub() string {
+	w.t.Helper()
+	if w.hub == nil {
+		return ""
+	}
+	token := random(16)
+	w.hub.Token(token, GitHubRepository, github.Rights{"statuses": "write"})
+	w.fatal(os.WriteFile(w.path("github-token"), []byte(token), 0o600))
+	return fmt.Sprintf("    github: {repository: %s, tokenFile: %s, apiURL: %q}\n", GitHubRepository, w.path("github-token"), w.hub.URL)
+}
+
+// show lets GitHub know a commit, as a push to it would.
+func (w *World) show(commit string) {
+	if w.hub != nil {
+		w.hub.Repository(GitHubRepository, commit)
+	}
 }
 
 func (w *World) program(name string) string { return filepath.Join(w.shared.Programs, name) }
@@ -272,6 +303,7 @@ func (w *World) end() {
 func (w *World) Commit(message string, files gitserver.Files) string {
 	w.t.Helper()
 	commit := w.Repository.Commit(message, w.own(files))
+	w.show(commit)
 	w.Announce()
 	return commit
 }

@@ -6,6 +6,7 @@ package github
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -81,11 +82,11 @@ func (p inProcess) RoundTrip(r *http.Request) (response *http.Response, err erro
 	}
 	defer r.Body.Close()
 	defer func() {
-		switch cut := recover(); {
-		case cut == http.ErrAbortHandler: //nolint:errorlint // recovered values are compared as net/http does
+		panicked := recover()
+		if cut, is := panicked.(error); is && errors.Is(cut, http.ErrAbortHandler) {
 			response, err = nil, io.ErrUnexpectedEOF
-		case cut != nil:
-			panic(cut)
+		} else if panicked != nil {
+			panic(panicked)
 		}
 	}()
 	recorder := httptest.NewRecorder()

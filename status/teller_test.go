@@ -413,38 +413,75 @@ func TestNothingIsToldTwiceWhenAnAnswerIsLost(t *testing.T) {
 	}
 }
 
-// dying is an outbox in a process that dies before it records what it told.
+// dying is an outbox in a process that dies around one of the times that a message is given back.
 type dying struct {
 	*store.Store
-	died chan struct{}
+	at    int  // which of them, from 1
+	after bool // it is still recorded
+	died  chan struct{}
 }
 
-func (d *dying) Told(context.Context, rollout.Message, map[string]rollout.Publication) error {
-	close(d.died)
+func (d *dying) around(record func() error) error {
+	if d.at--; d.at > 0 {
+		return record()
+	}
+	if d.at == 0 {
+		defer close(d.died)
+		if d.after {
+			return record()
+		}
+	}
 	return errors.New("killed")
 }
 
-func TestAProcessThatDiesBetweenTellingAndRecordingTellsNothingTwice(t *testing.T) {
-	tells(t, func(w *telling) {
-		w.start("repo", "shop", "c1", "prod")
-		w.move("shop", "prod", rollout.Running, pods+"1 of 2")
-		killed := &dying{w.store, make(chan struct{})}
-		w.run(w.teller(killed, status.GitHubBudget))
-		<-killed.died
-		w.stop()
-		told := []string{"towpath/shop pending: #1: prod: rolling out: " + pods + "1 of 2", "towpath/shop/prod pending: rolling out: " + pods + "1 of 2"}
-		w.expectTold("acme/repo", "c1", told...)
+func (d *dying) Told(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication) error {
+	return d.around(func() error { return d.Store.Told(ctx, m, sent) })
+}
 
-		w.run(w.teller(w.store, status.GitHubBudget)) // of another replica: nobody frees the claim
-		w.after(5 * time.Minute)
-		w.expectTold("acme/repo", "c1", told...)
-		if u := w.untold("repo"); u != (store.Untold{}) {
-			w.Errorf("told, but the source says %+v", u)
-		}
-		w.move("shop", "prod", rollout.Succeeded, "")
-		w.after(5 * time.Minute)
-		w.expectTold("acme/repo", "c1", append(told, "towpath/shop success: #1: live on prod", "towpath/shop/prod success: live")...)
-	})
+func (d *dying) TellLater(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication, delay rollout.Delay) error {
+	return d.around(func() error { return d.Store.TellLater(ctx, m, sent, delay) })
+}
+
+func (d *dying) Park(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication, why string) error {
+	return d.around(func() error { return d.Store.Park(ctx, m, sent, why) })
+}
+
+func TestAProcessThatDiesBetweenTellingAndRecordingTellsNothingTwice(t *testing.T) {
+	for name, c := range map[string]struct {
+		faults []github.Fault
+		at     int
+		after  bool
+	}{
+		"before it is recorded":                     {nil, 1, false},
+		"after it is recorded":                      {nil, 1, true},
+		"before a lost answer is recorded":          {[]github.Fault{github.Unanswered}, 1, false},
+		"after a lost answer is recorded":           {[]github.Fault{github.None, github.Unanswered}, 1, true},
+		"before the rest is recorded":               {[]github.Fault{github.Unanswered}, 2, false},
+		"before a refusal in the middle is noted":   {[]github.Fault{github.None, github.TooMuch(403, time.Minute)}, 1, false},
+		"before trouble with the look-up is noted":  {[]github.Fault{github.Unanswered, github.Broken(502)}, 2, false},
+		"before a status that is unfit is recorded": {[]github.Fault{github.None, github.Refused(422, "no")}, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tells(t, func(w *telling) {
+				w.start("repo", "shop", "c1", "prod")
+				w.move("shop", "prod", rollout.Running, pods+"1 of 2")
+				w.hub.Next(c.faults...)
+				killed := &dying{w.store, c.at, c.after, make(chan struct{})}
+				w.run(w.teller(killed, status.GitHubBudget))
+				<-killed.died
+				w.run(w.teller(w.store, status.GitHubBudget)) // of another replica: nobody frees the claim
+				w.after(10 * time.Minute)
+				told := []string{"towpath/shop pending: #1: prod: rolling out: " + pods + "1 of 2", "towpath/shop/prod pending: rolling out: " + pods + "1 of 2"}
+				w.expectTold("acme/repo", "c1", told...)
+				if u := w.untold("repo"); u != (store.Untold{}) {
+					w.Errorf("told, but the source says %+v", u)
+				}
+				w.move("shop", "prod", rollout.Succeeded, "")
+				w.after(5 * time.Minute)
+				w.expectTold("acme/repo", "c1", append(told, "towpath/shop success: #1: live on prod", "towpath/shop/prod success: live")...)
+			})
+		})
+	}
 }
 
 func TestAControllerThatStopsInTheMiddleGoesOnWhereItWas(t *testing.T) {

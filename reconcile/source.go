@@ -298,6 +298,8 @@ func (c *change) file(ctx context.Context, path string) error {
 		Renders: plan.Renders}
 	if plan.File != nil {
 		record.Application = plan.File.Application
+	} else { // a file that breaks still belongs to its application
+		record.Application = cmp.Or(deployment.ApplicationOf(text), c.known[path].Application)
 	}
 	switch {
 	case plan.Moves():

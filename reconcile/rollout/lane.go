@@ -16,8 +16,10 @@ type Lane struct {
 	Good         *Release
 	Inventory    []manifest.Key
 	Dependencies map[string]State // of Current.DependsOn
-	Approvals    []Approval       // given for Current's deployment
+	Words        []Word           // given for Current's deployment
 	Cancel       *Request         // of Current's deployment
+	Hold         *Hold            // of the lane
+	Replaced     int              // deployments that were replaced since the last one that was finished
 }
 
 // Lease is the right to move one lane. Its epoch rises with each holder, so a write under an older one is known to be late.

@@ -24,6 +24,7 @@ type model struct {
 	connected bool
 	objects   map[manifest.Key]*object
 	uids      int
+	standsFor string                                       // what the ReplicaSet of an adopted Deployment object is
 	refuse    map[manifest.Key]string                      // what the API server answers to a write of it
 	sick      map[manifest.Key]string                      // what keeps a revision from becoming ready
 	trouble   func(action rollout.Action) *rollout.Failure // what happens on the way, before anything is done
@@ -33,7 +34,9 @@ type model struct {
 }
 
 type object struct {
-	live rollout.Live
+	live    rollout.Live
+	from    string // the manifests that it has the content of
+	selects string // of a Service: the hash that traffic goes to
 }
 
 var (
@@ -48,22 +51,39 @@ func revision(hash string) manifest.Key {
 }
 
 func set(hash string, replicas int32, others ...manifest.Key) rollout.Set {
-	return rollout.Set{Objects: append([]manifest.Key{webDeployment}, others...),
-		Revisions: []rollout.Revision{{Workload: webDeployment, ReplicaSet: revision(hash), Replicas: &replicas}}}
+	s := rollout.Set{Objects: append([]manifest.Key{webDeployment}, others...),
+		Revisions: []rollout.Revision{{Workload: webDeployment, ReplicaSet: revision(hash), Hash: hash, Labels: map[string]string{"app": "web"}, Replicas: &replicas}}}
+	for _, key := range others {
+		switch key.Kind {
+		case "Service":
+			s.Services = append(s.Services, rollout.Service{Key: key, Selector: map[string]string{"app": "web"}})
+		case "ConfigMap":
+			s.Configuration = append(s.Configuration, key)
+		}
+	}
+	return s
 }
 
 func newModel() *model {
 	return &model{now: time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC), connected: true, objects: map[manifest.Key]*object{},
 		sets: map[string]rollout.Set{}, refuse: map[manifest.Key]string{}, sick: map[manifest.Key]string{},
-		facts: rollout.Facts{Limits: rollout.Limits{Removals: 10, Shrink: 0.3, Keep: 3}}}
+		facts: rollout.Facts{Limits: rollout.Limits{Removals: 10, Shrink: 0.3, Keep: 3, Away: time.Minute, Yield: time.Minute}}}
+}
+
+func weight(w int) rollout.Step { return rollout.Step{Weight: &w} }
+
+func pause(d time.Duration) rollout.Step { return rollout.Step{Pause: d} }
+
+func approval(roles ...string) rollout.Step {
+	return rollout.Step{Approval: &rollout.Approval{Roles: roles, Count: 1}}
 }
 
 // deploy puts a new target on the lane.
 func (m *model) deploy(number int, manifests string, set rollout.Set) *model {
 	m.sets[manifests] = set
 	m.target = rollout.Target{ID: int64(number), Deployment: fmt.Sprintf("d%d", number), Number: number, Tenant: "main", Application: "shop", Name: "prod",
-		Account: "prod", Timeout: 10 * time.Minute, Digest: "promise-" + manifests, Manifests: manifests, State: rollout.Queued, Phase: rollout.Waiting}
-	m.facts.ReplacedBy, m.facts.Cancel = 0, nil
+		Account: "prod", Way: rollout.Way{Timeout: 10 * time.Minute, Canary: []rollout.Step{weight(100)}}, Digest: "promise-" + manifests, Manifests: manifests, State: rollout.Queued, Phase: rollout.Waiting}
+	m.facts.ReplacedBy, m.facts.Cancel, m.facts.Words = 0, nil, nil
 	return m
 }
 
@@ -143,12 +163,29 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 	m.acts = append(m.acts, a)
 	switch a.Kind {
 	case rollout.Apply:
-		return m.apply(m.sets[a.Manifests], a.Replicas)
-	case rollout.Scale:
+		return m.apply(m.sets[a.Manifests], a)
+	case rollout.Shift:
+		m.turn(a.Select)
+		var out rollout.Outcome
 		for _, r := range a.Replicas {
 			if o := m.objects[r.Key]; o != nil {
 				m.scale(o, r.Count)
+				out.Live = append(out.Live, o.live)
+			} else if r.Count > 0 {
+				out.Failure = &rollout.Failure{Class: rollout.Refused, Object: r.Key, Text: "it is not there"}
 			}
+		}
+		return out
+	case rollout.Adopt:
+		for _, key := range a.Workloads {
+			delete(m.objects, key)
+			adopted := m.put(revision("theirs"))
+			adopted.live.Workload, adopted.live.Hash, adopted.live.StandsFor = key.Name, "theirs", m.standsFor
+			m.scale(adopted, 3)
+		}
+	case rollout.PutBack:
+		for _, key := range a.Workloads {
+			m.put(key)
 		}
 	case rollout.Remove:
 		for _, key := range a.Remove {
@@ -163,21 +200,35 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 	return rollout.Outcome{}
 }
 
-func (m *model) apply(set rollout.Set, replicas []rollout.Replicas) rollout.Outcome {
+func (m *model) apply(set rollout.Set, a rollout.Action) rollout.Outcome {
 	var out rollout.Outcome
 	for _, key := range set.Objects {
+		if slices.Contains(a.Leave, key) || len(a.Only) > 0 && !slices.Contains(a.Only, key) {
+			continue
+		}
 		if text, refused := m.refuse[key]; refused {
 			out.Failure = &rollout.Failure{Class: rollout.Refused, Object: key, Text: text}
 			return out
 		}
 		if key.Kind != "Deployment" {
-			out.Live = append(out.Live, m.put(key).live)
+			o := m.put(key)
+			o.from = a.Manifests
+			out.Live = append(out.Live, o.live)
 		}
 	}
+	m.turn(a.Select)
+	if len(a.Only) > 0 {
+		return out
+	}
 	for _, r := range set.Revisions {
+		for _, s := range a.StandIns {
+			if s.For == r.ReplicaSet {
+				r.ReplicaSet, r.Hash = s.Is, s.Hash
+			}
+		}
 		o := m.put(r.ReplicaSet)
-		o.live.Workload = r.Workload.Name
-		for _, count := range replicas {
+		o.live.Workload, o.live.Hash = r.Workload.Name, r.Hash
+		for _, count := range a.Replicas {
 			if count.Key == r.ReplicaSet {
 				m.scale(o, count.Count)
 			}
@@ -189,10 +240,17 @@ func (m *model) apply(set rollout.Set, replicas []rollout.Replicas) rollout.Outc
 	return out
 }
 
+// turn sends a Service's traffic to one revision, and holds that it has pods which are ready wherever traffic went before.
+func (m *model) turn(all []rollout.Selection) {
+	for _, s := range all {
+		m.put(s.Service).selects = s.Hash
+	}
+}
+
 func (m *model) put(key manifest.Key) *object {
 	if m.objects[key] == nil {
 		m.uids++
-		m.objects[key] = &object{rollout.Live{Key: key, UID: fmt.Sprint("uid-", m.uids), Generation: 1, Health: rollout.Healthy, Owner: "ours"}}
+		m.objects[key] = &object{live: rollout.Live{Key: key, UID: fmt.Sprint("uid-", m.uids), Generation: 1, Health: rollout.Healthy, Owner: "ours"}}
 	}
 	return m.objects[key]
 }

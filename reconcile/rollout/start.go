@@ -47,8 +47,7 @@ type Trigger struct {
 // StartTarget is one target of a Start.
 type StartTarget struct {
 	Name, Account, Namespace string
-	DependsOn                []string // of the targets in this Start; what is filtered out counts as met
-	Timeout                  time.Duration
+	Way                             // DependsOn holds targets of this Start; what is filtered out counts as met
 	Digest                   string // see Promise
 	Manifests                string // digest of the sealed manifests
 	Changed                  bool   // false: its lane brings about, or has brought about, these very manifests already

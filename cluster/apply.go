@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,9 +26,12 @@ import (
 //
 // Whatever stopped it, the same call again ends in the same state: objects are applied by server-side apply, a revision is found by its name and keeps
 // the pod template that it was created with.
-func (c *Client) Apply(ctx context.Context, id rollout.Identity, objects []manifest.Object, replicas []rollout.Replicas) rollout.Outcome {
+func (c *Client) Apply(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome {
 	revised, err := c.reviser.Revise(id, objects)
 	if err != nil {
+		return rollout.Outcome{Failure: &rollout.Failure{Class: rollout.Refused, Text: err.Error()}}
+	}
+	if revised, err = revised.only(a); err != nil {
 		return rollout.Outcome{Failure: &rollout.Failure{Class: rollout.Refused, Text: err.Error()}}
 	}
 	if failure := c.served(ctx, revised); failure != nil {
@@ -43,9 +45,14 @@ func (c *Client) Apply(ctx context.Context, id rollout.Identity, objects []manif
 				jobs = append(jobs, func() ([]rollout.Live, error) { return c.applyOne(ctx, o) })
 			}
 		}
+		if rank == manifest.RankNetwork {
+			for _, s := range revised.others(a.Select) {
+				jobs = append(jobs, func() ([]rollout.Live, error) { return nil, c.aim(ctx, s) })
+			}
+		}
 		if rank == manifest.RankWorkload {
 			for _, revision := range revised.Revisions {
-				jobs = append(jobs, func() ([]rollout.Live, error) { return c.applyRevision(ctx, id, revision, replicas) })
+				jobs = append(jobs, func() ([]rollout.Live, error) { return c.applyRevision(ctx, id, revision, a) })
 			}
 		}
 		lives, failure := c.all(jobs)
@@ -153,6 +160,7 @@ func (c *Client) applyOne(ctx context.Context, o manifest.Object) ([]rollout.Liv
 		return nil, conceal(o, c.failure(o.Key, err))
 	}
 	live := judge(o.Key, applied)
+	live.Found = found(applied)
 	if o.Rank() == manifest.RankDefinition {
 		if live, err = c.established(ctx, o, live); err != nil {
 			return nil, c.failure(o.Key, err)
@@ -237,9 +245,12 @@ func (c *Client) missing(ctx context.Context, o manifest.Object) (string, error)
 }
 
 // applyRevision creates a revision, or finds it as an earlier run created it, and gives it its count. Its configuration is there before its pods.
-func (c *Client) applyRevision(ctx context.Context, id rollout.Identity, r Revision, replicas []rollout.Replicas) ([]rollout.Live, error) {
+func (c *Client) applyRevision(ctx context.Context, id rollout.Identity, r Revision, a rollout.Action) ([]rollout.Live, error) {
 	key := r.ReplicaSet.Key
-	count := int32(1)
+	if i := slices.IndexFunc(a.StandIns, func(s rollout.StandIn) bool { return s.For == key }); i >= 0 {
+		return c.scale(ctx, id, a.StandIns[i].Is, a.Replicas)
+	}
+	count, replicas := int32(1), a.Replicas
 	if i := slices.IndexFunc(replicas, func(n rollout.Replicas) bool { return n.Key == key }); i >= 0 {
 		count = replicas[i].Count
 	}
@@ -401,40 +412,4 @@ func (c *Client) change(ctx context.Context, workload manifest.Key, read *unstru
 		return nil, &rollout.Failure{Class: rollout.Trouble, Object: key, Text: "somebody changed it between the read and the write; it is read again"}
 	}
 	return set, err
-}
-
-// Scale sets the counts of revisions of the target, each as it was read just before: what somebody changes in between is Trouble, and so is a write of
-// ours that arrives late. One that is not there, and shall have none, is no failure.
-func (c *Client) Scale(ctx context.Context, id rollout.Identity, replicas []rollout.Replicas) rollout.Outcome {
-	jobs := make([]job, len(replicas))
-	for i, r := range replicas {
-		jobs[i] = func() ([]rollout.Live, error) { return c.scale(ctx, id, r) }
-	}
-	lives, failure := c.all(jobs)
-	return rollout.Outcome{Live: lives, Failure: failure}
-}
-
-func (c *Client) scale(ctx context.Context, id rollout.Identity, r rollout.Replicas) ([]rollout.Live, error) {
-	set, err := c.get(ctx, r.Key)
-	switch {
-	case err != nil:
-		return nil, c.failure(r.Key, err)
-	case set == nil && r.Count == 0:
-		return nil, nil
-	case set == nil:
-		return nil, &rollout.Failure{Class: rollout.Refused, Object: r.Key, Text: fmt.Sprintf("it is not there, so it cannot have %d pods", r.Count)}
-	}
-	if err := notOurs(id, r.Key, set); err != nil {
-		return nil, err
-	}
-	live := judge(r.Key, set)
-	if live.Replicas == r.Count {
-		return []rollout.Live{live}, nil
-	}
-	workload := manifest.Key{Group: "apps", Kind: "Deployment", Namespace: r.Key.Namespace, Name: live.Workload}
-	set, err = c.change(ctx, workload, set, []operation{toCount(r.Count)})
-	if err != nil {
-		return nil, c.failure(r.Key, err)
-	}
-	return []rollout.Live{judge(r.Key, set)}, nil
 }

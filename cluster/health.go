@@ -16,6 +16,7 @@ import (
 func judge(key manifest.Key, object *unstructured.Unstructured) rollout.Live {
 	annotations := object.GetAnnotations()
 	live := rollout.Live{Key: key, UID: string(object.GetUID()), ResourceVersion: object.GetResourceVersion(), Generation: object.GetGeneration(), Workload: annotations[AnnotationWorkload]}
+	live.Hash, live.StandsFor = object.GetLabels()[LabelHash], annotations[AnnotationStandsFor]
 	live.Number, _ = strconv.Atoi(annotations[AnnotationNumber]) // not ours: 0
 	if application := annotations[AnnotationApplication]; application != "" {
 		live.Owner = strings.Join([]string{annotations[AnnotationTenant], application, annotations[AnnotationTarget]}, "/")
@@ -24,6 +25,9 @@ func judge(key manifest.Key, object *unstructured.Unstructured) rollout.Live {
 		judgeReplicaSet(&live, object)
 	} else {
 		live.Health, live.Message = health(key, object)
+	}
+	if key.Group == "" && key.Kind == "Service" {
+		live.Selector, _, _ = unstructured.NestedStringMap(object.Object, "spec", "selector")
 	}
 	if object.GetDeletionTimestamp() != nil {
 		live.Health, live.Message = rollout.Progressing, "it is being removed"

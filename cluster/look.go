@@ -70,6 +70,7 @@ func (c *Client) explain(ctx context.Context, lives []rollout.Live, objects []*u
 		jobs = append(jobs, func() ([]rollout.Live, error) {
 			if why := c.podTroubles(ctx, object); why != "" {
 				live.Message += ": " + why
+				live.Troubled = true
 			}
 			return nil, nil
 		})

@@ -31,7 +31,7 @@ func TestARevisionIsHealthyOnceAllItsPodsAre(t *testing.T) {
 	if live.Ready != 3 || live.UID != lives[key].UID || live.Generation < lives[key].Generation || live.Message != "" || live.Workload != "web" || live.Number != 1 {
 		t.Errorf("%+v", live)
 	}
-	out := b.Scale(t.Context(), b.id, []rollout.Replicas{{Key: key, Count: 0}})
+	out := b.Shift(t.Context(), b.id, rollout.Action{Replicas: []rollout.Replicas{{Key: key, Count: 0}}})
 	if out.Failure != nil || out.Live[0].Replicas != 0 || out.Live[0].Generation <= live.Generation {
 		t.Errorf("scaled: %+v", out)
 	}

@@ -63,21 +63,39 @@ func (r Reviser) Names(objects []manifest.Object) (rollout.Set, error) {
 		if err != nil {
 			return set, err
 		}
-		set.Revisions = append(set.Revisions, rollout.Revision{Workload: o.Key, ReplicaSet: w.key(), Replicas: w.replicas})
+		set.Revisions = append(set.Revisions, rollout.Revision{Workload: o.Key, ReplicaSet: w.key(), Hash: w.hash, Labels: podLabels(w.template), Replicas: w.replicas})
+		for _, ref := range w.reads {
+			if key := configuration[ref.key(o.Namespace)].Key; !slices.Contains(set.Configuration, key) {
+				set.Configuration = append(set.Configuration, key)
+			}
+		}
 	}
+	set.Services = services(objects)
 	return set, nil
 }
 
-// Set is what the manifests are called once they are applied.
-func (r Revised) Set(objects []manifest.Object) rollout.Set {
-	var set rollout.Set
+// services is what the Services among objects select.
+func services(objects []manifest.Object) []rollout.Service {
+	var all []rollout.Service
 	for _, o := range objects {
-		set.Objects = append(set.Objects, o.Key)
+		if o.Group != "" || o.Kind != "Service" {
+			continue
+		}
+		service := rollout.Service{Key: o.Key, Selector: map[string]string{}}
+		for name, value := range child(o.Map(), "spec", "selector") {
+			service.Selector[name] = fmt.Sprint(value)
+		}
+		all = append(all, service)
 	}
-	for _, revision := range r.Revisions {
-		set.Revisions = append(set.Revisions, rollout.Revision{Workload: revision.Workload, ReplicaSet: revision.ReplicaSet.Key, Replicas: revision.Replicas})
+	return all
+}
+
+func podLabels(template map[string]any) map[string]string {
+	labels := map[string]string{}
+	for name, value := range child(template, "metadata", "labels") {
+		labels[name] = fmt.Sprint(value)
 	}
-	return set
+	return labels
 }
 
 // LaneLabel is the value of LabelLane for a target.

@@ -114,6 +114,7 @@ func targetShape() *shape {
 			field("beforeDeployment", listOf(stepShape(constraintSteps)), "run in parallel before the target starts"),
 			field("afterDeployment", listOf(stepShape(constraintSteps)), "run in parallel after the rollout, before dependents start"),
 		), "when the target may start, and when it is done"),
+		ours(defaults(field("unreachable", enum("wait", "skip", "fail"), "what becomes of the target when its agent is away as it is to start"), "wait")),
 		void("deployAsIamRole", anyValue()), void("region", anyValue()),
 	)
 }

@@ -58,6 +58,7 @@ type Target struct {
 	DependsOn        []string
 	BeforeDeployment []Step
 	AfterDeployment  []Step
+	Unreachable      string // ours: "skip" or "fail" when its agent is away; "": it waits
 }
 
 // Manifest is one entry of manifests: exactly one of Path, Inline, Kustomize, Helm is set.

@@ -49,6 +49,7 @@ type Planner struct {
 	Renders renders
 	Clock   func() time.Time
 	NewID   func() string // of a deployment
+	NotSelf bool          // approvals do not come from those whose change it is, unless the file says allowSelfApproval: true
 }
 
 // Ask is one file to be planned.
@@ -57,6 +58,7 @@ type Ask struct {
 	Application string // overrides the file's
 	Origin      rollout.Origin
 	Trigger     rollout.Trigger
+	Authors     []string // who wrote the change, merged it, or started the push
 	Tree        fs.FS
 	Text        []byte
 	Reach       []policies.Reach
@@ -69,6 +71,9 @@ type Ask struct {
 	Moved func(owner rollout.Owner) bool
 	// Again starts every target, also where nothing would change.
 	Again bool
+	// Emergency lets a push deploy what Git owns: these waits are passed over, and the lanes are held at the result.
+	Emergency bool
+	Skip      []rollout.Skip
 }
 
 // Plan is what a file would do. Start is nil when its problems forbid a start.
@@ -186,7 +191,7 @@ func origin(o rollout.Origin) string {
 
 func (p *Planner) owner(ctx context.Context, plan *Plan, ask Ask) error {
 	owner, err := p.Store.Owner(ctx, ask.Tenant, plan.File.Application)
-	if err != nil || owner.Application == "" || owner.Removed {
+	if err != nil || owner.Application == "" || owner.Removed || ask.Emergency {
 		return err
 	}
 	var text string
@@ -243,7 +248,8 @@ func (p *Planner) compare(ctx context.Context, plan *Plan, ask Ask, records map[
 		return err
 	}
 	start := &rollout.Start{ID: p.NewID(), Tenant: ask.Tenant, Application: file.Application, Description: file.Description, Origin: ask.Origin,
-		Trigger: ask.Trigger, At: p.Clock().UTC(), Context: file.ContextOverrides, Exclusive: exclusive(file.Config.IfInProgress, ask.Origin), Text: ask.Text, Prune: file.Config.Prune}
+		Trigger: ask.Trigger, Authors: ask.Authors, Skip: ask.Skip, Pin: ask.Emergency, At: p.Clock().UTC(), Context: file.ContextOverrides,
+		Exclusive: exclusive(file.Config.IfInProgress, ask), Text: ask.Text, Prune: file.Config.Prune}
 	for _, target := range chosen(file) {
 		planned, err := p.target(ctx, plan, ask, target, records[target.Name], lanes)
 		if err != nil {
@@ -265,11 +271,17 @@ func (p *Planner) compare(ctx context.Context, plan *Plan, ask Ask, records map[
 
 // exclusive is what a new deployment does to others: pushes of a file that says nothing are refused while another is under way, as its users know
 // it; merges are left to each lane.
-func exclusive(said deployment.InProgress, origin rollout.Origin) rollout.Exclusive {
+func exclusive(said deployment.InProgress, ask Ask) rollout.Exclusive {
 	switch {
+	case ask.Emergency:
+		return rollout.PerLane
 	case said == deployment.Supersede:
 		return rollout.SupersedeOthers
-	case said == deployment.Reject, said == "" && origin.Source == "":
+	case said == deployment.EnqueueOne:
+		return rollout.EnqueueOne
+	case said == deployment.Batch:
+		return rollout.Batch
+	case said == deployment.Reject, said == "" && ask.Origin.Source == "":
 		return rollout.RejectOthers
 	}
 	return rollout.PerLane
@@ -277,12 +289,7 @@ func exclusive(said deployment.InProgress, origin rollout.Origin) rollout.Exclus
 
 func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deployment.Target, record rollout.RenderRecord, lanes []rollout.LaneState) (PlannedTarget, error) {
 	planned := PlannedTarget{StartTarget: rollout.StartTarget{Name: target.Name, Account: target.Account, Namespace: target.Namespace,
-		Timeout: plan.File.Config.Timeout, Manifests: record.Manifests, Changed: ask.Again}}
-	for _, name := range target.DependsOn {
-		if len(plan.File.TargetFilters) == 0 || slices.Contains(plan.File.TargetFilters, name) {
-			planned.DependsOn = append(planned.DependsOn, name)
-		}
-	}
+		Way: way(plan.File, target, p.NotSelf), Manifests: record.Manifests, Changed: ask.Again}}
 	var err error
 	if planned.Digest, err = rollout.Promise(promised(plan.File, target), record.Manifests); err != nil {
 		return planned, err

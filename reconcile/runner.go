@@ -39,8 +39,11 @@ type lanes interface {
 
 // Cluster is one cluster, reached through its agent. Reads are fresh; a write says what the object shall be, so repeating one is harmless.
 type Cluster interface {
-	Apply(ctx context.Context, id rollout.Identity, objects []manifest.Object, replicas []rollout.Replicas) rollout.Outcome
-	Scale(ctx context.Context, id rollout.Identity, replicas []rollout.Replicas) rollout.Outcome
+	// Apply, Shift, Adopt and PutBack carry out the action of that name; objects are those of its sealed set.
+	Apply(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome
+	Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome
+	Adopt(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome
+	PutBack(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome
 	Remove(ctx context.Context, id rollout.Identity, keys []manifest.Key) rollout.Outcome
 	// Look reads what is asked for; namespaces are those in which the target has objects.
 	Look(ctx context.Context, id rollout.Identity, read rollout.Read, namespaces []string) rollout.Look
@@ -60,7 +63,7 @@ type Runner struct {
 	Lanes    lanes
 	Clusters Clusters
 	// Names says what a set of objects is called once it is applied: which ReplicaSets its Deployment objects become.
-	Names  func(id rollout.Identity, objects []manifest.Object) (rollout.Set, error)
+	Names  func(objects []manifest.Object) (rollout.Set, error)
 	Limits rollout.Limits
 	Timers *Timers
 	Clock  func() time.Time
@@ -149,7 +152,7 @@ func (r *Runner) advance(ctx context.Context, lease *rollout.Lease) (resting boo
 		case d.Changed:
 			return false, nil
 		default:
-			if target.Phase != rollout.Settling && target.Phase != rollout.Recovering {
+			if len(watched(target, rollout.Read{Objects: []manifest.Key{{}}})) == 0 {
 				r.unwatch(lane.ID)
 			}
 			resting, err := r.Lanes.Rest(ctx, *lease, lane.Seq, d.Due)
@@ -179,39 +182,50 @@ func (r *Runner) extend(ctx context.Context, lease rollout.Lease) (rollout.Lease
 // facts gathers what Decide needs and the store knows.
 func (r *Runner) facts(ctx context.Context, lane rollout.Lane) (rollout.Facts, error) {
 	t := lane.Current
-	f := rollout.Facts{Good: lane.Good, Inventory: lane.Inventory, Dependencies: lane.Dependencies, Approvals: lane.Approvals,
-		Cancel: lane.Cancel, ReplacedBy: lane.ReplacedBy, Limits: r.Limits}
+	f := rollout.Facts{Good: lane.Good, Inventory: lane.Inventory, Dependencies: lane.Dependencies, Words: lane.Words,
+		Cancel: lane.Cancel, Hold: lane.Hold, ReplacedBy: lane.ReplacedBy, Replaced: lane.Replaced, Limits: r.Limits}
 	var err error
 	if !t.Removes {
-		if f.New, err = r.names(ctx, t.Identity(), t.Manifests); err != nil {
+		if f.New, err = r.names(ctx, t.Manifests); err != nil {
 			return f, err
 		}
 	}
 	if t.Base != nil {
-		if f.Base, err = r.names(ctx, t.BaseIdentity(), t.Base.Manifests); err != nil {
+		if f.Base, err = r.names(ctx, t.Base.Manifests); err != nil {
 			return f, err
 		}
 	}
 	return f, nil
 }
 
-func (r *Runner) names(ctx context.Context, id rollout.Identity, digest string) (rollout.Set, error) {
+func (r *Runner) names(ctx context.Context, digest string) (rollout.Set, error) {
 	objects, err := r.Lanes.Manifests(ctx, digest)
 	if err != nil {
 		return rollout.Set{}, err
 	}
-	return r.Names(id, objects)
+	return r.Names(objects)
 }
 
 // look reads the cluster afresh. While objects are to become healthy the watch is open before the read, so no change falls between them.
 func (r *Runner) look(ctx context.Context, lane rollout.Lane, t rollout.Target, read rollout.Read) rollout.Look {
 	cluster := r.Clusters.Cluster(t.Tenant, t.Account)
-	if len(read.Objects) > 0 {
-		if err := r.watch(ctx, cluster, lane.ID, t, read.Objects); err != nil {
+	if keys := watched(t, read); len(keys) > 0 {
+		if err := r.watch(ctx, cluster, lane.ID, t, keys); err != nil {
 			return rollout.Look{Failure: failure(err)}
 		}
 	}
 	return cluster.Look(ctx, t.Identity(), read, namespaces(t, read, lane.Inventory))
+}
+
+// watched is the objects of a read whose next change the target waits for.
+func watched(t rollout.Target, read rollout.Read) []manifest.Key {
+	switch {
+	case t.Phase == rollout.Settling, t.Phase == rollout.Recovering, t.Phase == rollout.Regaining:
+		return read.Objects
+	case slices.ContainsFunc(t.Waits, func(w rollout.Wait) bool { return w.Kind == rollout.WaitTakeOver }):
+		return read.Workloads
+	}
+	return nil
 }
 
 // namespaces in which a target has, or will have, objects.
@@ -228,6 +242,9 @@ func namespaces(t rollout.Target, read rollout.Read, inventory []manifest.Key) [
 		names = append(names, t.Namespace)
 	}
 	add(read.Workloads)
+	for _, f := range t.Former {
+		add([]manifest.Key{f.Key})
+	}
 	add(inventory)
 	slices.Sort(names)
 	return names
@@ -295,9 +312,18 @@ func (r *Runner) act(ctx context.Context, t rollout.Target, a rollout.Action) ro
 		if back {
 			objects = slices.DeleteFunc(slices.Clone(objects), isJob)
 		}
-		return cluster.Apply(ctx, id, objects, a.Replicas)
-	case rollout.Scale:
-		return cluster.Scale(ctx, t.Identity(), a.Replicas)
+		return cluster.Apply(ctx, id, objects, a)
+	case rollout.Adopt, rollout.PutBack:
+		objects, err := r.Lanes.Manifests(ctx, a.Manifests)
+		if err != nil {
+			return rollout.Outcome{Failure: failure(err)}
+		}
+		if a.Kind == rollout.Adopt {
+			return cluster.Adopt(ctx, t.Identity(), objects, a)
+		}
+		return cluster.PutBack(ctx, t.Identity(), objects, a)
+	case rollout.Shift:
+		return cluster.Shift(ctx, t.Identity(), a)
 	case rollout.Remove:
 		return cluster.Remove(ctx, t.Identity(), a.Remove)
 	}

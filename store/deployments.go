@@ -145,22 +145,30 @@ func (tx *tx) start(ctx context.Context, start rollout.Start) (refused *ErrUnder
 	if refused != nil {
 		return refused, tx.tellOf(ctx, start.ID)
 	}
+	if underWay != nil && (start.Exclusive == rollout.EnqueueOne || start.Exclusive == rollout.Batch) {
+		return nil, tx.enqueueDeployment(ctx, start, number, underWay.Number)
+	}
+	return nil, tx.startTargets(ctx, start, number, underWay != nil)
+}
+
+// startTargets puts a deployment's targets on their lanes, or lets them be carried by what the lanes were asked for before.
+func (tx *tx) startTargets(ctx context.Context, start rollout.Start, number int, others bool) (err error) {
 	for i, target := range start.Targets {
-		if target.Changed || underWay != nil && start.Exclusive == rollout.SupersedeOthers {
+		if target.Changed || others && start.Exclusive == rollout.SupersedeOthers {
 			err = tx.startTarget(ctx, start, number, i, target)
 		} else {
 			err = tx.carryTarget(ctx, start, number, i, target)
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for i, gone := range start.Gone {
 		if err := tx.leave(ctx, start, number, len(start.Targets)+i, gone); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return nil, tx.summarize(ctx, start.ID, start.At)
+	return tx.summarize(ctx, start.ID, start.At)
 }
 
 // number gives the application its next number, and makes it when it is new. A file that starts a deployment owns its application from then on.
@@ -221,8 +229,11 @@ func (tx *tx) startTarget(ctx context.Context, start rollout.Start, number, orde
 		return err
 	}
 	t := rollout.Target{ID: tx.newID(), Lane: lane.id, Deployment: start.ID, Number: number, Tenant: start.Tenant, Application: start.Application, Name: target.Name,
-		Account: target.Account, Namespace: target.Namespace, DependsOn: target.DependsOn, Timeout: target.Timeout, Digest: target.Digest,
+		Account: target.Account, Namespace: target.Namespace, Way: target.Way, Authors: start.Authors, Skip: start.Skip, Digest: target.Digest,
 		Manifests: target.Manifests, State: rollout.Queued, Phase: rollout.Waiting}
+	if start.Pin {
+		t.Pins = &rollout.Pin{Why: start.Trigger.Reason, By: start.Trigger.By}
+	}
 	if err := tx.insertTarget(ctx, t, order, sql.NullInt64{}); err != nil {
 		return err
 	}
@@ -271,7 +282,7 @@ func (tx *tx) carryTarget(ctx context.Context, start rollout.Start, number, orde
 		return err
 	}
 	t := rollout.Target{ID: tx.newID(), Lane: lane.id, Deployment: start.ID, Number: number, Tenant: start.Tenant, Application: start.Application, Name: target.Name,
-		Account: target.Account, Namespace: target.Namespace, DependsOn: target.DependsOn, Timeout: target.Timeout, Digest: target.Digest,
+		Account: target.Account, Namespace: target.Namespace, Way: target.Way, Digest: target.Digest,
 		Manifests: target.Manifests, State: rollout.Succeeded, Phase: rollout.Finished, Why: "unchanged"}
 	return tx.insertTarget(ctx, t, order, lane.wanted)
 }
@@ -292,7 +303,7 @@ func (tx *tx) leave(ctx context.Context, start rollout.Start, number, order int,
 			Why: "the target left the file, and the file did not say deploymentConfig.prune: true"})
 	}
 	t := rollout.Target{ID: tx.newID(), Lane: gone.Lane, Deployment: start.ID, Number: number, Tenant: start.Tenant, Application: start.Application, Name: name,
-		Account: account, Timeout: 30 * time.Minute, Digest: "removes:" + start.ID, Removes: true, State: rollout.Queued, Phase: rollout.Waiting}
+		Account: account, Way: rollout.Way{Timeout: 30 * time.Minute}, Digest: "removes:" + start.ID, Removes: true, State: rollout.Queued, Phase: rollout.Waiting}
 	if err := tx.insertTarget(ctx, t, order, sql.NullInt64{}); err != nil {
 		return err
 	}

@@ -175,7 +175,7 @@ func (s *Store) Lane(ctx context.Context, id int64) (rollout.Lane, error) {
 	err := s.read(ctx, func(tx *tx) error {
 		var current, next sql.NullInt64
 		var good sql.NullString
-		err := tx.queryRow(ctx, `SELECT wake_seq, current_target, next_target, good FROM lanes WHERE id = ?`, id).Scan(&lane.Seq, &current, &next, &good)
+		err := tx.queryRow(ctx, `SELECT wake_seq, current_target, next_target, good, replaced FROM lanes WHERE id = ?`, id).Scan(&lane.Seq, &current, &next, &good, &lane.Replaced)
 		if err != nil {
 			return fmt.Errorf("lane %d: %w", id, err)
 		}
@@ -226,7 +226,10 @@ func (tx *tx) around(ctx context.Context, lane *rollout.Lane) (err error) {
 			return err
 		}
 	}
-	lane.Approvals, err = tx.approvals(ctx, t.Deployment)
+	if lane.Words, err = tx.words(ctx, t.Deployment); err != nil {
+		return err
+	}
+	lane.Hold, err = tx.holdOn(ctx, t)
 	return err
 }
 
@@ -254,25 +257,6 @@ func (tx *tx) inventory(ctx context.Context, lane int64) ([]manifest.Key, error)
 		keys = append(keys, key)
 	}
 	return keys, rows.Err()
-}
-
-func (tx *tx) approvals(ctx context.Context, deployment string) ([]rollout.Approval, error) {
-	rows, err := tx.query(ctx, `SELECT target, gate, digest, who, at FROM approvals WHERE deployment_id = ? ORDER BY at, target`, deployment)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var approvals []rollout.Approval
-	for rows.Next() {
-		var a rollout.Approval
-		var at int64
-		if err := rows.Scan(&a.Target, &a.Gate, &a.Digest, &a.By, &at); err != nil {
-			return nil, err
-		}
-		a.At = fromMicros(at)
-		approvals = append(approvals, a)
-	}
-	return approvals, rows.Err()
 }
 
 // Save records a decision and all that follows from it in one transaction: inventory, waits, events, the lane's next deployment, states of
@@ -305,6 +289,11 @@ func (s *Store) Save(ctx context.Context, lease rollout.Lease, d rollout.Decisio
 		}
 		for _, event := range d.Events {
 			if err := tx.event(ctx, event); err != nil {
+				return err
+			}
+		}
+		if d.Cancels != nil {
+			if err := tx.cancelAll(ctx, d.Target.Deployment, *d.Cancels); err != nil {
 				return err
 			}
 		}
@@ -370,8 +359,8 @@ func (tx *tx) saveTarget(ctx context.Context, t rollout.Target) error {
 		if err != nil {
 			return err
 		}
-		if _, err := tx.exec(ctx, `INSERT INTO waits (target_id, ord, tenant_id, kind, since_at, until_at, needs, who, command) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			t.ID, i, t.Tenant, string(wait.Kind), micros(wait.Since), nullMicros(wait.Until), wait.Needs, string(who), wait.Command); err != nil {
+		if _, err := tx.exec(ctx, `INSERT INTO waits (target_id, ord, tenant_id, kind, gate, since_at, until_at, needs, who, command) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			t.ID, i, t.Tenant, string(wait.Kind), wait.Gate, micros(wait.Since), nullMicros(wait.Until), wait.Needs, string(who), wait.Command); err != nil {
 			return err
 		}
 	}
@@ -385,13 +374,35 @@ func (tx *tx) saveGood(ctx context.Context, lane int64, d rollout.Decision) erro
 		if err != nil {
 			return err
 		}
-		_, err = tx.exec(ctx, `UPDATE lanes SET good = ? WHERE id = ?`, string(text), lane)
+		pin, err := pinned(d.Pin)
+		if err != nil {
+			return err
+		}
+		_, err = tx.exec(ctx, `UPDATE lanes SET good = ?, pin = ?, replaced = 0 WHERE id = ?`, string(text), pin, lane)
+		return err
+	case d.Pin != nil:
+		pin, err := pinned(d.Pin)
+		if err != nil {
+			return err
+		}
+		_, err = tx.exec(ctx, `UPDATE lanes SET pin = ? WHERE id = ?`, pin, lane)
+		return err
+	case d.Target.State == rollout.Skipped: // whatever comes next moves it
+		_, err := tx.exec(ctx, `UPDATE lanes SET wanted = '', promise = '' WHERE id = ?`, lane)
 		return err
 	case d.Emptied:
-		_, err := tx.exec(ctx, `UPDATE lanes SET good = NULL, wanted = '', promise = '', removed = 1 WHERE id = ?`, lane)
+		_, err := tx.exec(ctx, `UPDATE lanes SET good = NULL, pin = NULL, wanted = '', promise = '', removed = 1 WHERE id = ?`, lane)
 		return err
 	}
 	return nil
+}
+
+func pinned(pin *rollout.Pin) (sql.NullString, error) {
+	if pin == nil {
+		return sql.NullString{}, nil
+	}
+	text, err := json.Marshal(pin)
+	return sql.NullString{String: string(text), Valid: true}, err
 }
 
 // promote makes the lane's next target its current one, and wakes it. What was cancelled for it is known to be replaced by it.
@@ -401,6 +412,9 @@ func (tx *tx) promote(ctx context.Context, ended rollout.Target, next sql.NullIn
 	}
 	if ended.State == rollout.Cancelled {
 		if _, err := tx.exec(ctx, `UPDATE targets SET replaced_by = ? WHERE id = ?`, next.Int64, ended.ID); err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `UPDATE lanes SET replaced = replaced + 1 WHERE id = ?`, ended.Lane); err != nil {
 			return err
 		}
 	}
@@ -466,13 +480,14 @@ func (tx *tx) summarize(ctx context.Context, deployment string, now time.Time) e
 	for _, state := range states {
 		all = append(all, state)
 	}
-	state := rollout.Summary(all)
 	var tenant, application, was string
 	var number int
-	err = tx.queryRow(ctx, `SELECT tenant_id, application, number, state FROM deployments WHERE id = ?`, deployment).Scan(&tenant, &application, &number, &was)
+	var stopped bool
+	err = tx.queryRow(ctx, `SELECT tenant_id, application, number, state, cancel IS NOT NULL FROM deployments WHERE id = ?`, deployment).Scan(&tenant, &application, &number, &was, &stopped)
 	if err != nil || rollout.State(was).Final() {
 		return err
 	}
+	state := rollout.Summary(all, stopped)
 	if err := tx.tellOf(ctx, deployment); err != nil || string(state) == was {
 		return err
 	}
@@ -486,8 +501,11 @@ func (tx *tx) summarize(ctx context.Context, deployment string, now time.Time) e
 	if _, err := tx.exec(ctx, `UPDATE deployments SET state = ?, started_at = COALESCE(started_at, ?), ended_at = ? WHERE id = ?`, string(state), started, ended, deployment); err != nil {
 		return err
 	}
-	return tx.event(ctx, rollout.Event{At: now, Tenant: tenant, Application: application, Deployment: deployment, Who: "towpath",
-		Kind: "deployment.state", What: fmt.Sprintf("#%d is %s", number, state)})
+	if err := tx.event(ctx, rollout.Event{At: now, Tenant: tenant, Application: application, Deployment: deployment, Who: "towpath",
+		Kind: "deployment.state", What: fmt.Sprintf("#%d is %s", number, state)}); err != nil || !state.Final() {
+		return err
+	}
+	return tx.startQueued(ctx, tenant, application, now)
 }
 
 // states is the state of each target of a deployment. A carried target has that of the target that carries it. In the eyes of those that depend on

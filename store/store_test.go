@@ -84,7 +84,7 @@ func begin(id string, targets ...rollout.StartTarget) rollout.Start {
 }
 
 func moving(name, manifests string, dependsOn ...string) rollout.StartTarget {
-	return rollout.StartTarget{Name: name, Account: name, Digest: "promise-" + manifests, Manifests: manifests, DependsOn: dependsOn, Timeout: time.Minute, Changed: true}
+	return rollout.StartTarget{Name: name, Account: name, Digest: "promise-" + manifests, Manifests: manifests, Way: rollout.Way{DependsOn: dependsOn, Timeout: time.Minute}, Changed: true}
 }
 
 func must(t *testing.T, err error) {
@@ -543,10 +543,13 @@ func issuerRows(t *testing.T, s *Store, _ string) {
 func people(t *testing.T, s *Store, _ string) {
 	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
 	var refusal *Refusal
+	say := func(deployment, target, by string, roles ...string) error {
+		return s.Say(t.Context(), Word{Tenant: "main", Deployment: deployment, Target: target, Verb: rollout.Approve, By: by, Roles: roles, Reason: "go"})
+	}
 	for want, err := range map[string]error{
-		"no deployment x":                  s.Approve(t.Context(), "main", "x", "", "ann", nil, ""),
-		"deployment d1 has no target prod": s.Approve(t.Context(), "main", "d1", "prod", "ann", nil, ""),
-		"target staging of deployment d1 waits for no approval: it is QUEUED": s.Approve(t.Context(), "main", "d1", "staging", "ann", nil, ""),
+		"no deployment x":                  say("x", "", "ann"),
+		"deployment d1 has no target prod": say("d1", "prod", "ann"),
+		"target staging of deployment d1 waits for nothing that could be approved: it is QUEUED": say("d1", "staging", "ann"),
 		"no application other": s.Release(t.Context(), "main", "other", "r", "ann", true),
 	} {
 		if !errors.As(err, &refusal) || refusal.Text != want {
@@ -561,15 +564,16 @@ func people(t *testing.T, s *Store, _ string) {
 	d := rollout.Decision{Target: *lane.Current, Changed: true}
 	d.Target.State, d.Target.Waits = rollout.AwaitingApproval, []rollout.Wait{{Kind: rollout.WaitApproval, Gate: "prune", Who: []string{"sre"}, Since: when, Needs: "a word"}}
 	must(t, s.Save(t.Context(), lease, d))
-	if err := s.Approve(t.Context(), "main", "d1", "", "bob", []string{"web"}, ""); !errors.As(err, &refusal) || refusal.Text != "approving target  needs one of the roles [sre]; bob holds [web]" && !strings.Contains(refusal.Text, "needs one of the roles [sre]; bob holds [web]") {
+	if err := say("d1", "", "bob", "web"); !errors.As(err, &refusal) || refusal.Text != "prune of target staging needs one of the roles sre; bob holds web" {
 		t.Errorf("without the role: %v", err)
 	}
-	must(t, s.Approve(t.Context(), "main", "d1", "", "ann", []string{"sre"}, "go"))
+	must(t, say("d1", "", "ann", "SRE"))
+	must(t, say("d1", "", "ann", "SRE"))
 	must(t, s.Cancel(t.Context(), "main", "d1", "ann", "no"))
 	after, err := s.Lane(t.Context(), id)
 	must(t, err)
-	if len(after.Approvals) != 1 || after.Approvals[0].Digest != "promise-m1" || after.Cancel == nil || after.Cancel.Reason != "no" {
-		t.Errorf("approvals %v, cancel %v", after.Approvals, after.Cancel)
+	if len(after.Words) != 1 || after.Words[0].Digest != "promise-m1" || after.Cancel == nil || after.Cancel.Reason != "no" {
+		t.Errorf("words %v, cancel %v", after.Words, after.Cancel)
 	}
 }
 

@@ -178,7 +178,8 @@ func texts(keys []manifest.Key) []string {
 }
 
 func (b *backend) Approve(ctx context.Context, c api.Caller, id, target, comment string) error {
-	return tell(b.store.Approve(ctx, c.Tenant, id, target, c.Name, c.Roles, comment))
+	return tell(b.store.Say(ctx, store.Word{Tenant: c.Tenant, Deployment: id, Target: target, Verb: rollout.Approve, By: c.Name, Roles: c.Roles,
+		Admin: slices.Contains(c.Grants, api.Admin), Reason: comment}))
 }
 
 func (b *backend) Cancel(ctx context.Context, c api.Caller, id, reason string) error {

@@ -204,9 +204,11 @@ func (d *decision) wasThere(key manifest.Key) bool {
 func (d *decision) rolledBack() {
 	t := &d.Target
 	held := "nothing ran before it, so nothing runs now"
+	d.Pin = &Pin{0, t.Why, "towpath", d.f.Now}
 	switch {
 	case t.Base != nil:
 		held = fmt.Sprintf("held at #%d", t.Base.Number)
+		d.Pin.Number = t.Base.Number
 	case len(t.Former) > 0:
 		held = "held at what ran before"
 	}

@@ -17,6 +17,7 @@ type Decision struct {
 	Claim   []manifest.Key // to be in the lane's inventory before Act
 	Drop    []manifest.Key // no longer in the cluster, so no longer in the inventory
 	Good    *Release       // the lane's last good release from now on
+	Pin     *Pin           // the lane is held from now on; with Good and no Pin it no longer is
 	Emptied bool           // the lane holds nothing any more
 	Cancels *Request       // the whole deployment is to stop
 	Events  []Event

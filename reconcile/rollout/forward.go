@@ -412,6 +412,9 @@ func (d *decision) finish(remark string) {
 		d.Emptied = true
 	} else {
 		d.Good = &Release{Deployment: t.Deployment, Number: t.Number, Manifests: t.Manifests, Digest: t.Digest}
+		if t.Pins != nil {
+			d.Pin = &Pin{t.Number, t.Pins.Why, t.Pins.By, d.f.Now}
+		}
 	}
 	if len(t.After) == 0 {
 		d.end(Succeeded, remark)

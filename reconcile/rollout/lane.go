@@ -55,8 +55,9 @@ func (t Target) BaseIdentity() Identity {
 	return id
 }
 
-// Summary is the state of a deployment, derived from those of its targets. A deployment without targets is Succeeded: nothing was to be done.
-func Summary(targets []State) State {
+// Summary is the state of a deployment, derived from those of its targets. A deployment without targets is Succeeded: nothing was to be done. One that
+// was to stop, and of which nothing failed by itself, is Cancelled.
+func Summary(targets []State, stopped bool) State {
 	counts := map[State]int{}
 	for _, state := range targets {
 		counts[state]++
@@ -73,11 +74,11 @@ func Summary(targets []State) State {
 		return Running
 	case unfinished > 0:
 		return Queued
-	case counts[Failed]+counts[RolledBack] > 0:
+	case counts[Failed] > 0, counts[RolledBack] > 0 && !stopped:
 		return Failed
 	case counts[Rejected] > 0:
 		return Rejected
-	case counts[Cancelled] > 0:
+	case counts[Cancelled]+counts[RolledBack] > 0:
 		return Cancelled
 	}
 	return Succeeded

@@ -17,6 +17,8 @@ type Start struct {
 	Description string
 	Origin      Origin
 	Trigger     Trigger
+	Authors     []string // who wrote the change, merged it, or started the push
+	Skip        []Skip   // waits that an emergency passes over
 	At          time.Time
 	Context     map[string]string
 	Targets     []StartTarget // all that the file names and that are not filtered out, in file order
@@ -24,7 +26,7 @@ type Start struct {
 	Exclusive   Exclusive
 	Text        []byte // of the deployment file
 	Prune       bool   // what the file says of targets that leave it
-	Pin         bool   // brings back what was: what Git, or the last push, wants of the lanes stays as it is
+	Pin         bool   // brings about what Git, or the last push, does not want: what they want of the lanes stays as it is, and the lanes are held
 }
 
 // Origin is where the file comes from: a commit of a source, or an upload.
@@ -65,8 +67,10 @@ type Exclusive string
 // The zero value leaves it to each target's lane.
 const (
 	PerLane         Exclusive = ""
-	RejectOthers    Exclusive = "reject"    // this one is refused while another is under way
-	SupersedeOthers Exclusive = "supersede" // the others are replaced on every lane, also where nothing changed
+	RejectOthers    Exclusive = "reject"     // this one is refused while another is under way
+	SupersedeOthers Exclusive = "supersede"  // the others are replaced on every lane, also where nothing changed
+	EnqueueOne      Exclusive = "enqueueOne" // this one waits for the other to end, in the place of what waited before
+	Batch           Exclusive = "batch"      // the same, told as one deployment of all the commits that arrived meanwhile
 )
 
 // LaneState is what a planner has to know of a lane.

@@ -17,7 +17,7 @@ func (d *decision) stopped() bool {
 		case replaced:
 			d.end(Cancelled, by)
 		case d.f.Cancel != nil:
-			d.end(Cancelled, d.f.Cancel.sentence())
+			d.end(Cancelled, d.f.Cancel.Sentence())
 		default:
 			return false
 		}
@@ -27,7 +27,7 @@ func (d *decision) stopped() bool {
 		case replaced:
 			d.yield(by)
 		case d.f.Cancel != nil:
-			d.revert(Cancelled, d.f.Cancel.sentence())
+			d.revert(Cancelled, d.f.Cancel.Sentence())
 		default:
 			return false
 		}
@@ -43,7 +43,7 @@ func (d *decision) stopped() bool {
 		case replaced:
 			d.end(Cancelled, by+" before its afterDeployment had passed; what was rolled out stays")
 		case d.f.Cancel != nil:
-			d.end(Cancelled, d.f.Cancel.sentence()+"; what was rolled out stays")
+			d.end(Cancelled, d.f.Cancel.Sentence()+"; what was rolled out stays")
 		default:
 			return false
 		}
@@ -96,7 +96,8 @@ func (d *decision) yield(why string) {
 	d.goBack(Cancelled, why)
 }
 
-func (r *Request) sentence() string {
+// Sentence says who asked, and why.
+func (r Request) Sentence() string {
 	if r.Reason == "" {
 		return "cancelled by " + r.By
 	}

@@ -79,6 +79,7 @@ type Target struct {
 	Namespace   string `json:"namespace,omitempty"`
 
 	Way
+	Pins      *Pin     `json:"pins,omitempty"`    // once it is finished its lane is held there; nil: the lane follows what it is asked for
 	Authors   []string `json:"authors,omitempty"` // who wrote the change, merged it, or started the push
 	Skip      []Skip   `json:"skip,omitempty"`    // waits that an emergency passes over
 	Digest    string   `json:"digest"`            // of what was promised: the target's part of the file, policies, manifests
@@ -340,6 +341,14 @@ const (
 	Pass    Verb = "skip"  // a pause is over, an approval is not needed
 	Retry   Verb = "retry" // what waits for its next try is tried now
 )
+
+// Pin is why a lane stays at a release although something else was asked of it. The next change of what failed lifts it.
+type Pin struct {
+	Number int       `json:"number"` // of the deployment that the lane is held at; 0: at what ran before the first
+	Why    string    `json:"why"`
+	By     string    `json:"by"` // a person, or "towpath"
+	At     time.Time `json:"at"`
+}
 
 // Hold is a person's word that halts rollouts at their present weight.
 type Hold struct {

@@ -36,6 +36,7 @@ var rooms = map[string][]string{
 	"internal/version":              {},
 	"internal/crash":                {},
 	"internal/localkube":            {},
+	"internal/localstack":           {"api", "internal/localkube"},
 	"cmd/towpath":                   {"*"},
 	"cmd/towpath-controller":        {"*"},
 	"cmd/towpath-controller/config": {},

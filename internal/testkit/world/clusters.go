@@ -6,14 +6,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"towpath/internal/localkube"
+	"towpath/internal/localstack"
 )
 
 // Shared is what the tests of one binary share.
@@ -60,32 +59,15 @@ func complain(err error) int {
 
 // build makes the programs that tests run, with the race detector where this test has it.
 func (s *Shared) build(tags string) error {
-	root, err := moduleRoot()
-	if err != nil {
-		return err
-	}
-	args := []string{"build", "-o", s.Programs + "/", "-tags", tags}
+	flags := []string{"-tags", tags}
 	if raceEnabled {
-		args = append(args, "-race")
+		flags = append(flags, "-race")
 	}
-	command := exec.Command("go", append(args, "./cmd/towpath", "./cmd/towpath-controller", "./cmd/towpath-agent")...)
-	command.Dir = root
-	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the programs: %w\n%s", err, out)
-	}
-	return nil
-}
-
-func moduleRoot() (string, error) {
-	out, err := exec.Command("go", "env", "GOMOD").Output()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Dir(strings.TrimSpace(string(out))), nil
+	return localstack.Build(context.Background(), s.Programs, flags, "./cmd/towpath", "./cmd/towpath-controller", "./cmd/towpath-agent")
 }
 
 func (s *Shared) start(names []string) error {
-	root, err := moduleRoot()
+	root, err := localstack.ModuleRoot(context.Background())
 	if err != nil {
 		return err
 	}

@@ -3,18 +3,10 @@ package world
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -22,8 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +27,7 @@ import (
 	"towpath/api"
 	"towpath/api/client"
 	"towpath/internal/localkube"
+	"towpath/internal/localstack"
 	"towpath/internal/testkit/gitserver"
 )
 
@@ -47,19 +38,23 @@ type World struct {
 	API        *client.Client
 	Dir        string
 
-	t          testing.TB
-	shared     *Shared
-	config     string
-	address    string
-	controller *process
-	agents     map[string]*process
-	secret     string
+	t       testing.TB
+	shared  *Shared
+	stack   *localstack.Controller
+	running *localstack.Process // the controller
+	agents  map[string]*agent
+}
+
+// agent is an agent and its process.
+type agent struct {
+	*localstack.Agent
+	running *localstack.Process
 }
 
 // New starts a controller, and an agent in front of each of the shared clusters. Files fill the repository; NAMESPACE in them is the test's own.
 func New(t testing.TB, shared *Shared, files gitserver.Files) *World {
 	t.Helper()
-	w := &World{t: t, shared: shared, Dir: t.TempDir(), Namespace: "t-" + random(5), agents: map[string]*process{}, secret: random(16)}
+	w := &World{t: t, shared: shared, Dir: t.TempDir(), Namespace: "t-" + random(5), agents: map[string]*agent{}}
 	w.Repository = gitserver.NewRepo(t, filepath.Join(w.Dir, "git"), "repo", w.own(files))
 	w.configure()
 	w.StartController()
@@ -93,171 +88,78 @@ func (w *World) fatal(err error) {
 	}
 }
 
-func (w *World) path(name string) string { return filepath.Join(w.Dir, name) }
-
 func (w *World) configure() {
 	w.t.Helper()
-	key := make([]byte, 32)
-	rand.Read(key)
-	w.fatal(os.WriteFile(w.path("key"), []byte(base64.StdEncoding.EncodeToString(key)), 0o600))
-	w.fatal(os.WriteFile(w.path("webhook"), []byte(w.secret), 0o600))
-	var free [2]string
-	for i := range free {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		w.fatal(err)
-		free[i] = listener.Addr().String()
-		listener.Close()
-	}
-	w.address = "https://" + free[0]
-	w.config = w.path("config.yaml")
-	w.fatal(os.WriteFile(w.config, []byte(fmt.Sprintf(`externalURL: %s
-listen: %s
-agents: {listen: %q}
-database: sqlite:%s
-keyFile: %s
-data: %s
-roles: [{name: sre, members: [test]}]
-sources:
-  - name: repo
-    url: %s
-    branch: main
-    schedule: "@every 1h"
-    webhook: {secretFiles: [%s]}
-    allow: [{accounts: ["*"], namespaces: [%s], kinds: ["*"]}]
-`, w.address, free[0], free[1], w.path("towpath.db"), w.path("key"), w.path("data"), w.Repository.Dir, w.path("webhook"), w.Namespace)), 0o600))
-	out, err := exec.CommandContext(w.t.Context(), w.program("towpath-controller"), "--config", w.config, "token", "create", "--name", "test", "--grant", "admin").Output()
+	var err error
+	w.stack, err = localstack.NewController(w.t.Context(), localstack.Settings{Programs: w.shared.Programs, Dir: w.Dir, Repository: w.Repository.Dir, Namespaces: w.Namespace})
 	w.fatal(err)
-	w.API = &client.Client{Address: w.address, Token: strings.TrimSpace(string(out))}
-	w.fatal(os.WriteFile(w.path("token"), out, 0o600))
-}
-
-func (w *World) program(name string) string { return filepath.Join(w.shared.Programs, name) }
-
-// process is a program that runs.
-type process struct {
-	command *exec.Cmd
-	ended   chan struct{}
-	log     *lockedBuffer
-}
-
-func (w *World) start(env []string, program string, args ...string) *process {
-	w.t.Helper()
-	p := &process{command: exec.Command(w.program(program), args...), ended: make(chan struct{}), log: &lockedBuffer{}}
-	p.command.Env = append(os.Environ(), env...)
-	p.command.Stdout, p.command.Stderr = p.log, p.log
-	w.fatal(p.command.Start())
-	go func() {
-		p.command.Wait()
-		close(p.ended)
-	}()
-	return p
-}
-
-// end asks the process to stop, and kills it when it does not within a while.
-func (p *process) end() {
-	p.command.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.ended:
-	case <-time.After(30 * time.Second):
-		p.kill()
-	}
-}
-
-func (p *process) kill() {
-	p.command.Process.Kill()
-	<-p.ended
+	w.API = w.stack.API
 }
 
 // StartController starts the controller, with variables of the environment (CRASH=…), and waits until it serves. false: it ended before.
 func (w *World) StartController(env ...string) (serves bool) {
 	w.t.Helper()
-	w.controller = w.start(env, "towpath-controller", "--config", w.config)
-	for {
-		if w.trust() && w.API.Call(w.t.Context(), http.MethodGet, "/sources", nil, nil) == nil {
-			w.restartAgents()
-			return true
-		}
-		select {
-		case <-w.controller.ended:
-			return false
-		case <-w.t.Context().Done():
-			w.t.Fatalf("the controller does not serve:\n%s", w.controller.log)
-		case <-time.After(20 * time.Millisecond):
-		}
+	var err error
+	w.running, err = w.stack.Start(env...)
+	w.fatal(err)
+	serves, err = w.stack.Serves(w.t.Context(), w.running)
+	w.fatal(err)
+	if serves {
+		w.restartAgents()
 	}
+	return serves
 }
 
 // restartAgents makes agents connect at once: those that lost many controllers in a row wait longer each time.
 func (w *World) restartAgents() {
 	w.t.Helper()
 	for name, a := range w.agents {
-		a.kill()
+		a.running.Kill()
 		w.StartAgent(name)
 	}
 }
 
-// trust takes on the controller's own authority, once it is there.
-func (w *World) trust() bool {
-	if w.API.HTTP != nil {
-		return true
-	}
-	ca, err := os.ReadFile(w.CA())
-	roots := x509.NewCertPool()
-	if errors.Is(err, fs.ErrNotExist) || !roots.AppendCertsFromPEM(ca) {
-		return false
-	}
-	w.API.HTTP = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
-	return true
-}
-
 // CA is the certificate of the controller's own authority.
-func (w *World) CA() string { return w.path("data/tls/ca.crt") }
+func (w *World) CA() string { return w.stack.CA() }
 
 // KillController ends the controller as a machine that loses power would.
-func (w *World) KillController() { w.controller.kill() }
+func (w *World) KillController() { w.running.Kill() }
 
 // StopController ends the controller as an operator would.
-func (w *World) StopController() { w.controller.end() }
+func (w *World) StopController() { w.running.End() }
 
 // ControllerGone is closed when the controller that runs now has ended.
-func (w *World) ControllerGone() <-chan struct{} { return w.controller.ended }
+func (w *World) ControllerGone() <-chan struct{} { return w.running.Ended() }
 
 func (w *World) makeAgent(name string) {
 	w.t.Helper()
-	dir := w.path("agent-" + name)
-	_, err := localkube.Account(w.t.Context(), w.shared.Clusters[name].Kubeconfig, w.Namespace, "agent", false, localkube.Deploys(), dir)
+	access, err := localkube.Account(w.t.Context(), w.shared.Clusters[name].Kubeconfig, w.Namespace, "agent", false, localkube.Deploys(), filepath.Join(w.Dir, "agent-"+name))
 	w.fatal(err)
-	var credential api.Credential
-	w.fatal(w.API.Call(w.t.Context(), http.MethodPost, "/agents", map[string]string{"name": name}, &credential))
-	w.fatal(os.WriteFile(filepath.Join(dir, "secret"), []byte(credential.Secret), 0o600))
-	config, err := clientcmd.BuildConfigFromFlags("", w.shared.Clusters[name].Kubeconfig)
+	made, err := w.stack.Agent(w.t.Context(), name, access)
 	w.fatal(err)
-	w.fatal(os.WriteFile(filepath.Join(dir, "args"), []byte(strings.Join([]string{"--agent", name, "--instance", name, "--hub", credential.Hub, "--hub-ca", w.CA(),
-		"--issuer", credential.Issuer, "--issuer-ca", w.CA(), "--client-id", credential.ClientID, "--client-secret-file", filepath.Join(dir, "secret"),
-		"--audience", credential.Audience, "--kubernetes-server", config.Host, "--kubernetes-ca", filepath.Join(dir, "ca.crt"),
-		"--kubernetes-token-file", filepath.Join(dir, "token"), "--listen", "off", "--log-level", "warn"}, "\n")), 0o600))
+	w.agents[name] = &agent{Agent: made}
 }
 
 // StartAgent starts the agent of a cluster.
 func (w *World) StartAgent(name string) {
 	w.t.Helper()
-	args, err := os.ReadFile(filepath.Join(w.path("agent-"+name), "args"))
+	var err error
+	w.agents[name].running, err = w.agents[name].Start()
 	w.fatal(err)
-	w.agents[name] = w.start(nil, "towpath-agent", strings.Split(string(args), "\n")...)
 }
 
 // StopAgent takes the agent of a cluster away.
-func (w *World) StopAgent(name string) { w.agents[name].end() }
+func (w *World) StopAgent(name string) { w.agents[name].running.End() }
 
 func (w *World) end() {
 	for _, a := range w.agents {
-		a.kill() // ending in order would wait for what runs
+		a.running.Kill() // ending in order would wait for what runs
 	}
-	w.controller.end()
+	w.running.End()
 	if w.t.Failed() {
-		w.t.Logf("the controller said:\n%s", w.controller.log)
+		w.t.Logf("the controller said:\n%s", w.running.Log())
 		for name, a := range w.agents {
-			w.t.Logf("agent %s said:\n%s", name, a.log)
+			w.t.Logf("agent %s said:\n%s", name, a.running.Log())
 		}
 	}
 	for _, c := range w.shared.Clusters {
@@ -279,52 +181,33 @@ func (w *World) Commit(message string, files gitserver.Files) string {
 // Announce delivers a push webhook.
 func (w *World) Announce() {
 	w.t.Helper()
-	status, err := w.Deliver(random(8), w.secret, []byte(`{"ref":"refs/heads/main"}`))
-	w.fatal(err)
-	if status != http.StatusAccepted {
-		w.t.Fatalf("the webhook was answered with %d", status)
-	}
+	w.fatal(w.stack.Announce(w.t.Context()))
 }
 
 // TryAnnounce delivers a push webhook to a controller that may die of it.
 func (w *World) TryAnnounce() {
 	w.t.Helper()
-	if _, err := w.Deliver(random(8), w.secret, []byte(`{"ref":"refs/heads/main"}`)); err != nil {
+	if err := w.stack.Announce(w.t.Context()); err != nil {
 		w.t.Logf("the delivery was not answered: %v", err)
 	}
 }
 
 // Deliver sends a delivery that is signed with a secret.
 func (w *World) Deliver(guid, secret string, body []byte) (status int, err error) {
-	sum := hmac.New(sha256.New, []byte(secret))
-	sum.Write(body)
-	request, err := http.NewRequestWithContext(w.t.Context(), http.MethodPost, w.address+"/api/v1/webhooks/repo", bytes.NewReader(body))
-	if err != nil {
-		return 0, err
-	}
-	request.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(sum.Sum(nil)))
-	request.Header.Set("X-GitHub-Delivery", guid)
-	request.Header.Set("X-GitHub-Event", "push")
-	answer, err := w.API.HTTP.Do(request)
-	if err != nil {
-		return 0, err
-	}
-	defer answer.Body.Close()
-	_, err = io.Copy(io.Discard, answer.Body)
-	return answer.StatusCode, err
+	return w.stack.Deliver(w.t.Context(), guid, secret, body)
 }
 
 // Secret signs deliveries.
-func (w *World) Secret() string { return w.secret }
+func (w *World) Secret() string { return w.stack.Secret }
 
 // Towpath runs the command line and returns its exit code and what it printed.
 func (w *World) Towpath(dir string, env []string, args ...string) (code int, out, errs string) {
 	w.t.Helper()
-	command := exec.CommandContext(w.t.Context(), w.program("towpath"), args...)
+	command := exec.CommandContext(w.t.Context(), w.stack.Program("towpath"), args...)
 	var stdout, stderr bytes.Buffer
 	command.Dir, command.Stdout, command.Stderr = dir, &stdout, &stderr
 	command.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GITHUB_") }),
-		append([]string{"TOWPATH_ADDR=" + w.address, "TOWPATH_CA=" + w.CA(), "TOWPATH_TOKEN_FILE=" + w.path("token")}, env...)...)
+		append([]string{"TOWPATH_ADDR=" + w.stack.Address, "TOWPATH_CA=" + w.CA(), "TOWPATH_TOKEN_FILE=" + w.stack.Path("token")}, env...)...)
 	err := command.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -462,24 +345,6 @@ func (w *World) Do(cluster, resource string, do func(dynamic.ResourceInterface) 
 	gv, err := schema.ParseGroupVersion(version)
 	w.fatal(err)
 	w.fatal(do(w.clientOf(w.shared.Clusters[cluster]).Resource(gv.WithResource(name)).Namespace(w.Namespace)))
-}
-
-// lockedBuffer is written by a process and read by the test.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // Object reads an object of YAML.

@@ -290,7 +290,7 @@ func appFiles(a *app, deployFile string) map[string]string {
 		helmApp(a, put)
 	default:
 		for _, e := range environments() {
-			dep := deployment(a, e, image(a)+":"+sha(a, e), a.replicas[e])
+			dep := serviceAccount(a) + "---\n" + deployment(a, e, image(a)+":"+sha(a, e), a.replicas[e])
 			cm := fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: %s\ndata:\n%s", a.Name, indent(properties(a, e, ": "), 2))
 			if roll(a, "onefile", 2) == 0 {
 				put(e+"/all.yaml", cm+"---\n"+service(a)+"---\n"+dep)
@@ -359,8 +359,7 @@ func indent(s string, n int) string {
 func kustomizeApp(a *app, put func(p, c string)) {
 	up := "../../../../" // from the base to the root
 	res := []string{"deployment.yaml", "service.yaml"}
-	sa := fmt.Sprintf("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: %s\n---\n", a.Name)
-	put("base/deployment.yaml", sa+deployment(a, "", image(a), 1)) // two documents
+	put("base/deployment.yaml", serviceAccount(a)+"---\n"+deployment(a, "", image(a), 1)) // two documents
 	put("base/service.yaml", service(a))
 	if a.hpa {
 		res = append(res, "hpa.yaml")
@@ -381,7 +380,9 @@ func kustomizeApp(a *app, put func(p, c string)) {
 	res = append(res, up+sharedBase)
 	put("base/app.properties", properties(a, "base", "="))
 	put("base/kustomization.yaml", "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n  - "+strings.Join(res, "\n  - ")+
-		"\nlabels:\n  - pairs:\n      app: "+a.Name+"\n      team: "+a.Team+"\n    includeSelectors: true\nconfigMapGenerator:\n  - name: "+a.Name+"-config\n    files:\n      - app.properties\n")
+		"\nlabels:\n  - pairs:\n      app: "+a.Name+"\n      team: "+a.Team+"\n    includeSelectors: true\nconfigMapGenerator:\n  - name: "+a.Name+"-config\n    files:\n      - app.properties\n"+
+		// What all share becomes each one's own: an object of a namespace has one owner.
+		"patches:\n"+renamed("NetworkPolicy", a.Name)+renamed("LimitRange", a.Name))
 	for i, e := range environments() {
 		d := "overlays/" + e + "/"
 		patch := fmt.Sprintf(`apiVersion: apps/v1
@@ -502,6 +503,15 @@ spec:
         - name: tmp
           emptyDir: {}
 `, a.Name, img, replicas, a.base, e)
+}
+
+func serviceAccount(a *app) string {
+	return fmt.Sprintf("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: %s\n", a.Name)
+}
+
+// renamed is a kustomize patch that gives objects of a kind a name.
+func renamed(kind, name string) string {
+	return fmt.Sprintf("  - target:\n      kind: %s\n    patch: |-\n      - op: replace\n        path: /metadata/name\n        value: %s\n", kind, name)
 }
 
 func service(a *app) string {

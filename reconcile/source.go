@@ -125,11 +125,14 @@ func (in *Intake) hold(source string) (release func()) {
 
 // take records each file that a commit touches, then the commit.
 func (in *Intake) take(ctx context.Context, s Source, commit string) error {
-	state, err := in.Store.Source(ctx, s.Tenant, s.Name)
+	began, spent := in.Clock(), &spent{}
+	store, planner := timedSourceStore{in.Store, spent}, *in.Planner
+	planner.Store, planner.Renders = timedPlanStore{planner.Store, spent}, timedRenders{planner.Renders, spent}
+	state, err := store.Source(ctx, s.Tenant, s.Name)
 	if err != nil || state.Processed == commit {
 		return err
 	}
-	known, err := in.known(ctx, s, state.Processed)
+	known, err := in.known(ctx, store, s, state.Processed)
 	if err != nil {
 		return err
 	}
@@ -141,7 +144,7 @@ func (in *Intake) take(ctx context.Context, s Source, commit string) error {
 	if err != nil {
 		return err
 	}
-	c := &change{Intake: in, source: s, commit: commit, tree: tree, known: known.files}
+	c := &change{Intake: in, store: store, planner: &planner, source: s, commit: commit, tree: tree, known: known.files}
 	if c.author, c.message, err = s.Repository.Describe(commit); err != nil {
 		return err
 	}
@@ -151,22 +154,24 @@ func (in *Intake) take(ctx context.Context, s Source, commit string) error {
 	if err := c.record(ctx); err != nil {
 		return err
 	}
-	if err := in.Store.SourceProcessed(ctx, s.Tenant, s.Name, commit); err != nil {
+	if err := store.SourceProcessed(ctx, s.Tenant, s.Name, commit); err != nil {
 		return err
 	}
 	known.at = commit
+	in.Log.WithFields(logrus.Fields{"source": s.Name, "commit": commit, "files": len(c.dirty) + len(c.gone), "renders": spent.renders.Load(),
+		"took": in.Clock().Sub(began).Seconds(), "rendering": inSeconds(&spent.rendering), "storing": inSeconds(&spent.storing)}).Info("a commit was taken in")
 	return nil
 }
 
 // known is the recorded files of a source. They are loaded, with the traces of their renders, at first and when another process took a commit in.
-func (in *Intake) known(ctx context.Context, s Source, at string) (*recorded, error) {
+func (in *Intake) known(ctx context.Context, store sourceStore, s Source, at string) (*recorded, error) {
 	in.mu.Lock()
 	known := in.files[s.Name]
 	in.mu.Unlock()
 	if known != nil && known.at == at {
 		return known, nil
 	}
-	states, err := in.Store.Files(ctx, s.Tenant, s.Name)
+	states, err := store.Files(ctx, s.Tenant, s.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +179,7 @@ func (in *Intake) known(ctx context.Context, s Source, at string) (*recorded, er
 	for _, state := range states {
 		known.files[state.Path] = state
 	}
-	records, err := in.Store.Renders(ctx, s.Tenant, s.Name)
+	records, err := store.Renders(ctx, s.Tenant, s.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -190,6 +195,8 @@ func (in *Intake) known(ctx context.Context, s Source, at string) (*recorded, er
 // change is one commit being taken in.
 type change struct {
 	*Intake
+	store           sourceStore
+	planner         *Planner
 	source          Source
 	commit          string
 	author, message string
@@ -282,7 +289,7 @@ func (c *change) file(ctx context.Context, path string) error {
 		return nil
 	}
 	stale := c.dirty[path]
-	plan, err := c.Planner.Plan(ctx, Ask{Tenant: c.source.Tenant, Tree: c.tree, Text: text, Reach: c.source.Reach, Moved: c.moved,
+	plan, err := c.planner.Plan(ctx, Ask{Tenant: c.source.Tenant, Tree: c.tree, Text: text, Reach: c.source.Reach, Moved: c.moved,
 		Origin:  rollout.Origin{Source: c.source.Name, Path: path, Commit: c.commit},
 		Trigger: rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message)},
 		Fresh: func(target string) (rollout.RenderRecord, bool) {
@@ -331,16 +338,16 @@ func (c *change) moved(owner rollout.Owner) bool {
 func (c *change) deleted(ctx context.Context, path string) error {
 	state := c.known[path]
 	record := rollout.FileRecord{Tenant: c.source.Tenant, Source: c.source.Name, Path: path, Commit: c.commit, Application: state.Application, Deleted: true}
-	owner, err := c.Planner.Store.Owner(ctx, c.source.Tenant, state.Application)
+	owner, err := c.planner.Store.Owner(ctx, c.source.Tenant, state.Application)
 	if err != nil {
 		return err
 	}
 	if owner.Source == c.source.Name && owner.Path == path && !owner.Removed {
-		lanes, err := c.Planner.Store.Lanes(ctx, c.source.Tenant, state.Application)
+		lanes, err := c.planner.Store.Lanes(ctx, c.source.Tenant, state.Application)
 		if err != nil {
 			return err
 		}
-		start := &rollout.Start{ID: c.Planner.NewID(), Tenant: c.source.Tenant, Application: state.Application, At: c.Clock().UTC(), Prune: state.Prune,
+		start := &rollout.Start{ID: c.planner.NewID(), Tenant: c.source.Tenant, Application: state.Application, At: c.Clock().UTC(), Prune: state.Prune,
 			Origin:  rollout.Origin{Source: c.source.Name, Path: path, Commit: c.commit},
 			Trigger: rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message)}}
 		for _, lane := range lanes {
@@ -355,7 +362,7 @@ func (c *change) deleted(ctx context.Context, path string) error {
 
 // save records a file and keeps what is in memory equal to what is recorded.
 func (c *change) save(ctx context.Context, record rollout.FileRecord) error {
-	if err := c.Store.Record(ctx, record); err != nil {
+	if err := c.store.Record(ctx, record); err != nil {
 		return fmt.Errorf("%s: %w", record.Path, err)
 	}
 	if record.Deleted {

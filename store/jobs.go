@@ -76,7 +76,7 @@ func (tx *tx) insertWakes(ctx context.Context) error {
 	for i, w := range tx.wakes {
 		params[i].Args = wakeArgs{ID: w.id, job: w.job}
 	}
-	_, err := tx.store.inserts.InsertManyTx(ctx, tx.Tx, params)
+	_, err := tx.store.inserts.InsertManyTx(tx.of(ctx), tx.Tx, params)
 	return err
 }
 

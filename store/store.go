@@ -14,6 +14,7 @@ import (
 	mathrand "math/rand/v2"
 	"net/url"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -50,6 +51,9 @@ type Store struct {
 	clock          func() time.Time
 	log            *logrus.Entry
 	inserts        inserts
+	group          *group    // SQLite only
+	compiledWrites *compiled // SQLite only
+	compiledReads  *compiled // SQLite only
 	news           news
 	bus            bus
 	told           atomic.Pointer[map[string]bool] // sources about whose commits is told
@@ -96,6 +100,7 @@ func (s *Store) openSQLite(path string) (err error) {
 		return err
 	}
 	s.dialect = sqliteDialect
+	s.group, s.compiledWrites, s.compiledReads = newGroup(), newCompiled(), newCompiled()
 	name := "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)"
 	if s.writer, err = sql.Open("sqlite", name+"&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"); err != nil {
 		return err
@@ -224,20 +229,42 @@ func (d dialect) again(err error) bool {
 // tx is one transaction, and what is to be done with its commit.
 type tx struct {
 	*sql.Tx
-	store  *Store
-	wakes  []wake
-	events []rollout.Event // to be written before the commit
+	store    *Store
+	compiled *compiled
+	shared   bool // with other writes
+	wakes    []wake
+	events   []rollout.Event // to be written before the commit
+}
+
+// of is the context of a statement: one that breaks off would undo the writes of others that share the transaction.
+func (tx *tx) of(ctx context.Context) context.Context {
+	if tx.shared {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
 }
 
 func (tx *tx) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	ctx = tx.of(ctx)
+	if statement := tx.compiled.of(ctx, tx.Tx, query); statement != nil {
+		return statement.ExecContext(ctx, args...)
+	}
 	return tx.ExecContext(ctx, tx.store.dialect.bind(query), args...)
 }
 
 func (tx *tx) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	ctx = tx.of(ctx)
+	if statement := tx.compiled.of(ctx, tx.Tx, query); statement != nil {
+		return statement.QueryContext(ctx, args...)
+	}
 	return tx.QueryContext(ctx, tx.store.dialect.bind(query), args...)
 }
 
 func (tx *tx) queryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	ctx = tx.of(ctx)
+	if statement := tx.compiled.of(ctx, tx.Tx, query); statement != nil {
+		return statement.QueryRowContext(ctx, args...)
+	}
 	return tx.QueryRowContext(ctx, tx.store.dialect.bind(query), args...)
 }
 
@@ -253,12 +280,20 @@ func (tx *tx) newID() int64 {
 // write runs one transaction, again when it failed only because of another one. Whatever do returns as an error undoes it all. The name says what
 // is written, for tests that kill the process around a commit.
 func (s *Store) write(ctx context.Context, name string, do func(*tx) error) error {
+	run := s.alone
+	if s.group != nil {
+		run = s.together
+	}
 	for try := 1; ; try++ {
-		told, err := s.try(ctx, name, do)
-		if told {
-			s.news.tell()
+		written, err := run(ctx, name, do)
+		if err == nil {
+			s.bus.publish(written.wakes)
+			if len(written.events) > 0 {
+				s.news.tell()
+			}
+			return nil
 		}
-		if err == nil || try == tries || !s.dialect.again(err) {
+		if try == tries || !s.dialect.again(err) {
 			return err
 		}
 		select { // those that met once are not to meet again
@@ -276,14 +311,11 @@ const (
 	maxPause = 250 * time.Millisecond
 )
 
-func (s *Store) try(ctx context.Context, name string, do func(*tx) error) (told bool, err error) {
-	options := &sql.TxOptions{}
-	if s.dialect == postgresDialect {
-		options.Isolation = sql.LevelSerializable
-	}
-	begun, err := s.writer.BeginTx(ctx, options)
+// alone runs a write in a transaction of its own.
+func (s *Store) alone(ctx context.Context, name string, do func(*tx) error) (_ *tx, err error) {
+	begun, err := s.writer.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelSerializable})
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	t := &tx{Tx: begun, store: s}
 	defer func() {
@@ -291,22 +323,31 @@ func (s *Store) try(ctx context.Context, name string, do func(*tx) error) (told 
 			t.Rollback()
 		}
 	}()
-	if err := do(t); err != nil {
-		return false, err
-	}
-	if err := t.insertWakes(ctx); err != nil {
-		return false, err
-	}
-	if err := t.writeEvents(ctx); err != nil {
-		return false, err
+	if err := t.run(ctx, name, do); err != nil {
+		return nil, err
 	}
 	crash.Point("before " + name)
 	if err := t.Commit(); err != nil {
-		return false, err
+		return nil, err
 	}
 	crash.Point("after " + name)
-	s.bus.publish(t.wakes)
-	return len(t.events) > 0, nil
+	return t, nil
+}
+
+// run does a write up to its commit. A panic of it is its own error: the transaction must come to its end.
+func (tx *tx) run(ctx context.Context, name string, do func(*tx) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in a write (%s): %v\n%s", name, p, debug.Stack())
+		}
+	}()
+	if err := do(tx); err != nil {
+		return err
+	}
+	if err := tx.insertWakes(ctx); err != nil {
+		return err
+	}
+	return tx.writeEvents(ctx)
 }
 
 // read runs queries on one consistent picture.
@@ -319,8 +360,9 @@ func (s *Store) read(ctx context.Context, do func(*tx) error) error {
 	if err != nil {
 		return err
 	}
+	defer s.compiledReads.compile(s.reader)
 	defer begun.Rollback() // nothing was written
-	return do(&tx{Tx: begun, store: s})
+	return do(&tx{Tx: begun, store: s, compiled: s.compiledReads})
 }
 
 // migrate brings the tables up to the newest migration, each in one transaction.

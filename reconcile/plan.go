@@ -101,6 +101,11 @@ func (p Plan) Failed() bool { return rollout.HasErrors(p.Problems) }
 // Plan reads the file, renders its targets and compares them with what their lanes hold. An error means that it could not be done now.
 func (p *Planner) Plan(ctx context.Context, ask Ask) (Plan, error) {
 	file, problems := deployment.Parse(ask.Origin.Path, ask.Text)
+	return p.plan(ctx, file, problems, ask)
+}
+
+// plan is Plan of a file that was read already.
+func (p *Planner) plan(ctx context.Context, file *deployment.File, problems []deployment.Problem, ask Ask) (Plan, error) {
 	plan := Plan{File: file, Problems: problems}
 	if file == nil {
 		return plan, nil

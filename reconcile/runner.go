@@ -59,8 +59,9 @@ type Clusters interface {
 type Runner struct {
 	Lanes    lanes
 	Clusters Clusters
-	// Names says what a set of objects is called once it is applied: which ReplicaSets its Deployment objects become.
-	Names  func(id rollout.Identity, objects []manifest.Object) (rollout.Set, error)
+	// Names says what a set of objects is called once it is applied: which ReplicaSets its Deployment objects become. The same objects are always called
+	// the same.
+	Names  func(objects []manifest.Object) (rollout.Set, error)
 	Limits rollout.Limits
 	Timers *Timers
 	Clock  func() time.Time
@@ -69,7 +70,8 @@ type Runner struct {
 	Lease time.Duration
 
 	mu      sync.Mutex
-	watches map[int64]watch // by lane
+	watches map[int64]watch        // by lane
+	named   map[string]rollout.Set // by digest of the manifests
 }
 
 // watch is what watches the open objects of one phase of one target.
@@ -135,9 +137,10 @@ func (r *Runner) advance(ctx context.Context, lease *rollout.Lease) (resting boo
 			}
 			target = d.Target
 		}
+		acted := facts.Outcome != nil
 		facts.Look, facts.Outcome = nil, nil
 		switch {
-		case d.Read != nil:
+		case d.Read != nil && !acted: // what was loaded before an action is old
 			look := r.look(ctx, lane, target, *d.Read)
 			facts.Look = &look
 		case d.Act != nil:
@@ -183,24 +186,42 @@ func (r *Runner) facts(ctx context.Context, lane rollout.Lane) (rollout.Facts, e
 		Cancel: lane.Cancel, ReplacedBy: lane.ReplacedBy, Limits: r.Limits}
 	var err error
 	if !t.Removes {
-		if f.New, err = r.names(ctx, t.Identity(), t.Manifests); err != nil {
+		if f.New, err = r.names(ctx, t.Manifests); err != nil {
 			return f, err
 		}
 	}
 	if t.Base != nil {
-		if f.Base, err = r.names(ctx, t.BaseIdentity(), t.Base.Manifests); err != nil {
+		if f.Base, err = r.names(ctx, t.Base.Manifests); err != nil {
 			return f, err
 		}
 	}
 	return f, nil
 }
 
-func (r *Runner) names(ctx context.Context, id rollout.Identity, digest string) (rollout.Set, error) {
+// remembered is how many sets' names are kept: a rollout asks for the same ones at each of its steps.
+const remembered = 1000
+
+func (r *Runner) names(ctx context.Context, digest string) (rollout.Set, error) {
+	r.mu.Lock()
+	set, known := r.named[digest]
+	r.mu.Unlock()
+	if known {
+		return set, nil
+	}
 	objects, err := r.Lanes.Manifests(ctx, digest)
 	if err != nil {
 		return rollout.Set{}, err
 	}
-	return r.Names(id, objects)
+	if set, err = r.Names(objects); err != nil {
+		return set, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.named == nil || len(r.named) >= remembered {
+		r.named = map[string]rollout.Set{}
+	}
+	r.named[digest] = set
+	return set, nil
 }
 
 // look reads the cluster afresh. While objects are to become healthy the watch is open before the read, so no change falls between them.

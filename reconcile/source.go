@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -204,6 +205,8 @@ type change struct {
 	known           map[string]rollout.FileState
 	dirty           map[string][]string // path of a file → targets to be rendered anew; nil: all of them
 	gone            []string            // recorded files that the commit no longer has
+
+	mu sync.Mutex // of known, while files are recorded
 }
 
 // touched finds the files that the commit touches: those that changed themselves, and those with a render that read what changed.
@@ -243,6 +246,9 @@ func (c *change) touched(first bool, changed []string) error {
 		}
 	}
 	slices.Sort(c.gone)
+	if len(c.gone) == 0 {
+		return nil
+	}
 	for path, state := range c.known {
 		if c.freed(state) {
 			c.dirty[path] = nil
@@ -258,18 +264,39 @@ func (c *change) freed(state rollout.FileState) bool {
 	})
 }
 
-// record goes through the touched files in the order of their paths, then the files that are gone: a file that moved has by then taken its
-// application along.
+// sideBySide is how many files are planned and recorded at once: renders have processes of their own, and records share commits.
+const sideBySide = 8
+
+// record goes through the touched files side by side, those of one application in the order of their paths: the first one has the name. Then through the
+// files that are gone: a file that moved has by then taken its application along.
 func (c *change) record(ctx context.Context) error {
-	paths := make([]string, 0, len(c.dirty))
-	for path := range c.dirty {
-		paths = append(paths, path)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	lines := c.lines()
+	next := make(chan []*touchedFile, len(lines))
+	for _, line := range lines {
+		next <- line
 	}
-	slices.Sort(paths)
-	for _, path := range paths {
-		if err := c.file(ctx, path); err != nil {
-			return err
-		}
+	close(next)
+	var working sync.WaitGroup
+	for range min(sideBySide, len(lines)) {
+		working.Go(func() {
+			for line := range next {
+				for _, f := range line {
+					if ctx.Err() != nil {
+						return
+					}
+					if err := c.file(ctx, f); err != nil {
+						cancel(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	working.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	for _, path := range c.gone {
 		if err := c.deleted(ctx, path); err != nil {
@@ -279,17 +306,50 @@ func (c *change) record(ctx context.Context) error {
 	return nil
 }
 
-func (c *change) file(ctx context.Context, path string) error {
-	text, err := fs.ReadFile(c.tree, path)
-	if err != nil {
-		return c.save(ctx, c.broken(path, err))
+// touchedFile is a file as the commit has it.
+type touchedFile struct {
+	path     string
+	text     []byte
+	err      error            // it could not be read
+	file     *deployment.File // nil: it is none
+	problems []deployment.Problem
+}
+
+// lines is the touched files in the order of their paths; those that name the same application are one line.
+func (c *change) lines() [][]*touchedFile {
+	paths := slices.Sorted(maps.Keys(c.dirty))
+	var lines [][]*touchedFile
+	of := map[string]int{} // application → its line
+	for _, path := range paths {
+		f := &touchedFile{path: path}
+		if f.text, f.err = fs.ReadFile(c.tree, path); f.err == nil {
+			f.file, f.problems = deployment.Parse(path, f.text)
+		}
+		if f.file == nil || f.file.Application == "" {
+			lines = append(lines, []*touchedFile{f})
+			continue
+		}
+		at, known := of[f.file.Application]
+		if !known {
+			at = len(lines)
+			lines, of[f.file.Application] = append(lines, nil), at
+		}
+		lines[at] = append(lines[at], f)
 	}
-	if kind := deployment.Identify(text); kind != deployment.DeploymentFile && !c.isKnown(path) {
+	return lines
+}
+
+func (c *change) file(ctx context.Context, f *touchedFile) error {
+	path, text := f.path, f.text
+	if f.err != nil {
+		return c.save(ctx, c.broken(path, f.err))
+	}
+	if !c.isKnown(path) && deployment.Identify(text) != deployment.DeploymentFile {
 		c.Log.WithFields(logrus.Fields{"source": c.source.Name, "path": path}).Info("passed over: it has neither targets nor application, so it is no deployment file")
 		return nil
 	}
 	stale := c.dirty[path]
-	plan, err := c.planner.Plan(ctx, Ask{Tenant: c.source.Tenant, Tree: c.tree, Text: text, Reach: c.source.Reach, Moved: c.moved,
+	plan, err := c.planner.plan(ctx, f.file, f.problems, Ask{Tenant: c.source.Tenant, Tree: c.tree, Text: text, Reach: c.source.Reach, Moved: c.moved,
 		Origin:  rollout.Origin{Source: c.source.Name, Path: path, Commit: c.commit},
 		Trigger: rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message)},
 		Fresh: func(target string) (rollout.RenderRecord, bool) {
@@ -316,6 +376,8 @@ func (c *change) file(ctx context.Context, path string) error {
 }
 
 func (c *change) isKnown(path string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	_, known := c.known[path]
 	return known
 }
@@ -365,6 +427,8 @@ func (c *change) save(ctx context.Context, record rollout.FileRecord) error {
 	if err := c.store.Record(ctx, record); err != nil {
 		return fmt.Errorf("%s: %w", record.Path, err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if record.Deleted {
 		c.Traces.Drop(c.source.Name, record.Path)
 		delete(c.known, record.Path)

@@ -2,7 +2,9 @@ package render
 
 import (
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"sync"
 )
 
@@ -11,11 +13,12 @@ type Index[Name comparable] struct {
 	mu     sync.RWMutex
 	traces map[Name]Trace
 	paths  map[string]map[Name]struct{}
+	stale  map[Name]struct{} // made by another version of this package
 }
 
 // NewIndex makes an empty index.
 func NewIndex[Name comparable]() *Index[Name] {
-	return &Index[Name]{traces: map[Name]Trace{}, paths: map[string]map[Name]struct{}{}}
+	return &Index[Name]{traces: map[Name]Trace{}, paths: map[string]map[Name]struct{}{}, stale: map[Name]struct{}{}}
 }
 
 // Put sets the trace of a render.
@@ -24,6 +27,9 @@ func (x *Index[Name]) Put(name Name, t Trace) {
 	defer x.mu.Unlock()
 	x.drop(name)
 	x.traces[name] = t
+	if t.Version != version {
+		x.stale[name] = struct{}{}
+	}
 	for _, r := range t.Records {
 		at := x.paths[r.Path]
 		if at == nil {
@@ -49,6 +55,7 @@ func (x *Index[Name]) drop(name Name) {
 		}
 	}
 	delete(x.traces, name)
+	delete(x.stale, name)
 }
 
 // Dirty lists the renders that may come out differently in a tree in which these paths changed. A changed path counts with all its ancestors: a name
@@ -79,11 +86,5 @@ func (x *Index[Name]) Dirty(tree fs.FS, changed []string) []Name {
 func (x *Index[Name]) Stale() []Name {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	var stale []Name
-	for name, t := range x.traces {
-		if t.Version != version {
-			stale = append(stale, name)
-		}
-	}
-	return stale
+	return slices.Collect(maps.Keys(x.stale))
 }

@@ -27,7 +27,6 @@ import (
 	"towpath/cmd/towpath-controller/config"
 	"towpath/gitsource"
 	"towpath/issuer"
-	"towpath/manifest"
 	"towpath/reconcile"
 	"towpath/reconcile/rollout"
 	"towpath/render"
@@ -167,7 +166,7 @@ func (m *Main) openEngine(ctx context.Context) error {
 		Limits: render.Limits{Memory: m.config.Render.Memory << 20, Time: m.config.Render.Timeout}})
 	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser}, Clock: time.Now, NewID: newID}
 	m.timers = reconcile.NewTimers(m.store, time.Now, m.log)
-	m.runner = &reconcile.Runner{Lanes: m.store, Clusters: m.clusters, Timers: m.timers, Clock: time.Now, Log: m.log, Lease: leaseLasts, Names: names(reviser),
+	m.runner = &reconcile.Runner{Lanes: m.store, Clusters: m.clusters, Timers: m.timers, Clock: time.Now, Log: m.log, Lease: leaseLasts, Names: reviser.Names,
 		Limits: rollout.Limits{Removals: m.config.Prune.Removals, Shrink: m.config.Prune.Shrink, Keep: m.config.Revisions.Keep}}
 	m.intake = &reconcile.Intake{Store: m.store, Planner: planner, Traces: &traces{}, Clock: time.Now, Log: m.log}
 	m.pusher = &reconcile.Pusher{Store: m.store, Planner: planner, Reach: reach(m.config.Push.Allow), Clock: time.Now,
@@ -177,17 +176,6 @@ func (m *Main) openEngine(ctx context.Context) error {
 
 // newID is the id of a deployment: later ones sort after earlier ones.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
-
-// names says what a set is called once it is applied. Names depend on the manifests and on whose they are, so they are remembered.
-func names(reviser cluster.Reviser) func(rollout.Identity, []manifest.Object) (rollout.Set, error) {
-	return func(id rollout.Identity, objects []manifest.Object) (rollout.Set, error) {
-		revised, err := reviser.Revise(id, objects)
-		if err != nil {
-			return rollout.Set{}, err
-		}
-		return revised.Set(objects), nil
-	}
-}
 
 // work starts the jobs, the timers and the schedules.
 func (m *Main) work(ctx context.Context) error {

@@ -24,9 +24,23 @@ type Decision struct {
 	Events  []Event
 }
 
-// Decide says what moves t forward, what t becomes, and why. It is a pure function of its arguments.
+// Decide says what moves t forward, what t becomes, and why. It is a pure function of its arguments. A new phase is decided upon at once: what needs neither
+// a read nor an action is passed through without a save of its own.
 func Decide(t Target, f Facts) Decision {
 	d := &decision{Decision{Target: t}, f}
+	for {
+		phase := d.Target.Phase
+		d.step()
+		if d.Target.Phase == phase || d.Read != nil || d.Act != nil {
+			return d.Decision
+		}
+		d.f.Look, d.f.Outcome = nil, nil // they answered the phase that is over
+	}
+}
+
+// step decides within the present phase.
+func (d *decision) step() {
+	t := &d.Target
 	switch {
 	case t.State.Final():
 	case d.stopped():
@@ -48,7 +62,6 @@ func Decide(t Target, f Facts) Decision {
 	case t.Phase == Clearing:
 		d.clear()
 	}
-	return d.Decision
 }
 
 // decision is a Decision being made, beside the facts it is made from.

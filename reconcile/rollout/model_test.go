@@ -77,9 +77,10 @@ func (m *model) step() (more bool, due time.Time) {
 		if d.Changed {
 			m.save(d)
 		}
+		acted := f.Outcome != nil
 		f.Look, f.Outcome = nil, nil
 		switch {
-		case d.Read != nil:
+		case d.Read != nil && !acted:
 			look := m.look(*d.Read)
 			f.Look = &look
 		case d.Act != nil:

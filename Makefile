@@ -68,7 +68,11 @@ generate: ## generated code and reference pages
 	go test ./deployment ./cmd/towpath ./cmd/towpath-controller/config -run Current -update
 
 .PHONY: bench
-bench: ## benchmarks of single rooms
+bench: localcluster ## the promised figures, measured on this machine, into bench/results.json (ARGS='-only push,idle' for some)
+	@go run ./bench $(ARGS)
+
+.PHONY: bench-rooms
+bench-rooms: ## benchmarks of single rooms
 	go test -run '^$$' -bench . -benchtime 2x ./reconcile/... ./gitsource/... ./deployment/...
 
 .PHONY: soak

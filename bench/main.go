@@ -2,7 +2,7 @@
 // and its webhook. It prints a table and writes bench/results.json. What a run says holds for its machine; ratios are measured side by side in one run. The
 // local clusters' etcd does not fsync.
 //
-//	go run ./bench [-only push,first] [-quick] [-keep DIR]
+//	go run ./bench [-only push,first] [-quick] [-programs DIR] [-logs DIR]
 package main
 
 import (
@@ -55,6 +55,7 @@ func run(ctx context.Context, args []string) error {
 	quick := flags.Bool("quick", false, "fewer applications and repetitions: to see that it runs, not how fast")
 	out := flags.String("out", "", "where the results go; default: bench/results.json")
 	logs := flags.String("logs", "", "directory for what the programs said")
+	programs := flags.String("programs", "", "directory with towpath-controller, towpath-agent and applylimit; default: they are built as they are released")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -68,7 +69,7 @@ func run(ctx context.Context, args []string) error {
 		}
 		chosen = slices.DeleteFunc(slices.Clone(measurements), func(m measurement) bool { return !slices.Contains(wanted, m.name) })
 	}
-	b, err := newBench(ctx, *quick, *logs)
+	b, err := newBench(ctx, *quick, *logs, *programs)
 	if err != nil {
 		return err
 	}
@@ -96,8 +97,8 @@ type bench struct {
 	sites     map[string]*site
 }
 
-func newBench(ctx context.Context, quick bool, logs string) (*bench, error) {
-	b := &bench{quick: quick, logs: logs, sites: map[string]*site{}}
+func newBench(ctx context.Context, quick bool, logs, programs string) (*bench, error) {
+	b := &bench{quick: quick, logs: logs, programs: programs, sites: map[string]*site{}}
 	var err error
 	if b.root, err = localstack.ModuleRoot(ctx); err != nil {
 		return nil, err
@@ -105,9 +106,11 @@ func newBench(ctx context.Context, quick bool, logs string) (*bench, error) {
 	if b.dir, err = os.MkdirTemp("", "towpath-bench"); err != nil {
 		return nil, err
 	}
-	b.programs = filepath.Join(b.dir, "bin")
-	if err := b.build(ctx); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(b.dir))
+	if b.programs == "" {
+		b.programs = filepath.Join(b.dir, "bin")
+		if err := b.build(ctx); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(b.dir))
+		}
 	}
 	b.quiet = newQuiet()
 	b.results = newResults(quick)

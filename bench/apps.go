@@ -9,14 +9,16 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// appsNamespace is where the small applications have their objects.
-const appsNamespace = "apps"
+// appsNamespace is where the small applications have their objects, plainNamespace where a plain client has its own.
+const (
+	appsNamespace  = "apps"
+	plainNamespace = "plain"
+)
 
 // deploymentFile is that of an application whose manifests lie beside it.
 const deploymentFile = `application: %s
@@ -40,11 +42,7 @@ func (b *bench) appsSite(ctx context.Context) (*site, error) {
 	if err := r.commit(ctx, "Begin", map[string]string{"README.md": "Small applications\n"}); err != nil {
 		return nil, err
 	}
-	s, err := b.install(ctx, "apps", r, "prod")
-	if err != nil {
-		return nil, err
-	}
-	return s, s.makeNamespace(ctx, appsNamespace)
+	return b.install(ctx, "apps", r, "prod", appsNamespace, plainNamespace)
 }
 
 // client talks to the site's cluster as its administrator, as fast as it can.
@@ -63,9 +61,6 @@ func (s *site) makeNamespace(ctx context.Context, name string) error {
 		return err
 	}
 	_, err = client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		return nil
-	}
 	return err
 }
 

@@ -35,9 +35,6 @@ func deployment(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	if err := s.makeNamespace(ctx, "plain"); err != nil {
-		return err
-	}
 	commit := func(n int) (time.Duration, error) {
 		sent, err := s.push(ctx, "Change the image", map[string]string{"three/towpath.yaml": fmt.Sprintf(deploymentFile, "three"),
 			"three/app.yaml": fmt.Sprintf(threePods, "three", appsNamespace, n)})
@@ -73,10 +70,10 @@ func deployment(ctx context.Context, b *bench) error {
 func createPlain(ctx context.Context, client *kubernetes.Clientset, n int) (time.Duration, error) {
 	var object appsv1.Deployment
 	name := fmt.Sprintf("plain-%d", n)
-	if err := yaml.Unmarshal(fmt.Appendf(nil, threePods, name, "plain", n), &object); err != nil {
+	if err := yaml.Unmarshal(fmt.Appendf(nil, threePods, name, plainNamespace, n), &object); err != nil {
 		return 0, err
 	}
-	deployments := client.AppsV1().Deployments("plain")
+	deployments := client.AppsV1().Deployments(plainNamespace)
 	began := time.Now()
 	events, err := deployments.Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
 	if err != nil {

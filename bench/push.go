@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"towpath/internal/testkit/genrepo"
@@ -31,14 +32,17 @@ func pushInto(ctx context.Context, b *bench, name string, apps int) error {
 	if err != nil {
 		return err
 	}
-	began := time.Now()
-	s, err := b.install(ctx, name, repository, "dev-cluster")
-	if err != nil {
-		return err
-	}
-	var all []string
+	var all, teams []string
 	for _, app := range index.Apps {
 		all = append(all, app.Name+"/dev")
+		if !slices.Contains(teams, app.Team) {
+			teams = append(teams, app.Team)
+		}
+	}
+	began := time.Now()
+	s, err := b.install(ctx, name, repository, "dev-cluster", teams...)
+	if err != nil {
+		return err
 	}
 	ready, err := s.news.await(ctx, began, all...)
 	if err != nil {

@@ -29,8 +29,9 @@ type site struct {
 	logs string
 }
 
-// install starts a site in front of a repository, with one agent of a name in front of a cluster of its own; with none when the name is "".
-func (b *bench) install(ctx context.Context, name string, r *repository, agent string) (_ *site, err error) {
+// install starts a site in front of a repository, with one agent of a name in front of a cluster of its own that has some namespaces; with none when the
+// name is "".
+func (b *bench) install(ctx context.Context, name string, r *repository, agent string, namespaces ...string) (_ *site, err error) {
 	s := &site{repository: r, logs: b.logs}
 	b.sites[name] = s // closed with the run, however far it came
 	dir := filepath.Join(b.dir, name)
@@ -56,6 +57,11 @@ func (b *bench) install(ctx context.Context, name string, r *repository, agent s
 	s.audit = &audit{path: filepath.Join(dir, "audit.log")}
 	if s.cluster, err = localkube.Start(ctx, localkube.Options{Programs: b.localcluster(), Dir: filepath.Join(dir, "cluster"), Audit: s.audit.path, Network: "none"}); err != nil {
 		return nil, err
+	}
+	for _, namespace := range namespaces {
+		if err := s.makeNamespace(ctx, namespace); err != nil {
+			return nil, err
+		}
 	}
 	access, err := localkube.Account(ctx, s.cluster.Kubeconfig, "bench-agents", agentAccount, true, localkube.Deploys(), filepath.Join(dir, "account"))
 	if err != nil {

@@ -75,15 +75,15 @@ func run(ctx context.Context, args []string) error {
 	}
 	defer b.close()
 	for _, m := range chosen {
-		if err := b.measure(ctx, m); err != nil {
-			return err
+		if err = b.measure(ctx, m); err != nil {
+			break // what was measured until then is told all the same
 		}
 	}
 	b.results.print(os.Stdout)
 	if *out == "" {
 		*out = filepath.Join(b.root, "bench", "results.json")
 	}
-	return b.results.write(*out)
+	return errors.Join(err, b.results.write(*out))
 }
 
 // bench is one run: what it was built from, what it started and what it found.

@@ -95,18 +95,27 @@ func (s *site) close() {
 	if s.news != nil {
 		s.news.close()
 	}
-	for name, p := range map[string]*localstack.Process{"agent": s.agent, "controller": s.serves} {
-		if p == nil {
-			continue
-		}
-		p.End()
-		if s.logs != "" {
-			// For whoever asked to read it; the figures do not depend on it.
-			_ = os.WriteFile(filepath.Join(s.logs, fmt.Sprintf("%s-%d.log", name, p.PID())), []byte(p.Log()), 0o600)
-		}
+	if s.agent != nil {
+		s.agent.Kill() // ending in order would wait for what runs
+		s.keep("agent", s.agent)
+	}
+	if s.serves != nil {
+		s.serves.End()
+		s.keep("controller", s.serves)
 	}
 	if s.cluster != nil {
 		s.cluster.Stop()
+	}
+}
+
+// keep writes down what a program said, for whoever asked to read it.
+func (s *site) keep(name string, p *localstack.Process) {
+	if s.logs == "" {
+		return
+	}
+	file := filepath.Join(s.logs, fmt.Sprintf("%s-%d.log", name, p.PID()))
+	if err := os.WriteFile(file, []byte(p.Log()), 0o600); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
 	}
 }
 

@@ -67,7 +67,7 @@ func (s *timed) Manifests(ctx context.Context, digest string) ([]manifest.Object
 // What a commit of one to three applications costs from its fetch until its changed manifests are known and recorded: of that, the renders and the database,
 // and the rest, which must depend on the commit and not on the repository. 200 commits at most: use -benchtime=100x.
 func BenchmarkCommit(b *testing.B) {
-	database := &timed{Store: openStore(b)}
+	database := &timed{Store: recordsOf(b)}
 	w := newWalk(b, *apps, database)
 	w.sync(b)
 	w.renders.taken()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -16,8 +15,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/sirupsen/logrus"
 
 	"towpath/cluster"
 	"towpath/cmd/towpath-controller/config"
@@ -71,12 +68,6 @@ func (c *counted) taken() map[renderName]rollout.RenderRecord {
 	defer c.mu.Unlock()
 	defer func() { c.made = map[renderName]rollout.RenderRecord{} }()
 	return c.made
-}
-
-func quiet() *logrus.Entry {
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	return logrus.NewEntry(log)
 }
 
 // records is what taking commits in needs of a store.
@@ -349,7 +340,7 @@ func (m *memory) Manifests(_ context.Context, digest string) ([]manifest.Object,
 	return m.sealed[digest], nil
 }
 
-func openStore(t testing.TB) *store.Store {
+func recordsOf(t testing.TB) *store.Store {
 	t.Helper()
 	s, err := store.Open(t.Context(), store.Config{URL: "sqlite:" + filepath.Join(t.TempDir(), "towpath.db"), Keys: [][]byte{[]byte("0123456789abcdef0123456789abcdef")}, Log: quiet()})
 	must(t, err)
@@ -359,7 +350,7 @@ func openStore(t testing.TB) *store.Store {
 
 func TestARestartRendersNothingAndAChangedClusterOnlyCharts(t *testing.T) {
 	t.Parallel()
-	w := newWalk(t, 12, openStore(t))
+	w := newWalk(t, 12, recordsOf(t))
 	w.sync(t)
 	all := len(w.renders.taken())
 	w.open()

@@ -30,7 +30,7 @@ localcluster: ## the local Kubernetes control plane that demo and tests run on
 	@test/build-localcluster $(LOCALCLUSTER)
 
 .PHONY: deps
-deps: ## what tests need of the system's packages (PostgreSQL)
+deps: ## what tests need of the system's packages (PostgreSQL, an OCI registry)
 	@test/install-packages
 
 .PHONY: demo

@@ -42,6 +42,8 @@ type traces interface {
 	Load(source string, records []rollout.RenderRecord) error
 	// Dirty names the renders of a source that may differ in tree, given the paths that changed: path of the file → targets.
 	Dirty(source string, tree fs.FS, changed []string) (map[string][]string, error)
+	// Stale names those that are to be made anew whatever changed: a cluster is not what it was, or what failed may have passed.
+	Stale(tenant, source string) map[string][]string
 	// Recorded is the render of a target as it was recorded, without its objects.
 	Recorded(source, path, target string) (rollout.RenderRecord, bool)
 	// Put takes in renders that were recorded; Drop forgets those of a file.
@@ -130,29 +132,34 @@ func (in *Intake) take(ctx context.Context, s Source, commit string) error {
 	store, planner := timedSourceStore{in.Store, spent}, *in.Planner
 	planner.Store, planner.Renders = timedPlanStore{planner.Store, spent}, timedRenders{planner.Renders, spent}
 	state, err := store.Source(ctx, s.Tenant, s.Name)
-	if err != nil || state.Processed == commit {
+	if err != nil || commit == "" {
 		return err
 	}
 	known, err := in.known(ctx, store, s, state.Processed)
 	if err != nil {
 		return err
 	}
-	tree, err := s.Repository.Tree(commit)
-	if err != nil {
+	c := &change{Intake: in, store: store, planner: &planner, source: s, commit: commit, known: known.files, dirty: map[string][]string{}, again: in.Traces.Stale(s.Tenant, s.Name)}
+	if state.Processed == commit && len(c.again) == 0 {
+		return nil
+	}
+	if c.tree, err = s.Repository.Tree(commit); err != nil {
 		return err
 	}
-	changed, err := s.Repository.Changed(state.Processed, commit)
-	if err != nil {
-		return err
-	}
-	c := &change{Intake: in, store: store, planner: &planner, source: s, commit: commit, tree: tree, known: known.files}
 	if c.author, c.message, err = s.Repository.Describe(commit); err != nil {
 		return err
 	}
-	if err := c.touched(state.Processed == "", changed); err != nil {
-		return err
+	if state.Processed != commit {
+		changed, err := s.Repository.Changed(state.Processed, commit)
+		if err != nil {
+			return err
+		}
+		if err := c.touched(state.Processed == "", changed); err != nil {
+			return err
+		}
 	}
-	if err := c.record(ctx); err != nil {
+	c.renew()
+	if err := c.record(ctx); err != nil || state.Processed == commit {
 		return err
 	}
 	if err := store.SourceProcessed(ctx, s.Tenant, s.Name, commit); err != nil {
@@ -204,6 +211,7 @@ type change struct {
 	tree            fs.FS
 	known           map[string]rollout.FileState
 	dirty           map[string][]string // path of a file → targets to be rendered anew; nil: all of them
+	again           map[string][]string // those that the commit does not touch, and that are rendered anew all the same
 	gone            []string            // recorded files that the commit no longer has
 
 	mu sync.Mutex // of known, while files are recorded
@@ -211,7 +219,6 @@ type change struct {
 
 // touched finds the files that the commit touches: those that changed themselves, and those with a render that read what changed.
 func (c *change) touched(first bool, changed []string) error {
-	c.dirty = map[string][]string{}
 	if !first {
 		dirty, err := c.Traces.Dirty(c.source.Name, c.tree, changed)
 		if err != nil {
@@ -255,6 +262,22 @@ func (c *change) touched(first bool, changed []string) error {
 		}
 	}
 	return nil
+}
+
+// renew adds what is to be rendered anew although the commit does not touch it.
+func (c *change) renew() {
+	for path, targets := range c.again {
+		already, touched := c.dirty[path]
+		switch {
+		case slices.Contains(c.gone, path), touched && already == nil:
+			delete(c.again, path)
+		case touched:
+			c.dirty[path] = append(already, targets...)
+			delete(c.again, path)
+		default:
+			c.dirty[path] = targets
+		}
+	}
 }
 
 // freed reports whether a file that was refused its application's name may have it now, since the file that had it is gone.
@@ -349,9 +372,12 @@ func (c *change) file(ctx context.Context, f *touchedFile) error {
 		return nil
 	}
 	stale := c.dirty[path]
+	trigger := rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message)}
+	if c.again[path] != nil {
+		trigger.Reason = "rendered anew: the cluster's version or APIs changed, or a chart could be fetched now"
+	}
 	plan, err := c.planner.plan(ctx, f.file, f.problems, Ask{Tenant: c.source.Tenant, Tree: c.tree, Text: text, Reach: c.source.Reach, Moved: c.moved,
-		Origin:  rollout.Origin{Source: c.source.Name, Path: path, Commit: c.commit},
-		Trigger: rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message)},
+		Origin: rollout.Origin{Source: c.source.Name, Path: path, Commit: c.commit}, Trigger: trigger,
 		Fresh: func(target string) (rollout.RenderRecord, bool) {
 			if stale == nil || slices.Contains(stale, target) {
 				return rollout.RenderRecord{}, false
@@ -360,6 +386,9 @@ func (c *change) file(ctx context.Context, f *touchedFile) error {
 		}})
 	if err != nil {
 		return err
+	}
+	if c.again[path] != nil && plan.Failed() && slices.Equal(plan.Problems, c.known[path].Problems) {
+		return nil // it failed as before, and was said
 	}
 	record := rollout.FileRecord{Tenant: c.source.Tenant, Source: c.source.Name, Path: path, Commit: c.commit, Digest: digest(text), Problems: plan.Problems,
 		Renders: plan.Renders}

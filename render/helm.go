@@ -133,16 +133,16 @@ func (r *rendering) chartOf(files []*loader.BufferedFile, name string, h deploym
 	if len(first.unstable) == 0 {
 		return first.objects, nil
 	}
-	return r.unstable(first, files, name, h, m, field, values)
+	return r.twice(first, files, name, h, m, field, values)
 }
 
-// unstable handles templates that use functions whose result differs each time: an error, or, where the file allows it, a note.
-func (r *rendering) unstable(first charted, files []*loader.BufferedFile, name string, h deployment.Helm, m deployment.Manifest, field string, values map[string]any) ([]manifest.Object, error) {
+// twice handles templates that use functions whose result differs each time: an error, or, where the file allows it, a note.
+func (r *rendering) twice(first charted, files []*loader.BufferedFile, name string, h deployment.Helm, m deployment.Manifest, field string, values map[string]any) ([]manifest.Object, error) {
 	second, err := r.renderChart(files, name, h, values)
 	if err != nil {
 		return nil, err
 	}
-	differ := differing(first.objects, second.objects)
+	differ := r.differing(first.objects, second.objects)
 	for _, use := range first.unstable {
 		what := fmt.Sprintf("chart %s: %s uses %s, whose result is another one at each render", name, use.template, use.function)
 		if object := differ[use.template]; object != "" {
@@ -157,17 +157,18 @@ func (r *rendering) unstable(first charted, files []*loader.BufferedFile, name s
 	return first.objects, nil
 }
 
-// differing names, by template, an object that came out differently twice.
-func differing(a, b []manifest.Object) map[string]string {
+// differing names, by template, an object that came out differently the second time, and notes all of them.
+func (r *rendering) differing(first, second []manifest.Object) map[string]string {
 	text := map[manifest.Key]string{}
-	for _, o := range a {
+	for _, o := range second {
 		text[o.Key] = string(o.JSON)
 	}
 	found := map[string]string{}
-	for _, o := range b {
+	for _, o := range first {
 		if text[o.Key] != string(o.JSON) {
 			template, _, _ := strings.Cut(o.Source, " (")
 			found[template] = o.Key.String()
+			r.unstable[source{o.Source, o.Kind, o.Name}] = true
 		}
 	}
 	return found
@@ -239,7 +240,7 @@ func (r *rendering) renderChart(files []*loader.BufferedFile, name string, h dep
 	if err := chartutil.ProcessDependenciesWithMerge(loaded, values); err != nil {
 		return out, fmt.Errorf("chart %s: %w", name, err)
 	}
-	capabilities, err := r.capabilities(h)
+	capabilities, err := r.serving(h)
 	if err != nil {
 		return out, fmt.Errorf("chart %s: %w", name, err)
 	}
@@ -304,15 +305,23 @@ func (r *rendering) releaseName(h deployment.Helm) string {
 // defaultKubernetes is what charts see of a cluster that is not known: the library's own default is years old.
 const defaultKubernetes = "v1.34.0"
 
-func (r *rendering) capabilities(h deployment.Helm) (*chartutil.Capabilities, error) {
-	version, err := chartutil.ParseKubeVersion(cmpOr(h.KubeVersion, cmpOr(r.job.Cluster.Version, defaultKubernetes)))
+// serving is what a chart sees of its cluster.
+func (r *rendering) serving(h deployment.Helm) (*chartutil.Capabilities, error) {
+	cluster, err := r.capabilities()
 	if err != nil {
-		return nil, fmt.Errorf("kubeVersion %s: %w", h.KubeVersion, err)
+		return nil, err
+	}
+	said := cmpOr(h.KubeVersion, cmpOr(cluster.Version, defaultKubernetes))
+	version, err := chartutil.ParseKubeVersion(said)
+	if err != nil {
+		return nil, fmt.Errorf("version %s of Kubernetes: %w", said, err)
 	}
 	capabilities := chartutil.DefaultCapabilities.Copy()
 	capabilities.KubeVersion = *version
-	apis := slices.Clone(capabilities.APIVersions)
-	capabilities.APIVersions = append(append(apis, r.job.Cluster.APIs...), h.APIVersions...)
+	if cluster.APIs != nil {
+		capabilities.APIVersions = chartutil.VersionSet(slices.Clone(cluster.APIs))
+	}
+	capabilities.APIVersions = append(capabilities.APIVersions, h.APIVersions...)
 	return capabilities, nil
 }
 
@@ -406,7 +415,8 @@ func (r *rendering) sorted(c *chart.Chart, texts map[string]string, h deployment
 		}
 	}
 	for _, m := range manifests {
-		objects, err := r.parse([]byte(m.Content), m.Name+" (template)")
+		// Helm cuts the line's end off and puts it back before it applies: a text at the end of a document has it.
+		objects, err := r.parse([]byte(m.Content+"\n"), m.Name+" (template)")
 		if err != nil {
 			return nil, err
 		}

@@ -10,15 +10,19 @@ import (
 
 // Index knows the traces of many renders, and finds those that a change may touch. Its names are the caller's. Safe for concurrent use.
 type Index[Name comparable] struct {
-	mu     sync.RWMutex
-	traces map[Name]Trace
-	paths  map[string]map[Name]struct{}
-	stale  map[Name]struct{} // made by another version of this package
+	mu       sync.RWMutex
+	traces   map[Name]Trace
+	paths    map[string]map[Name]struct{}
+	clusters map[cluster]map[Name]struct{}
+	again    map[Name]struct{} // made by another version, or worth another try
 }
+
+// cluster is the capabilities of an account, as renders saw them.
+type cluster struct{ account, digest string }
 
 // NewIndex makes an empty index.
 func NewIndex[Name comparable]() *Index[Name] {
-	return &Index[Name]{traces: map[Name]Trace{}, paths: map[string]map[Name]struct{}{}, stale: map[Name]struct{}{}}
+	return &Index[Name]{traces: map[Name]Trace{}, paths: map[string]map[Name]struct{}{}, clusters: map[cluster]map[Name]struct{}{}, again: map[Name]struct{}{}}
 }
 
 // Put sets the trace of a render.
@@ -27,16 +31,28 @@ func (x *Index[Name]) Put(name Name, t Trace) {
 	defer x.mu.Unlock()
 	x.drop(name)
 	x.traces[name] = t
-	if t.Version != version {
-		x.stale[name] = struct{}{}
-	}
 	for _, r := range t.Records {
-		at := x.paths[r.Path]
-		if at == nil {
-			at = map[Name]struct{}{}
-			x.paths[r.Path] = at
-		}
-		at[name] = struct{}{}
+		enter(x.paths, r.Path, name)
+	}
+	if t.Cluster != "" {
+		enter(x.clusters, cluster{t.Account, t.Cluster}, name)
+	}
+	if t.Version != version || t.Retry {
+		x.again[name] = struct{}{}
+	}
+}
+
+func enter[Key, Name comparable](sets map[Key]map[Name]struct{}, key Key, name Name) {
+	if sets[key] == nil {
+		sets[key] = map[Name]struct{}{}
+	}
+	sets[key][name] = struct{}{}
+}
+
+func leave[Key, Name comparable](sets map[Key]map[Name]struct{}, key Key, name Name) {
+	delete(sets[key], name)
+	if len(sets[key]) == 0 {
+		delete(sets, key)
 	}
 }
 
@@ -48,14 +64,13 @@ func (x *Index[Name]) Drop(name Name) {
 }
 
 func (x *Index[Name]) drop(name Name) {
-	for _, r := range x.traces[name].Records {
-		delete(x.paths[r.Path], name)
-		if len(x.paths[r.Path]) == 0 {
-			delete(x.paths, r.Path)
-		}
+	t := x.traces[name]
+	for _, r := range t.Records {
+		leave(x.paths, r.Path, name)
 	}
+	leave(x.clusters, cluster{t.Account, t.Cluster}, name)
+	delete(x.again, name)
 	delete(x.traces, name)
-	delete(x.stale, name)
 }
 
 // Dirty lists the renders that may come out differently in a tree in which these paths changed. A changed path counts with all its ancestors: a name
@@ -82,9 +97,16 @@ func (x *Index[Name]) Dirty(tree fs.FS, changed []string) []Name {
 	return dirty
 }
 
-// Stale lists the renders that were made by another version of this package.
-func (x *Index[Name]) Stale() []Name {
+// Stale lists the renders that are to be made anew whatever changed in the tree: those that another version of this package made, that failed for a reason
+// which may have passed, or that saw other capabilities of their account's cluster than it has now. Its cost is that of what it lists.
+func (x *Index[Name]) Stale(capabilities func(account string) Capabilities) []Name {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return slices.Collect(maps.Keys(x.stale))
+	stale := maps.Clone(x.again)
+	for seen, names := range x.clusters {
+		if capabilities(seen.account).Digest() != seen.digest {
+			maps.Copy(stale, names)
+		}
+	}
+	return slices.Collect(maps.Keys(stale))
 }

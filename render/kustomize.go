@@ -49,6 +49,23 @@ func (r *rendering) kustomize(dir string) ([]manifest.Object, error) {
 	return all, nil
 }
 
+// warm makes a render that is thrown away: the library reads its schema of Kubernetes with the first one that has a patch, and that takes as long as ten.
+func warm() {
+	tree := filesys.MakeFsInMemory()
+	for name, text := range map[string]string{
+		"kustomization.yaml": "resources: [o.yaml]\npatches: [{path: p.yaml}]\n",
+		"o.yaml":             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {spec: {containers: [{name: a}]}}}\n",
+		"p.yaml":             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {spec: {containers: [{name: a, image: b}]}}}\n",
+	} {
+		if err := tree.WriteFile("/"+name, []byte(text)); err != nil {
+			panic(err) // it is in memory
+		}
+	}
+	if _, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(tree, "/"); err != nil {
+		panic(err) // the texts are ours
+	}
+}
+
 // kustomizations reads kustomizations before the library does. The library fetches remote bases and files by itself, with whatever credentials the
 // process has, and asks nobody; so whatever is not a path to something in the repository is refused here.
 type kustomizations struct {
@@ -113,8 +130,14 @@ func (k *kustomizations) fields(dir, at string, fields map[string]any, depth int
 	for _, name := range pathLists {
 		for _, entry := range list(fields[name]) {
 			text, ok := entry.(string)
-			if !ok || strings.Contains(text, "\n") {
-				continue // written in place
+			if !ok {
+				continue
+			}
+			if strings.Contains(text, "\n") { // written in place
+				if err := k.measureAll(at, []byte(text)); err != nil {
+					return err
+				}
+				continue
 			}
 			if err := k.path(dir, at, name, text, depth); err != nil {
 				return err
@@ -132,7 +155,12 @@ func (k *kustomizations) fields(dir, at string, fields map[string]any, depth int
 	for _, name := range []string{"patches", "patchesJson6902", "replacements"} {
 		for _, entry := range list(fields[name]) {
 			if text, ok := mapOf(entry)["path"].(string); ok {
-				if err := k.file(dir, at, name+".path", text); err != nil {
+				if err := k.text(dir, at, name+".path", text); err != nil {
+					return err
+				}
+			}
+			if text, ok := mapOf(entry)["patch"].(string); ok {
+				if err := k.measureAll(at, []byte(text)); err != nil {
 					return err
 				}
 			}
@@ -186,14 +214,28 @@ func (k *kustomizations) file(dir, at, field, text string) error {
 	return err
 }
 
-// content refuses a resource that aliases make too large; the library follows them without bound.
+// text is a file of YAML.
+func (k *kustomizations) text(dir, at, field, text string) error {
+	if err := k.file(dir, at, field, text); err != nil {
+		return err
+	}
+	return k.content(path.Join(dir, text))
+}
+
+// content refuses a file that aliases make too large; the library follows them without bound.
 func (k *kustomizations) content(name string) error {
 	text, err := k.read(name)
 	if err != nil {
 		return err
 	}
-	if err := k.measure(text); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	return k.measureAll(name, text)
+}
+
+func (k *kustomizations) measureAll(name string, text []byte) error {
+	for _, document := range documents(text) {
+		if err := k.measure(document); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	return nil
 }

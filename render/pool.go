@@ -17,32 +17,38 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"towpath/deployment"
 	"towpath/manifest"
 )
 
-// Fetcher brings charts that are not in the tree, from the sources that it allows, pinned by digest. Its error is a sentence for the file's author.
-type Fetcher interface {
+// fetcher brings charts that are not in the tree, from the sources that it allows, pinned by digest. Its error is a sentence for the file's author.
+type fetcher interface {
 	Chart(ctx context.Context, repository, chart, version string) (archive []byte, digest string, err error)
+}
+
+// firsts keeps the first results of templates that come out differently each time.
+type firsts interface {
+	// Keep keeps content under a name, unless something is kept there already, and returns what is kept.
+	Keep(ctx context.Context, name string, content []byte) (kept []byte, err error)
 }
 
 // Config of a Pool.
 type Config struct {
 	Program []string // how a worker is started: a program that calls Worker, and its arguments
-	Workers int      // 0: as many as processors
+	Workers int      // 0: as many as processors, and at least two, so that one that hangs delays nobody
 	Limits  Limits
-	Fetcher Fetcher // nil: charts must be in the tree
-	Log     *logrus.Entry
+	Fetcher fetcher // nil: charts must be in the tree
+	Firsts  firsts  // nil: allowUnstable gives another result each time
 }
 
 // Pool is the worker processes. Its methods may be called concurrently; Close ends the processes.
 type Pool struct {
 	config  Config
 	limits  Limits
-	slots   chan *process // a nil process is started when it is needed
+	slots   chan struct{} // one in it for each process that may run
+	turns   turns
 	mu      sync.Mutex
+	idle    []*process // the last one used is the first one used again: it is warm, and the others may sleep
 	closed  bool
 	started int
 }
@@ -50,13 +56,9 @@ type Pool struct {
 // NewPool makes a pool; it starts no process yet.
 func NewPool(c Config) *Pool {
 	if c.Workers == 0 {
-		c.Workers = runtime.GOMAXPROCS(0)
+		c.Workers = max(2, runtime.GOMAXPROCS(0))
 	}
-	p := &Pool{config: c, limits: c.Limits.orDefaults(), slots: make(chan *process, c.Workers)}
-	for range c.Workers {
-		p.slots <- nil
-	}
-	return p
+	return &Pool{config: c, limits: c.Limits.orDefaults(), slots: make(chan struct{}, c.Workers), turns: turns{most: max(1, c.Workers/2), files: map[string]*turn{}}}
 }
 
 // Started is how many processes were started so far.
@@ -76,64 +78,133 @@ func (p *Pool) Close() error {
 		return nil
 	}
 	for range cap(p.slots) {
-		if w := <-p.slots; w != nil {
-			w.end()
-		}
+		p.slots <- struct{}{}
+	}
+	for _, w := range p.idle {
+		w.end()
 	}
 	return nil
 }
 
+// Warm starts a process, so that the first render need not wait for one.
+func (p *Pool) Warm(ctx context.Context) error {
+	w, err := p.take(ctx)
+	if err == nil {
+		p.give(w, true)
+	}
+	return err
+}
+
 // Render makes the manifests of a target. What is wrong with the files is among the result's problems; an error says that it could not be done now.
 func (p *Pool) Render(ctx context.Context, r Request) (Result, error) {
-	var w *process
-	select {
-	case w = <-p.slots:
-	case <-ctx.Done():
+	charts, problems := p.charts(ctx, r)
+	switch {
+	case ctx.Err() != nil:
 		return Result{}, ctx.Err()
+	case len(problems) > 0:
+		return Result{Problems: problems, Trace: Trace{Version: version, Retry: true}}, nil
 	}
-	give := func(w *process) { p.slots <- w }
-	if w == nil {
-		var err error
-		if w, err = p.start(); err != nil {
-			give(nil)
-			return Result{}, err
-		}
+	leave, err := p.turns.wait(ctx, r.File.Path)
+	if err != nil {
+		return Result{}, err
 	}
-	result, reuse, err := p.run(ctx, w, r)
-	if reuse {
-		give(w)
-	} else {
-		w.end()
-		give(nil)
+	defer leave()
+	w, err := p.take(ctx)
+	if err != nil {
+		return Result{}, err
 	}
+	result, reuse, err := p.run(ctx, w, r, charts)
+	p.give(w, reuse)
 	return result, err
 }
 
-func (p *Pool) start() (*process, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return nil, errors.New("rendering was stopped")
+// take waits for a process; give lets others have it.
+func (p *Pool) take(ctx context.Context) (*process, error) {
+	select {
+	case p.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	w, err := start(p.config.Program)
-	if err == nil {
-		p.started++
+	w, err := p.ready()
+	if err != nil {
+		<-p.slots
 	}
 	return w, err
 }
 
+func (p *Pool) ready() (*process, error) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, errors.New("rendering was stopped")
+	}
+	if last := len(p.idle) - 1; last >= 0 {
+		w := p.idle[last]
+		p.idle = p.idle[:last]
+		p.mu.Unlock()
+		return w, nil
+	}
+	p.started++
+	p.mu.Unlock()
+	return start(p.config.Program)
+}
+
+func (p *Pool) give(w *process, reuse bool) {
+	if reuse {
+		p.mu.Lock()
+		p.idle = append(p.idle, w)
+		p.mu.Unlock()
+	} else {
+		w.end()
+	}
+	<-p.slots
+}
+
+// charts brings the charts that are not in the tree. It is done before a process is taken: a registry that is slow holds up only who asks for it.
+func (p *Pool) charts(ctx context.Context, r Request) (charts map[chartRef]archive, problems []deployment.Problem) {
+	charts = map[chartRef]archive{}
+	for i, m := range r.File.Manifests {
+		if m.Helm == nil || m.Helm.Path != "" || !m.Applies(r.Target) {
+			continue
+		}
+		ref := chartRef{m.Helm.Repository, m.Helm.Chart, m.Helm.Version}
+		text, digest, err := p.chart(ctx, ref)
+		if err != nil {
+			problems = append(problems, deployment.Problem{File: r.File.Path, Field: fmt.Sprintf("manifests[%d].helm", i), Line: max(m.Position.Line, 1),
+				Column: max(m.Position.Column, 1), Severity: deployment.Error, Text: fmt.Sprintf("chart %s %s: %v", ref.Chart, ref.Version, err)})
+			continue
+		}
+		charts[ref] = archive{text, digest}
+	}
+	return charts, problems
+}
+
+// archive is a chart from elsewhere.
+type archive struct {
+	text   []byte
+	digest string
+}
+
+func (p *Pool) chart(ctx context.Context, ref chartRef) (text []byte, digest string, err error) {
+	if p.config.Fetcher == nil {
+		return nil, "", errors.New("it is not in the Git repository, and nothing may be fetched here")
+	}
+	return p.config.Fetcher.Chart(ctx, ref.Repository, ref.Chart, ref.Version)
+}
+
 // run renders with one process. reuse is false when the process must not be used again.
-func (p *Pool) run(ctx context.Context, w *process, r Request) (result Result, reuse bool, err error) {
+func (p *Pool) run(ctx context.Context, w *process, r Request, charts map[chartRef]archive) (result Result, reuse bool, err error) {
 	recorder := newRecorder(r.Tree, p.limits)
 	watch := p.watch(ctx, w)
-	out, served := p.serve(ctx, w, recorder, job{r.File, r.Target, r.Cluster, p.limits})
-	why := watch()
+	out, served := serving{w, recorder, r, charts}.serve(job{r.File, r.Target, p.limits}, 2*p.limits.OutputBytes)
+	why, passing := watch()
 	result.Trace = recorder.trace()
 	switch {
 	case ctx.Err() != nil:
 		return result, false, ctx.Err()
 	case why != "":
 		result.Problems = []deployment.Problem{problem(r.File, "render of target %s was stopped: %s", r.Target, why)}
+		result.Trace.Retry = passing
 		return result, false, nil
 	case served != nil:
 		result.Problems = []deployment.Problem{problem(r.File, "render of target %s broke off: %s", r.Target, w.lastWords(served))}
@@ -141,8 +212,16 @@ func (p *Pool) run(ctx context.Context, w *process, r Request) (result Result, r
 	}
 	w.renders++
 	result.Problems = out.Problems
+	for _, warning := range recorder.attributes.warnings {
+		said := problem(r.File, "%s", warning)
+		said.Severity = deployment.Warning
+		result.Problems = append(result.Problems, said)
+	}
 	if !result.Failed() {
-		result = p.take(r, out, result)
+		if out.Objects, err = p.first(ctx, r, result.Trace, out.Objects); err != nil {
+			return result, true, err
+		}
+		result = adopt(r, out, result)
 	}
 	return result, !out.Retire && w.renders < p.limits.RendersPerRun, nil
 }
@@ -151,8 +230,8 @@ func problem(file *deployment.File, format string, args ...any) deployment.Probl
 	return deployment.Problem{File: file.Path, Field: "manifests", Line: 1, Column: 1, Severity: deployment.Error, Text: fmt.Sprintf(format, args...)}
 }
 
-// take reads the objects anew: a worker is not believed.
-func (p *Pool) take(r Request, out outcome, result Result) Result {
+// adopt reads the objects anew: a worker is not believed.
+func adopt(r Request, out outcome, result Result) Result {
 	for _, o := range out.Objects {
 		object, err := manifest.New(o.JSON, o.Source)
 		if err != nil {
@@ -169,89 +248,115 @@ func (p *Pool) take(r Request, out outcome, result Result) Result {
 	return result
 }
 
-// serve sends the job and answers the worker's reads until it is done.
-func (p *Pool) serve(ctx context.Context, w *process, recorder *recorder, j job) (out outcome, err error) {
-	if err := writeJSON(w.in, frameJob, j); err != nil {
+// serving is one render under way, seen from the parent.
+type serving struct {
+	*process
+	*recorder
+	request Request
+	charts  map[chartRef]archive
+}
+
+// serve sends the job and answers the worker's questions until it is done.
+func (s serving) serve(j job, most int64) (out outcome, err error) {
+	if err := writeJSON(s.in, frameJob, j); err != nil {
 		return out, err
 	}
 	for {
-		kind, payload, err := readFrame(w.out, 2*p.limits.OutputBytes)
+		kind, payload, err := readFrame(s.out, most)
 		if err != nil {
 			return out, err
 		}
-		switch kind {
-		case frameDone:
+		if kind == frameDone {
 			return out, json.Unmarshal(payload, &out)
-		case frameStat:
-			physical, dir, err := recorder.stat(string(payload))
-			err = w.answer(place{physical, dir}, err)
-			if err != nil {
-				return out, err
-			}
-		case frameRead:
-			text, err := recorder.read(string(payload))
-			if err := w.answerBytes(text, err); err != nil {
-				return out, err
-			}
-		case frameList:
-			items, err := recorder.list(string(payload))
-			if err := w.answer(items, err); err != nil {
-				return out, err
-			}
-		case frameChart:
-			text, err := p.chart(ctx, recorder, payload)
-			if err := w.answerBytes(text, err); err != nil {
-				return out, err
-			}
-		default:
-			return out, fmt.Errorf("the worker said something that is no request: %q", kind)
+		}
+		if err := s.reply(kind, payload); err != nil {
+			return out, err
 		}
 	}
 }
 
-// chart fetches a chart for the worker. Name and version are in the file, so what was fetched needs no record: a version is what it is.
-func (p *Pool) chart(ctx context.Context, _ *recorder, payload []byte) ([]byte, error) {
-	var ref chartRef
-	if err := json.Unmarshal(payload, &ref); err != nil {
-		return nil, err
+func (s serving) reply(kind frameKind, payload []byte) error {
+	switch kind {
+	case frameStat:
+		physical, dir, err := s.stat(string(payload))
+		return s.answer(place{physical, dir}, err)
+	case frameRead:
+		text, err := s.read(string(payload))
+		return s.answerBytes(text, err)
+	case frameList:
+		items, err := s.list(string(payload))
+		return s.answer(items, err)
+	case frameChart:
+		return s.chart(payload)
+	case frameCluster:
+		return s.capabilities(string(payload))
 	}
-	if p.config.Fetcher == nil {
-		return nil, fmt.Errorf("chart %s of %s is not in the Git repository, and nothing may be fetched here", ref.Chart, ref.Repository)
-	}
-	archive, _, err := p.config.Fetcher.Chart(ctx, ref.Repository, ref.Chart, ref.Version)
-	return archive, err
+	return fmt.Errorf("the worker said something that is no request: %q", kind)
 }
 
-// watch kills the process when it takes too much memory or time, or when ctx ends. stop returns why it was killed, "" when it was not.
-func (p *Pool) watch(ctx context.Context, w *process) (stop func() (why string)) {
-	done, killed := make(chan struct{}), make(chan string, 1)
+func (s serving) chart(payload []byte) error {
+	var ref chartRef
+	if err := json.Unmarshal(payload, &ref); err != nil {
+		return err
+	}
+	chart, found := s.charts[ref]
+	if !found {
+		return fmt.Errorf("the worker asked for a chart that the file does not name: %s", payload)
+	}
+	s.add(fetched, ref.String(), chart.digest)
+	return s.answerBytes(chart.text, nil)
+}
+
+// capabilities tells a worker of the cluster, unless it knows already.
+func (s serving) capabilities(known string) error {
+	s.recorder.account = s.request.File.Target(s.request.Target).Account
+	s.recorder.cluster = s.request.Cluster.Digest()
+	if known == s.recorder.cluster {
+		return s.answerBytes(nil, nil)
+	}
+	return s.answer(s.request.Cluster, nil)
+}
+
+// slowness is how much longer than its processor time a render may take by the clock: a machine may be busy with others.
+const slowness = 6
+
+// watch kills the process when it takes too much memory or time, or when ctx ends. stop returns why it was killed, "" when it was not, and whether the
+// reason may have passed the next time.
+func (p *Pool) watch(ctx context.Context, w *process) (stop func() (why string, passing bool)) {
+	done, killed := make(chan struct{}), make(chan struct{})
+	var why string
+	var passing bool
+	before := w.usage()
 	go func() {
-		deadline := time.NewTimer(p.limits.Time)
+		defer close(killed)
+		deadline := time.NewTimer(slowness * p.limits.Time)
 		defer deadline.Stop()
 		look := time.NewTicker(10 * time.Millisecond)
 		defer look.Stop()
-		why := ""
 		for why == "" {
 			select {
 			case <-done:
-				killed <- ""
 				return
 			case <-ctx.Done():
 				why = "cancelled"
 			case <-deadline.C:
-				why = fmt.Sprintf("it took more than %s; a template that loops, or a render that is too large", p.limits.Time)
+				why, passing = fmt.Sprintf("it took more than %s by the clock; this machine has too much to do", slowness*p.limits.Time), true
 			case <-look.C:
-				if memory := w.memory(); memory > p.limits.Memory {
+				now := w.usage()
+				switch {
+				case now.memory > p.limits.Memory:
 					why = fmt.Sprintf("it took more than %d MiB of memory", p.limits.Memory>>20)
+				case now.time-before.time > p.limits.Time:
+					why = fmt.Sprintf("it took more than %s; a template that loops, or a render that is too large", p.limits.Time)
 				}
 			}
 		}
 		w.kill()
-		killed <- why
 	}()
-	return func() string {
+	return func() (string, bool) {
 		close(done)
-		return <-killed
+		<-killed
+		return why, passing
 	}
 }
 
@@ -280,6 +385,10 @@ func start(program []string) (*process, error) {
 	w.pipe, w.in, w.out = in, bufio.NewWriterSize(in, 64<<10), bufio.NewReaderSize(out, 64<<10)
 	if err := w.command.Start(); err != nil {
 		return nil, fmt.Errorf("a render process could not be started: %w", err)
+	}
+	if kind, _, err := readFrame(w.out, 0); err != nil || kind != frameReady {
+		w.end()
+		return nil, fmt.Errorf("a render process did not come up: %s", w.lastWords(err))
 	}
 	return w, nil
 }
@@ -310,21 +419,32 @@ func (w *process) end() {
 	w.command.Wait()
 }
 
-// memory of the process in bytes, as the kernel counts it; 0 where that cannot be known.
-func (w *process) memory() int64 {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(w.command.Process.Pid) + "/statm")
+// usage is what a process takes: memory in bytes, and time of processors since it began.
+type usage struct {
+	memory int64
+	time   time.Duration
+}
+
+// usage as the kernel counts it; zero where that cannot be known.
+func (w *process) usage() (u usage) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(w.command.Process.Pid) + "/stat")
 	if err != nil {
-		return 0
+		return u
 	}
-	fields := strings.Fields(string(text))
-	if len(fields) < 2 {
-		return 0
+	// What stands before is the program's name, which may hold anything. Fields 14, 15 and 24 of proc(5): ticks of a hundredth of a second, pages.
+	_, after, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(after)
+	if len(fields) < 22 {
+		return u
 	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
-	if err != nil {
-		return 0
+	number := func(field int) int64 {
+		n, err := strconv.ParseInt(fields[field-3], 10, 64)
+		if err != nil {
+			return 0
+		}
+		return n
 	}
-	return pages * int64(os.Getpagesize())
+	return usage{number(24) * int64(os.Getpagesize()), time.Duration(number(14)+number(15)) * 10 * time.Millisecond}
 }
 
 // lastWords is why the process ended, as far as it said.
@@ -336,7 +456,7 @@ func (w *process) lastWords(err error) string {
 	if errors.As(err, &frame) {
 		return "its result is too large: " + frame.Error()
 	}
-	return "its process ended: " + err.Error()
+	return fmt.Sprintf("its process ended: %v", err)
 }
 
 // tail keeps the first few kilobytes that a process writes to its standard error.

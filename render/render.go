@@ -5,15 +5,19 @@ package render
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"towpath/deployment"
 	"towpath/manifest"
 )
 
-// version of what rendering does with its inputs. A change makes every recorded trace stale.
-const version = "1"
+// version of what rendering does with its inputs: ours, and those of the libraries that it is done with. A change makes every recorded trace stale.
+const version = "2 kustomize v0.21.1 helm v3.22.0 sprig v3.3.0"
 
 // Request is everything that a render depends on.
 type Request struct {
@@ -22,13 +26,24 @@ type Request struct {
 	Tree    fs.FS
 	File    *deployment.File
 	Target  string
+	Tenant  string // whose first results of unstable templates may be used again
 	Cluster Capabilities
 }
 
 // Capabilities is what charts may ask of the cluster. Zero: Kubernetes 1.34 and its built-in APIs.
 type Capabilities struct {
 	Version string   // "v1.34.1"
-	APIs    []string // "apps/v1", "apps/v1/Deployment"
+	APIs    []string // "apps/v1", "apps/v1/Deployment"; their order does not count
+}
+
+// Digest is the same for equal capabilities, and never empty.
+func (c Capabilities) Digest() string {
+	sum := sha256.New()
+	fmt.Fprintln(sum, c.Version)
+	for _, api := range slices.Sorted(slices.Values(c.APIs)) {
+		fmt.Fprintln(sum, api)
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:12])
 }
 
 // Result is what a render came to. With an Error among the problems there are no objects; such a result has a trace too.
@@ -59,7 +74,7 @@ type Limits struct {
 	Depth         int           // of bases and charts inside each other (32)
 	Nodes         int           // of a YAML document, aliases followed (100,000)
 	Memory        int64         // of the worker's process (512 MiB)
-	Time          time.Duration // 10 s
+	Time          time.Duration // of a processor (10 s); by the clock, six times as much
 	RendersPerRun int           // a worker is replaced after so many (1,000)
 }
 

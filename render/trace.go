@@ -17,6 +17,9 @@ import (
 type Trace struct {
 	Version string   `json:"version"` // of this package when the render was made
 	Records []record `json:"records"`
+	Account string   `json:"account,omitempty"` // whose cluster's capabilities were asked for; "" when none were
+	Cluster string   `json:"cluster,omitempty"` // their digest
+	Retry   bool     `json:"retry,omitempty"`   // it failed for a reason that may pass with nothing changed: a registry that did not answer, a machine too busy
 }
 
 // record is one thing that was seen at a path.
@@ -34,6 +37,7 @@ const (
 	listed   recordKind = "l" // names and kinds in a directory
 	link     recordKind = "k" // a symbolic link that was crossed
 	looked   recordKind = "e" // that something is there, and of which kind
+	fetched  recordKind = "c" // a chart from elsewhere: its version in place of a path, the digest of its archive
 )
 
 // Text is the trace as it is kept.
@@ -56,7 +60,7 @@ func ParseTrace(text []byte) (Trace, error) {
 
 // Fresh reports whether each record is in the tree as it was.
 func (t Trace) Fresh(tree fs.FS) bool {
-	if t.Version != version {
+	if t.Version != version || t.Retry {
 		return false
 	}
 	return !slices.ContainsFunc(t.Records, func(r record) bool { return !r.holds(tree) })
@@ -64,7 +68,10 @@ func (t Trace) Fresh(tree fs.FS) bool {
 
 // holds reports whether the tree shows at the record's path what was seen there.
 func (r record) holds(tree fs.FS) bool {
-	if r.Kind == listed {
+	switch r.Kind {
+	case fetched:
+		return true // an exact version, pinned by digest, has the same content for ever
+	case listed:
 		entries, err := fs.ReadDir(tree, r.Path)
 		return err == nil && listing(entries) == r.Hash
 	}
@@ -127,10 +134,13 @@ type recorder struct {
 	seen    map[record]bool
 	files   int
 	bytes   int64
+
+	account, cluster string // as in Trace
+	attributes       attributes
 }
 
 func newRecorder(tree fs.FS, limits Limits) *recorder {
-	return &recorder{tree: tree, limits: limits, seen: map[record]bool{}}
+	return &recorder{tree: tree, limits: limits, seen: map[record]bool{}, attributes: attributes{tree: tree}}
 }
 
 func (r *recorder) add(kind recordKind, path, hash string) {
@@ -142,7 +152,9 @@ func (r *recorder) add(kind recordKind, path, hash string) {
 }
 
 // trace is what was seen so far.
-func (r *recorder) trace() Trace { return Trace{Version: version, Records: r.records} }
+func (r *recorder) trace() Trace {
+	return Trace{Version: version, Records: r.records, Account: r.account, Cluster: r.cluster}
+}
 
 const maxLinks = 40
 
@@ -188,6 +200,7 @@ func (r *recorder) resolve(name string) (physical string, info fs.FileInfo, err 
 			todo = append(strings.Split(target, "/"), todo...)
 			continue
 		case info.Mode()&fs.ModeIrregular != 0:
+			r.add(looked, at, kindOf(info.Mode()))
 			return "", nil, fmt.Errorf("%s is a submodule; submodules are not rendered, so put the files into this repository", at)
 		case !info.IsDir() && len(todo) > 0:
 			r.add(looked, at, kindOf(info.Mode()))
@@ -236,6 +249,7 @@ func (r *recorder) read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.attributes.check(physical)
 	if bytes.HasPrefix(text, lfs) {
 		return nil, fmt.Errorf("%s is a Git LFS pointer; its content is not in the repository, so store the file itself", name)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"towpath/deployment"
 )
@@ -14,23 +15,24 @@ import (
 type frameKind byte
 
 const (
-	frameJob   frameKind = 'j' // parent: a job, as JSON
-	frameStat  frameKind = 's' // worker: a path; answered by a place
-	frameRead  frameKind = 'r' // worker: a path; answered by the content
-	frameList  frameKind = 'l' // worker: a path; answered by items
-	frameChart frameKind = 'c' // worker: a chart that is not in the tree; answered by its archive
-	frameGood  frameKind = 'g' // parent: the answer
-	frameGone  frameKind = 'n' // parent: nothing is there
-	frameBad   frameKind = 'b' // parent: why there is no answer, as a sentence
-	frameDone  frameKind = 'd' // worker: what came of the job, as JSON
+	frameJob     frameKind = 'j' // parent: a job, as JSON
+	frameStat    frameKind = 's' // worker: a path; answered by a place
+	frameRead    frameKind = 'r' // worker: a path; answered by the content
+	frameList    frameKind = 'l' // worker: a path; answered by items
+	frameChart   frameKind = 'c' // worker: a chart that is not in the tree; answered by its archive
+	frameCluster frameKind = 'v' // worker: the digest of the capabilities that it knows; answered by the cluster's, or by nothing when they are these
+	frameGood    frameKind = 'g' // parent: the answer
+	frameGone    frameKind = 'n' // parent: nothing is there
+	frameBad     frameKind = 'b' // parent: why there is no answer, as a sentence
+	frameReady   frameKind = 'i' // worker: it takes jobs from now on
+	frameDone    frameKind = 'd' // worker: what came of the job, as JSON
 )
 
 // job is what a worker is to render.
 type job struct {
-	File    *deployment.File
-	Target  string
-	Cluster Capabilities
-	Limits  Limits
+	File   *deployment.File
+	Target string
+	Limits Limits
 }
 
 // outcome is what came of a job.
@@ -41,8 +43,9 @@ type outcome struct {
 }
 
 type outObject struct {
-	JSON   json.RawMessage
-	Source string
+	JSON     json.RawMessage
+	Source   string
+	Unstable bool // it comes out differently each time
 }
 
 // place is the answer to a stat.
@@ -53,6 +56,10 @@ type place struct {
 
 // chartRef names a chart in a repository or registry.
 type chartRef struct{ Repository, Chart, Version string }
+
+func (c chartRef) String() string {
+	return strings.TrimSpace(c.Repository + " " + c.Chart + " " + c.Version)
+}
 
 func writeFrame(w *bufio.Writer, kind frameKind, payload []byte) error {
 	var head [5]byte

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"runtime/debug"
 
@@ -17,7 +18,12 @@ import (
 // Worker is the main function of a worker process: it renders one job after another until its input ends. All that it reads comes over the pipe.
 func Worker(in io.Reader, out io.Writer) error {
 	debug.SetGCPercent(400)
+	http.DefaultTransport = noNetwork{} // libraries that read addresses do so with this; git they do not find, as the environment has no path
 	w := &worker{out: bufio.NewWriterSize(out, 64<<10), frames: make(chan frame)}
+	warm()
+	if err := writeFrame(w.out, frameReady, nil); err != nil {
+		return err
+	}
 	go w.listen(bufio.NewReaderSize(in, 64<<10))
 	for {
 		f, more := <-w.frames
@@ -41,10 +47,18 @@ func Worker(in io.Reader, out io.Writer) error {
 	}
 }
 
+// noNetwork refuses what a library tries to fetch by itself.
+type noNetwork struct{}
+
+func (noNetwork) RoundTrip(r *http.Request) (*http.Response, error) {
+	return nil, fmt.Errorf("%s is not in the repository; nothing is fetched while rendering, so copy it into the repository", r.URL)
+}
+
 // worker is a worker's side of the pipe.
 type worker struct {
-	out    *bufio.Writer
-	frames chan frame
+	out     *bufio.Writer
+	frames  chan frame
+	cluster Capabilities // that was asked for last
 }
 
 type frame struct {
@@ -107,9 +121,19 @@ func (w *worker) chart(ref chartRef) ([]byte, error) {
 	return w.ask(frameChart, text)
 }
 
+// capabilities of the target's cluster. They are long and seldom others than the last time, so they are sent only then.
+func (w *worker) capabilities() (Capabilities, error) {
+	text, err := w.ask(frameCluster, []byte(w.cluster.Digest()))
+	if err != nil || len(text) == 0 {
+		return w.cluster, err
+	}
+	w.cluster = Capabilities{}
+	return w.cluster, json.Unmarshal(text, &w.cluster)
+}
+
 // render does one job. A library that panics costs this job only.
 func (w *worker) render(j job) (out outcome) {
-	r := &rendering{worker: w, job: j, target: j.File.Target(j.Target)}
+	r := &rendering{worker: w, job: j, target: j.File.Target(j.Target), unstable: map[source]bool{}}
 	defer func() {
 		if p := recover(); p != nil {
 			out = outcome{Problems: []deployment.Problem{problem(j.File, "render of target %s broke off: %v", j.Target, p)}, Retire: true}
@@ -118,7 +142,7 @@ func (w *worker) render(j job) (out outcome) {
 	objects := r.all()
 	out = outcome{Problems: r.problems, Retire: r.retire}
 	for _, o := range objects {
-		out.Objects = append(out.Objects, outObject{o.JSON, o.Source})
+		out.Objects = append(out.Objects, outObject{o.JSON, o.Source, r.unstable[source{o.Source, o.Kind, o.Name}]})
 	}
 	return out
 }
@@ -129,8 +153,12 @@ type rendering struct {
 	job      job
 	target   *deployment.Target
 	problems []deployment.Problem
+	unstable map[source]bool
 	retire   bool
 }
+
+// source tells the objects of a render apart before they have their namespaces.
+type source struct{ source, kind, name string }
 
 func (r *rendering) fail(at deployment.Position, field, format string, args ...any) {
 	r.say(deployment.Error, at, field, format, args...)

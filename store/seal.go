@@ -188,18 +188,36 @@ func (s *Store) SealedUpload(ctx context.Context, digest string) (files map[stri
 	return files, err
 }
 
+// Keep keeps content under a name, unless something is kept there already, and returns what is kept.
+func (s *Store) Keep(ctx context.Context, name string, content []byte) (kept []byte, err error) {
+	err = s.write(ctx, "keep", func(tx *tx) error {
+		if err := tx.put(ctx, name, content); err != nil {
+			return err
+		}
+		kept, err = tx.get(ctx, name)
+		return err
+	})
+	return kept, err
+}
+
+// Kept is what Keep kept under a name.
+func (s *Store) Kept(ctx context.Context, name string) (content []byte, found bool, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		var count int
+		if err := tx.queryRow(ctx, `SELECT COUNT(*) FROM sealed WHERE digest = ?`, name).Scan(&count); err != nil || count == 0 {
+			return err
+		}
+		found = true
+		content, err = tx.get(ctx, name)
+		return err
+	})
+	return content, found, err
+}
+
 // NamingKey is a secret of this installation that names of objects are made with, so that they tell nothing about the content they depend on. It is
 // made at first and never changes.
 func (s *Store) NamingKey(ctx context.Context) (key []byte, err error) {
-	const name = "naming key"
-	err = s.write(ctx, "keys", func(tx *tx) error {
-		fresh := make([]byte, 32)
-		rand.Read(fresh)
-		if err := tx.put(ctx, name, fresh); err != nil {
-			return err
-		}
-		key, err = tx.get(ctx, name)
-		return err
-	})
-	return key, err
+	fresh := make([]byte, 32)
+	rand.Read(fresh)
+	return s.Keep(ctx, "naming key", fresh)
 }

@@ -24,6 +24,10 @@ type clusters struct {
 func (c *clusters) Connected(tenant, account string) bool { return c.hub.Connected(tenant, account) }
 
 func (c *clusters) Cluster(tenant, account string) reconcile.Cluster {
+	return c.client(tenant, account)
+}
+
+func (c *clusters) client(tenant, account string) *cluster.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := [2]string{tenant, account}

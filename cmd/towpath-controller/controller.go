@@ -39,18 +39,19 @@ type Main struct {
 	config *config.Config
 	log    *logrus.Entry
 
-	store     *store.Store
-	issuer    *issuer.Issuer
-	hub       *hub.Hub
-	verifiers []*hub.Verifier
-	clusters  *clusters
-	pool      *render.Pool
-	runner    *reconcile.Runner
-	timers    *reconcile.Timers
-	intake    *reconcile.Intake
-	pusher    *reconcile.Pusher
-	tellers   status.Tellers
-	registry  *prometheus.Registry
+	store        *store.Store
+	issuer       *issuer.Issuer
+	hub          *hub.Hub
+	verifiers    []*hub.Verifier
+	clusters     *clusters
+	capabilities *capabilities
+	pool         *render.Pool
+	runner       *reconcile.Runner
+	timers       *reconcile.Timers
+	intake       *reconcile.Intake
+	pusher       *reconcile.Pusher
+	tellers      status.Tellers
+	registry     *prometheus.Registry
 
 	Address    string // of the API, once Run returned
 	HubAddress string // of the hub
@@ -148,7 +149,25 @@ func (m *Main) agentChanged(tenant, agent string) {
 		if err := m.store.WakeAccount(ctx, tenant, agent); err != nil {
 			m.log.WithError(err).WithField("agent", agent).Error("lanes could not be woken for an agent that came or went; their timers will")
 		}
+		m.capabilities.lookOrSay(m.running, tenant, agent)
 	})
+}
+
+// wakeSources has the files of a tenant looked at: what they are rendered for has changed.
+func (m *Main) wakeSources(tenant string) {
+	var names []string
+	m.mu.Lock()
+	for name, s := range m.sources {
+		if s.config.Tenant == tenant {
+			names = append(names, name)
+		}
+	}
+	m.mu.Unlock()
+	for _, name := range names {
+		if err := m.store.WakeSource(m.running, name); err != nil && m.running.Err() == nil {
+			m.log.WithError(err).WithField("source", name).Error("a source could not be woken after a cluster changed; its schedule will")
+		}
+	}
 }
 
 func (m *Main) openEngine(ctx context.Context) error {
@@ -158,17 +177,25 @@ func (m *Main) openEngine(ctx context.Context) error {
 	}
 	reviser := cluster.Reviser{Key: key}
 	m.clusters = &clusters{hub: m.hub, reviser: reviser, log: m.log}
+	m.capabilities = &capabilities{store: m.store, clusters: m.clusters, changed: m.wakeSources, log: m.log}
+	if err := m.capabilities.load(ctx); err != nil {
+		return err
+	}
+	charts, err := newCharts(m.config, m.store)
+	if err != nil {
+		return err
+	}
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Log: m.log,
+	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Fetcher: charts, Firsts: m.store,
 		Limits: render.Limits{Memory: m.config.Render.Memory << 20, Time: m.config.Render.Timeout}})
-	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser}, Clock: time.Now, NewID: newID}
+	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser, m.capabilities.of}, Clock: time.Now, NewID: newID}
 	m.timers = reconcile.NewTimers(m.store, time.Now, m.log)
 	m.runner = &reconcile.Runner{Lanes: m.store, Clusters: m.clusters, Timers: m.timers, Clock: time.Now, Log: m.log, Lease: leaseLasts, Names: reviser.Names,
 		Limits: rollout.Limits{Removals: m.config.Prune.Removals, Shrink: m.config.Prune.Shrink, Keep: m.config.Revisions.Keep}}
-	m.intake = &reconcile.Intake{Store: m.store, Planner: planner, Traces: &traces{}, Clock: time.Now, Log: m.log}
+	m.intake = &reconcile.Intake{Store: m.store, Planner: planner, Traces: &traces{capabilities: m.capabilities.of}, Clock: time.Now, Log: m.log}
 	m.pusher = &reconcile.Pusher{Store: m.store, Planner: planner, Reach: reach(m.config.Push.Allow), Clock: time.Now,
 		Tree: func(files map[string][]byte) (fs.FS, error) { return gitsource.NewTree(files, gitsource.Limits{}) }}
 	return nil
@@ -202,6 +229,12 @@ func (m *Main) work(ctx context.Context) error {
 	m.tasks.Go(func() { m.timers.Run(ctx) })
 	m.tasks.Go(func() { m.rotate(ctx) })
 	m.tasks.Go(func() { m.dismiss(ctx) })
+	m.tasks.Go(func() { m.capabilities.follow(ctx) })
+	m.tasks.Go(func() {
+		if err := m.pool.Warm(ctx); err != nil && ctx.Err() == nil {
+			m.log.WithError(err).Error("no render process could be started; each render tries again")
+		}
+	})
 	return nil
 }
 

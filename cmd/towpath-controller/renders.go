@@ -16,12 +16,15 @@ import (
 
 // renders makes manifests in the pool's processes, and refuses what could not be deployed.
 type renders struct {
-	pool    *render.Pool
-	reviser cluster.Reviser
+	pool         *render.Pool
+	reviser      cluster.Reviser
+	capabilities func(tenant, account string) render.Capabilities
 }
 
 func (r *renders) Render(ctx context.Context, request reconcile.RenderRequest) (rollout.RenderRecord, error) {
-	result, err := r.pool.Render(ctx, render.Request{Tree: request.Tree, File: request.File, Target: request.Target})
+	target := request.File.Target(request.Target)
+	result, err := r.pool.Render(ctx, render.Request{Tree: request.Tree, File: request.File, Target: request.Target, Tenant: request.Tenant,
+		Cluster: r.capabilities(request.Tenant, target.Account)})
 	if err != nil {
 		return rollout.RenderRecord{}, err
 	}
@@ -29,7 +32,6 @@ func (r *renders) Render(ctx context.Context, request reconcile.RenderRequest) (
 	if result.Failed() {
 		return record, nil
 	}
-	target := request.File.Target(request.Target)
 	if slices.ContainsFunc(result.Objects, func(o manifest.Object) bool { return o.Group == "apps" && o.Kind == "Deployment" }) {
 		record.Problems = append(record.Problems, request.File.CheckStrategy(request.Target)...)
 	}
@@ -49,6 +51,8 @@ func (r *renders) Render(ctx context.Context, request reconcile.RenderRequest) (
 
 // traces keeps the recorded renders of all sources, and finds those that a change touches.
 type traces struct {
+	capabilities func(tenant, account string) render.Capabilities
+
 	mu      sync.Mutex
 	sources map[string]*sourceTraces
 }
@@ -114,14 +118,23 @@ func (t *traces) Recorded(source, path, target string) (rollout.RenderRecord, bo
 }
 
 func (t *traces) Dirty(source string, tree fs.FS, changed []string) (map[string][]string, error) {
+	return byPath(t.index(source).Dirty(tree, changed)), nil
+}
+
+func (t *traces) Stale(tenant, source string) map[string][]string {
+	return byPath(t.index(source).Stale(func(account string) render.Capabilities { return t.capabilities(tenant, account) }))
+}
+
+func (t *traces) index(source string) *render.Index[renderName] {
 	t.mu.Lock()
-	s := t.of(source)
-	t.mu.Unlock()
-	dirty := map[string][]string{}
-	for _, name := range append(s.index.Dirty(tree, changed), s.index.Stale()...) {
-		if !slices.Contains(dirty[name.path], name.target) {
-			dirty[name.path] = append(dirty[name.path], name.target)
-		}
+	defer t.mu.Unlock()
+	return t.of(source).index
+}
+
+func byPath(names []renderName) map[string][]string {
+	targets := map[string][]string{}
+	for _, name := range names {
+		targets[name.path] = append(targets[name.path], name.target)
 	}
-	return dirty, nil
+	return targets
 }

@@ -35,6 +35,7 @@ type Config struct {
 	Prune       Prune    `yaml:"prune" doc:"removals that need no person's word"`
 	Revisions   Keep     `yaml:"revisions" doc:"older revisions of a Deployment object"`
 	Render      Render   `yaml:"render" doc:"render processes"`
+	Charts      Charts   `yaml:"charts" doc:"charts that are not in the Git repository"`
 	Egress      Egress   `yaml:"egress" doc:"hosts that the controller may call beside the repositories"`
 	Log         Log      `yaml:"log" doc:"what the controller logs"`
 }
@@ -127,10 +128,25 @@ type Render struct {
 	Timeout time.Duration `yaml:"timeout" doc:"of one render" default:"10s"`
 }
 
+// Charts are fetched from chart repositories and registries whose hosts are in egress.allowHosts.
+type Charts struct {
+	Credentials []Credential `yaml:"credentials" doc:"for private repositories and registries; the longest url that fits is taken"`
+	Cache       int64        `yaml:"cacheMiB" doc:"of charts that are kept, below data" default:"512"`
+	Archive     int64        `yaml:"archiveMiB" doc:"of one chart, packed" default:"20"`
+}
+
+// Credential is for everything below an address.
+type Credential struct {
+	URL          string `yaml:"url" doc:"https://HOST/PATH or oci://HOST/PATH" required:"true"`
+	Username     string `yaml:"username" doc:"name beside the password; most servers take any beside a token" required:"true"`
+	PasswordFile string `yaml:"passwordFile" doc:"file with the password or token; read at each use" required:"true"`
+}
+
 // Egress is outgoing calls.
 type Egress struct {
 	AllowHosts   []string `yaml:"allowHosts" doc:"hosts of chart repositories and registries; *.example.com, host:port"`
 	AllowPrivate []string `yaml:"allowPrivate" doc:"hosts or networks that may be private addresses"`
+	RedirectTo   []string `yaml:"redirectTo" doc:"hosts that redirects may lead to over https; registries keep their content elsewhere"`
 	CAFile       string   `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
 	Proxy        bool     `yaml:"proxy" doc:"use HTTPS_PROXY and NO_PROXY of the environment" default:"false"`
 }
@@ -218,6 +234,11 @@ func (c *Config) check() (wrong []error) {
 	need(slices.Contains([]string{"text", "json"}, c.Log.Format), "log.format: %q is none of text, json", c.Log.Format)
 	need(slices.Contains([]string{"error", "warn", "info", "debug"}, c.Log.Level), "log.level: %q is none of error, warn, info, debug", c.Log.Level)
 	need(c.Prune.Removals >= 0 && c.Prune.Shrink >= 0 && c.Prune.Shrink <= 1, "prune: removals is a count, shrink a share from 0 to 1")
+	for i, credential := range c.Charts.Credentials {
+		base, err := url.Parse(credential.URL)
+		need(err == nil && base.Host != "" && slices.Contains([]string{"https", "http", "oci"}, base.Scheme), "charts.credentials[%d].url: %q is neither https://HOST/PATH nor oci://HOST/PATH", i, credential.URL)
+		need(credential.Username != "" && credential.PasswordFile != "", "charts.credentials[%d]: username and passwordFile are required", i)
+	}
 	names := map[string]bool{}
 	for i, s := range c.Sources {
 		at := fmt.Sprintf("sources[%d]", i)

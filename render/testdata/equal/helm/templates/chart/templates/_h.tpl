@@ -1,0 +1,1 @@
+{{ define "host" }}{{ .name }}:{{ .port }}{{ end }}

@@ -67,6 +67,10 @@ generate: ## generated code and reference pages
 	go generate ./...
 	go test ./deployment ./cmd/towpath ./cmd/towpath-controller/config -run Current -update
 
+.PHONY: generate-github
+generate-github: ## the part of GitHub's API description that tests check against (needs npm; VERSION of @octokit/openapi: GITHUB_API=…)
+	go -C tools run ./githubapi -out ../internal/testkit/github/description $(if $(GITHUB_API),-version $(GITHUB_API))
+
 .PHONY: bench
 bench: localcluster ## the promised figures, measured on this machine, into bench/results.json (ARGS='-only push,idle' for some)
 	@go run ./bench $(ARGS)

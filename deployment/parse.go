@@ -87,6 +87,20 @@ func Identify(text []byte) Kind {
 	return Other
 }
 
+// ApplicationOf is the application that a text names, though it may be no valid deployment file; "" when that cannot be read.
+func ApplicationOf(text []byte) string {
+	root := (&reader{}).document(text)
+	if root == nil || root.Kind != yaml.MappingNode {
+		return ""
+	}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if name := root.Content[i+1]; strings.EqualFold(root.Content[i].Value, "application") && name.Kind == yaml.ScalarNode && name.Tag == "!!str" {
+			return name.Value
+		}
+	}
+	return ""
+}
+
 // build makes the typed file of a value that is without errors.
 func build(path string, v *value) *File {
 	f := &File{Path: path, Version: cmp.Or(v.get("version").text(), "v1"), Kind: cmp.Or(v.get("kind").text(), "kubernetes"), Application: v.get("application").text(),

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -367,7 +368,8 @@ func (c *change) file(ctx context.Context, f *touchedFile) error {
 	if f.err != nil {
 		return c.save(ctx, c.broken(path, f.err))
 	}
-	if !c.isKnown(path) && deployment.Identify(text) != deployment.DeploymentFile {
+	was, known := c.was(path)
+	if !known && deployment.Identify(text) != deployment.DeploymentFile {
 		c.Log.WithFields(logrus.Fields{"source": c.source.Name, "path": path}).Info("passed over: it has neither targets nor application, so it is no deployment file")
 		return nil
 	}
@@ -387,13 +389,15 @@ func (c *change) file(ctx context.Context, f *touchedFile) error {
 	if err != nil {
 		return err
 	}
-	if c.again[path] != nil && plan.Failed() && slices.Equal(plan.Problems, c.known[path].Problems) {
+	if c.again[path] != nil && plan.Failed() && slices.Equal(plan.Problems, was.Problems) {
 		return nil // it failed as before, and was said
 	}
 	record := rollout.FileRecord{Tenant: c.source.Tenant, Source: c.source.Name, Path: path, Commit: c.commit, Digest: digest(text), Problems: plan.Problems,
 		Renders: plan.Renders}
 	if plan.File != nil {
 		record.Application = plan.File.Application
+	} else { // a file that breaks still belongs to its application
+		record.Application = cmp.Or(deployment.ApplicationOf(text), was.Application)
 	}
 	switch {
 	case plan.Moves():
@@ -404,11 +408,12 @@ func (c *change) file(ctx context.Context, f *touchedFile) error {
 	return c.save(ctx, record)
 }
 
-func (c *change) isKnown(path string) bool {
+// was is a file as it is recorded; false when it is not.
+func (c *change) was(path string) (rollout.FileState, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, known := c.known[path]
-	return known
+	state, known := c.known[path]
+	return state, known
 }
 
 func (c *change) broken(path string, err error) rollout.FileRecord {

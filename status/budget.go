@@ -1,6 +1,9 @@
 package status
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Budget is how much is sent for one account. GitHub takes 80 creations a minute and 500 an hour, which people who use the same identity share.
 type Budget struct {
@@ -19,6 +22,13 @@ type spending struct {
 }
 
 func (s *spending) note(at time.Time) { s.sent = append(s.sent, at) }
+
+// learn adds what others, or a process before this one, sent in the same name.
+func (s *spending) learn(sent []time.Time) {
+	s.sent = append(s.sent, sent...)
+	slices.SortFunc(s.sent, time.Time.Compare)
+	s.sent = slices.CompactFunc(s.sent, time.Time.Equal)
+}
 
 // next is when one more may be sent.
 func (s *spending) next(now time.Time) time.Time {

@@ -36,7 +36,8 @@ func NewGitHub(c GitHubConfig) (*GitHub, error) {
 	}
 	base.Path = strings.TrimSuffix(base.Path, "/") + "/"
 	inner := *c.HTTP
-	inner.Transport = &authorized{inner: transportOr(inner.Transport), token: c.Token}
+	inner.Transport = &authorized{inner: transportOr(inner.Transport), host: base.Host, token: c.Token}
+	inner.CheckRedirect = sameMethod(c.HTTP.CheckRedirect)
 	client := github.NewClient(&inner)
 	client.BaseURL = base
 	return &GitHub{client, c.Clock}, nil
@@ -49,14 +50,33 @@ func transportOr(t http.RoundTripper) http.RoundTripper {
 	return t
 }
 
-// authorized adds the token to each request.
+// sameMethod follows no redirect that turns a write into a read, as net/http does after 301: the answer to that would say nothing about the write.
+func sameMethod(otherwise func(*http.Request, []*http.Request) error) func(*http.Request, []*http.Request) error {
+	return func(r *http.Request, via []*http.Request) error {
+		switch {
+		case r.Method != via[0].Method:
+			return http.ErrUseLastResponse
+		case otherwise != nil:
+			return otherwise(r, via)
+		case len(via) >= 5:
+			return errors.New("stopped after 5 redirects")
+		}
+		return nil
+	}
+}
+
+// authorized adds the token to each request to the host that it is for, and to no other: an answer may point elsewhere.
 type authorized struct {
 	inner http.RoundTripper
+	host  string
 	token func() (string, error)
 }
 
 // RoundTrip implements http.RoundTripper.
 func (a *authorized) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host != a.host {
+		return a.inner.RoundTrip(r)
+	}
 	token, err := a.token()
 	if err != nil {
 		if r.Body != nil {
@@ -76,7 +96,8 @@ type FailureKind int
 const (
 	Trouble FailureKind = iota // the whole account waits, and tries again
 	Limited                    // GitHub wants the whole account to wait until a time
-	Refused                    // this one is refused for good
+	Refused                    // all about this commit is refused
+	Unfit                      // this one is refused; others may be taken
 )
 
 // Failure is why something was not told.
@@ -92,8 +113,11 @@ func (f *Failure) Error() string { return f.Text }
 // Create adds a status to a commit of a repository "OWNER/NAME". Its error is a *Failure.
 func (g *GitHub) Create(ctx context.Context, repository, commit string, s Status) error {
 	owner, name, _ := strings.Cut(repository, "/")
-	_, response, err := g.client.Repositories.CreateStatus(ctx, owner, name, commit,
-		&github.RepoStatus{State: &s.State, Context: &s.Context, Description: &s.Description})
+	status := &github.RepoStatus{State: &s.State, Context: &s.Context, Description: &s.Description}
+	if s.Link != "" {
+		status.TargetURL = &s.Link
+	}
+	_, response, err := g.client.Repositories.CreateStatus(ctx, owner, name, commit, status)
 	return g.failure(fmt.Sprintf("the status %s of %s at %.10s", s.Context, repository, commit), response, err)
 }
 
@@ -111,7 +135,7 @@ func (g *GitHub) Latest(ctx context.Context, repository, commit string) (map[str
 			return nil, err
 		}
 		for _, s := range statuses { // newest first
-			found := Status{Context: s.GetContext(), State: s.GetState(), Description: s.GetDescription()}
+			found := Status{Context: s.GetContext(), State: s.GetState(), Description: s.GetDescription(), Link: s.GetTargetURL()}
 			if _, newer := latest[found.object()]; !newer {
 				latest[found.object()] = found
 			}
@@ -149,6 +173,10 @@ func (g *GitHub) failure(what string, response *github.Response, err error) erro
 		return &Failure{Kind: Trouble, Unsure: true, Text: text}
 	case code == http.StatusForbidden, code == http.StatusNotFound:
 		text += "; may the token write commit statuses of this repository?"
+	case code == http.StatusUnprocessableEntity:
+		return &Failure{Kind: Unfit, Text: text}
+	case code >= 300 && code < 400:
+		text += "; if the repository has a new name, write that into github.repository"
 	case code < 300:
 		return &Failure{Kind: Trouble, Unsure: true, Text: text} // an answer that could not be read
 	}

@@ -12,6 +12,8 @@ import (
 const (
 	// spacing is the least time between two states of one status, unless the newer one is final.
 	spacing = 15 * time.Second
+	// scarce is how long what is left out of a scarce hour waits before it is looked at again.
+	scarce = time.Minute
 	// maxRepeats is how often GitHub takes a context on one commit; for ever after it refuses. What is not final keeps away from it.
 	maxRepeats = 1000
 	reserve    = 50
@@ -21,7 +23,7 @@ const (
 func (s Status) object() string { return strings.ToLower(s.Context) }
 
 func (s Status) hash() string {
-	sum := sha256.Sum256([]byte(s.State + "\x00" + s.Description))
+	sum := sha256.Sum256([]byte(s.State + "\x00" + s.Description + "\x00" + s.Link))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -42,7 +44,7 @@ func pick(wanted []Status, published map[string]rollout.Publication, now time.Ti
 			due = append(due, s)
 		case p.Count >= maxRepeats-reserve:
 		case spent > 0.85, spent > 0.7 && s.target:
-			delay(now.Add(spacing))
+			delay(now.Add(scarce))
 		case sent && now.Before(p.At.Add(spacing)):
 			delay(p.At.Add(spacing))
 		default:

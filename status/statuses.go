@@ -17,6 +17,7 @@ type Status struct {
 	Context     string // "towpath/APP"
 	State       string // pending, success, failure, error
 	Description string // at most 140 letters
+	Link        string // to what it is about
 	Final       bool   // what it is about has ended
 	target      bool   // it is about one target only
 }
@@ -43,10 +44,13 @@ var states = map[rollout.State]struct{ github, words string }{
 	rollout.Rejected:         {"error", "rejected"},
 }
 
-// Statuses puts a report into words: what a commit shall show. No two have one context, which GitHub compares without regard to case.
-func Statuses(r rollout.CommitReport) []Status {
+// Statuses puts a report into words: what a commit shall show. No two have one context, which GitHub compares without regard to case. link is the page of a
+// deployment, or, without its id, of all.
+func Statuses(r rollout.CommitReport, link func(deployment string) string) []Status {
 	if len(r.Applications) > MaxApplications {
-		return []Status{ofMany(r.Applications)}
+		s := ofMany(r.Applications)
+		s.Link = link("")
+		return []Status{s}
 	}
 	var all []Status
 	taken := map[string]bool{}
@@ -56,11 +60,15 @@ func Statuses(r rollout.CommitReport) []Status {
 			name = a.Path
 		}
 		taken[strings.ToLower(name)] = true
+		from := len(all)
 		all = append(all, ofApplication(name, a))
 		if len(a.Targets) <= maxTargets && a.Deployment != "" {
 			for _, t := range a.Targets {
 				all = append(all, ofTarget(name, t))
 			}
+		}
+		for i := range all[from:] {
+			all[from+i].Link = link(a.Deployment)
 		}
 	}
 	return all

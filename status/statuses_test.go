@@ -77,7 +77,7 @@ func TestWhatACommitShows(t *testing.T) {
 				"towpath/web/towpath.yaml failure (final): web/towpath.yaml:4:3: unknown key tragets; did you mean targets? (and 1 more)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := lines(Statuses(rollout.CommitReport{Applications: c.applications}))
+			got := lines(Statuses(rollout.CommitReport{Applications: c.applications}, page))
 			if !slices.Equal(got, c.want) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(c.want, "\n"))
 			}
@@ -85,12 +85,15 @@ func TestWhatACommitShows(t *testing.T) {
 	}
 }
 
+// page is the address of a deployment, or of all.
+func page(deployment string) string { return "https://towpath.example.com/" + deployment }
+
 func TestVeryManyTargetsOrApplicationsAreToldTogether(t *testing.T) {
 	var targets []rollout.TargetReport
 	for i := range 11 {
 		targets = append(targets, target(fmt.Sprintf("a-region-with-a-long-name-%02d", i), rollout.Succeeded, ""))
 	}
-	if got := lines(Statuses(rollout.CommitReport{Applications: []rollout.ApplicationReport{application("shop", rollout.Succeeded, targets...)}})); len(got) != 1 ||
+	if got := lines(Statuses(rollout.CommitReport{Applications: []rollout.ApplicationReport{application("shop", rollout.Succeeded, targets...)}}, page)); len(got) != 1 ||
 		got[0] != "towpath/shop success (final): #7: live on 11 targets" {
 		t.Errorf("11 targets: %q", got)
 	}
@@ -107,7 +110,7 @@ func TestVeryManyTargetsOrApplicationsAreToldTogether(t *testing.T) {
 		"towpath failure (final): 24 applications: 4 failed (failed-0, failed-1, failed-2, …), 20 live": append(many(rollout.Succeeded, 20), many(rollout.Failed, 4)...),
 		"towpath error (final): 23 applications: 20 live, 2 cancelled, 1 unchanged":                     slices.Concat(many(rollout.Succeeded, 20), many(rollout.Cancelled, 2), []rollout.ApplicationReport{{Application: "same"}}),
 	} {
-		if got := lines(Statuses(rollout.CommitReport{Applications: applications})); len(got) != 1 || got[0] != want {
+		if got := lines(Statuses(rollout.CommitReport{Applications: applications}, page)); len(got) != 1 || got[0] != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}

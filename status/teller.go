@@ -14,13 +14,15 @@ import (
 
 // Outbox is what a Teller needs of the store. Safe for concurrent use.
 type Outbox interface {
-	// ClaimMessages takes messages of sources that are due, for a while; next is when more will be, zero: unknown.
-	ClaimMessages(ctx context.Context, sources []string, limit int, lasts time.Duration) (messages []rollout.Message, next time.Time, err error)
+	// ClaimMessage takes a message of sources that is due, for a while in which nobody else gets one of them; nil: none is, next is when one will be,
+	// zero: unknown. KeepMessage makes it last so long from now on; rollout.ErrStale when somebody else took it.
+	ClaimMessage(ctx context.Context, sources []string, lasts time.Duration) (m *rollout.Message, next time.Time, err error)
+	KeepMessage(ctx context.Context, m rollout.Message, lasts time.Duration) (rollout.Message, error)
 	// Report is all there is to tell about a commit now; with more than detailed applications, without their targets.
 	Report(ctx context.Context, tenant, source, commit string, detailed int) (rollout.CommitReport, error)
-	// Published is what was last told of each object of a message's commit, PublishedSince how much was told lately, by source.
+	// Published is what was last told of each object of a message's commit, SentSince when something was sent about sources, by whomever.
 	Published(ctx context.Context, m rollout.Message) (map[string]rollout.Publication, error)
-	PublishedSince(ctx context.Context, at time.Time) (map[string]int, error)
+	SentSince(ctx context.Context, sources []string, since time.Time) ([]time.Time, error)
 	// Told, TellLater and Park give a message back, and record what was sent of it.
 	Told(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication) error
 	TellLater(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication, d rollout.Delay) error
@@ -37,7 +39,8 @@ type forge interface {
 type Config struct {
 	Outbox       Outbox
 	Forge        forge
-	Repositories map[string]string // source → "OWNER/NAME"
+	Repositories map[string]string                      // source → "OWNER/NAME"
+	Link         func(tenant, deployment string) string // the page of a deployment; without its id, of all
 	Budget       Budget
 	Clock        func() time.Time
 	Log          *logrus.Entry
@@ -72,20 +75,21 @@ func (t *Teller) Wake() {
 }
 
 const (
-	// claimLasts exceeds what a batch of messages takes: each may need as many statuses as one commit has (220), a second each.
-	claimLasts = 20 * time.Minute
-	batch      = 4
+	// claimLasts is how long nobody else sends after a process died while it did. It is made to last again while more is to be sent; half of it exceeds
+	// what one request may take.
+	claimLasts = 2 * time.Minute
 	// patience is how long a message is held because the budget has no room; for longer it is given back.
 	patience = 10 * time.Second
 	// lookEvery finds messages of another process that died.
 	lookEvery = time.Minute
 	// untaken is how long a commit that is still being taken in is left alone; it is told at once when that is done.
 	untaken = 5 * time.Second
+	// maxUnfit is how many statuses of one commit may be refused before the rest is not tried.
+	maxUnfit = 3
 )
 
 // Run sends messages until ctx ends.
 func (t *Teller) Run(ctx context.Context) {
-	t.recall(ctx)
 	for ctx.Err() == nil {
 		next, err := t.round(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -106,82 +110,108 @@ func (t *Teller) Run(ctx context.Context) {
 	}
 }
 
-// recall counts what was sent before the start as sent just now: the budget is GitHub's, not this process's.
-func (t *Teller) recall(ctx context.Context) {
-	now := t.Clock()
-	counts, err := t.Outbox.PublishedSince(ctx, now.Add(-time.Hour))
-	if err != nil {
-		t.Log.WithError(err).Warn("how much was told within the last hour is not known; starting with a full budget")
-	}
-	for _, source := range t.sources {
-		for range counts[source] {
-			t.spent.note(now.Add(-t.spent.budget.Pause - time.Minute))
-		}
-	}
-}
-
 // round sends all that is due, and says when more will be.
 func (t *Teller) round(ctx context.Context) (next time.Time, err error) {
-	for {
-		if now := t.Clock(); now.Before(t.quiet) {
+	for ctx.Err() == nil {
+		if t.Clock().Before(t.quiet) {
 			return t.quiet, nil
 		}
-		messages, next, err := t.Outbox.ClaimMessages(ctx, t.sources, batch, claimLasts)
-		if err != nil || len(messages) == 0 {
+		m, next, err := t.Outbox.ClaimMessage(ctx, t.sources, claimLasts)
+		if err != nil || m == nil {
 			return next, err
 		}
-		for _, m := range messages {
-			err = errors.Join(err, t.tell(ctx, m))
-		}
-		if err != nil {
+		if err := t.tell(ctx, *m); err != nil {
 			return time.Time{}, err
 		}
 	}
+	return time.Time{}, nil
 }
 
-// tell sends what is due of one message and gives it back. Its error is the store's.
+// tell sends what is due of one message and gives it back. Its error is the store's. ctx ends the sending; what was sent is recorded all the same.
 func (t *Teller) tell(ctx context.Context, m rollout.Message) error {
-	now := t.Clock()
-	if now.Before(t.quiet) { // an earlier message of the batch met trouble
-		return t.Outbox.TellLater(ctx, m, nil, rollout.Delay{At: t.quiet, Unsure: m.Unsure})
+	keep, now := context.WithoutCancel(ctx), t.Clock()
+	earlier, err := t.Outbox.SentSince(keep, t.sources, now.Add(-time.Hour))
+	if err != nil {
+		return err
 	}
-	report, err := t.Outbox.Report(ctx, m.Tenant, m.Source, m.Commit, MaxApplications)
+	t.spent.learn(earlier)
+	report, err := t.Outbox.Report(keep, m.Tenant, m.Source, m.Commit, MaxApplications)
 	if err != nil {
 		return err
 	}
 	if !report.Taken {
-		return t.Outbox.TellLater(ctx, m, nil, rollout.Delay{At: now.Add(untaken), Unsure: m.Unsure})
+		return t.Outbox.TellLater(keep, m, nil, rollout.Delay{At: now.Add(untaken), Unsure: m.Unsure})
 	}
-	published, err := t.Outbox.Published(ctx, m)
+	published, err := t.Outbox.Published(keep, m)
 	if err != nil {
 		return err
 	}
-	wanted, sent := Statuses(report), map[string]rollout.Publication{}
+	wanted := Statuses(report, func(deployment string) string { return t.Link(m.Tenant, deployment) })
+	sent := map[string]rollout.Publication{}
 	if m.Unsure {
 		if err := t.lookUp(ctx, m, wanted, published, sent); err != nil {
 			return t.failed(ctx, m, sent, err)
 		}
+		m.Unsure = false
 	}
 	due, later := pick(wanted, published, now, t.spent.share(now))
+	return t.send(ctx, m, due, later, published, sent)
+}
+
+// send sends statuses one after another, within the budget, and gives the message back.
+func (t *Teller) send(ctx context.Context, m rollout.Message, due []Status, later time.Time, published, sent map[string]rollout.Publication) error {
+	keep := context.WithoutCancel(ctx)
+	var unfit []error
 	for _, s := range due {
 		if room := t.spent.next(t.Clock()); !t.pace(ctx, room) {
-			return t.Outbox.TellLater(context.WithoutCancel(ctx), m, sent, rollout.Delay{At: room})
+			return t.Outbox.TellLater(keep, m, sent, rollout.Delay{At: room})
 		}
-		t.spent.note(t.Clock())
-		if err := t.Forge.Create(ctx, t.Repositories[m.Source], m.Commit, s); err != nil {
+		var err error
+		if m, err = t.hold(keep, m); errors.Is(err, rollout.ErrStale) {
+			return t.Outbox.TellLater(keep, m, sent, rollout.Delay{At: t.Clock()}) // records what was sent; the message is somebody else's
+		} else if err != nil {
+			return err
+		}
+		at := t.Clock().Truncate(time.Microsecond)
+		t.spent.note(at)
+		err = t.Forge.Create(ctx, t.Repositories[m.Source], m.Commit, s)
+		var f *Failure
+		if errors.As(err, &f) && f.Kind == Unfit {
+			if unfit = append(unfit, f); len(unfit) < maxUnfit {
+				continue
+			}
+		}
+		if err != nil {
 			return t.failed(ctx, m, sent, err)
 		}
 		t.tries = 0
-		sent[s.object()] = rollout.Publication{Hash: s.hash(), Final: s.Final, At: t.Clock(), Count: published[s.object()].Count + 1}
+		sent[s.object()] = rollout.Publication{Hash: s.hash(), Final: s.Final, At: at, Count: published[s.object()].Count + 1}
 	}
-	if !later.IsZero() {
-		return t.Outbox.TellLater(ctx, m, sent, rollout.Delay{At: later})
+	switch {
+	case len(unfit) > 0:
+		return t.failed(ctx, m, sent, unfit[0])
+	case !later.IsZero():
+		return t.Outbox.TellLater(keep, m, sent, rollout.Delay{At: later})
 	}
-	return t.Outbox.Told(ctx, m, sent)
+	return t.Outbox.Told(keep, m, sent)
+}
+
+// hold makes the claim of a message last for one more request.
+func (t *Teller) hold(ctx context.Context, m rollout.Message) (rollout.Message, error) {
+	if m.Until.Sub(t.Clock()) > claimLasts/2 {
+		return m, nil
+	}
+	kept, err := t.Outbox.KeepMessage(ctx, m, claimLasts)
+	if err != nil {
+		return m, err
+	}
+	return kept, nil
 }
 
 // lookUp finds out what arrived of a try that nobody recorded.
 func (t *Teller) lookUp(ctx context.Context, m rollout.Message, wanted []Status, published, sent map[string]rollout.Publication) error {
+	ctx, cancel := context.WithTimeout(ctx, claimLasts/2)
+	defer cancel()
 	latest, err := t.Forge.Latest(ctx, t.Repositories[m.Source], m.Commit)
 	if err != nil {
 		return err
@@ -223,18 +253,22 @@ func (t *Teller) failed(ctx context.Context, m rollout.Message, sent map[string]
 	if ctx.Err() != nil { // the controller stops
 		return t.Outbox.TellLater(keep, m, sent, rollout.Delay{At: t.Clock(), Unsure: true})
 	}
+	now := t.Clock()
 	switch f.Kind {
-	case Refused:
+	case Refused, Unfit:
 		log.WithError(f).Error("not told; tried again when there is news")
 		return t.Outbox.Park(keep, m, sent, f.Text)
-	case Limited:
+	case Limited: // said once it is obeyed to the second; said again, or with a time that is over, it is not the whole truth
 		t.quiet = f.Until
+		if at := now.Add(backoff(max(0, t.tries-1))); t.tries > 0 && at.After(t.quiet) || !t.quiet.After(now) {
+			t.quiet = at
+		}
 	case Trouble:
-		t.quiet = t.Clock().Add(backoff(t.tries))
-		t.tries++
+		t.quiet = now.Add(backoff(t.tries))
 	}
+	t.tries++
 	log.WithError(f).Warnf("not told yet; trying again at %s", t.quiet.UTC().Format(time.TimeOnly))
-	return t.Outbox.TellLater(keep, m, sent, rollout.Delay{At: t.quiet, Failure: f.Text, Unsure: f.Unsure})
+	return t.Outbox.TellLater(keep, m, sent, rollout.Delay{At: t.quiet, Failure: f.Text, Unsure: f.Unsure || m.Unsure})
 }
 
 // backoff is 1, 2, 4 … 15 minutes, give or take a quarter.

@@ -67,50 +67,71 @@ func (tx *tx) tellAgain(ctx context.Context, tenant, source, commit string) erro
 	return tx.tell(ctx, tenant, source, commit)
 }
 
-// ClaimMessages takes messages of some sources that are due, those that waited longest first, for a while: nobody else gets them before it is over, or
-// they are given back by Told, TellLater or Park. next is when more will be due; zero: none.
-func (s *Store) ClaimMessages(ctx context.Context, sources []string, limit int, lasts time.Duration) (messages []rollout.Message, next time.Time, err error) {
+// ClaimMessage takes the message of some sources that waited longest, if one is due, for a while. Nobody else gets one of these sources before that is over
+// or it is given back by Told, TellLater or Park: whoever sends in one name, sends alone. nil: none is due; next is when one will be, zero: none waits.
+func (s *Store) ClaimMessage(ctx context.Context, sources []string, lasts time.Duration) (m *rollout.Message, next time.Time, err error) {
 	if len(sources) == 0 {
 		return nil, time.Time{}, nil
 	}
 	now := micros(s.clock())
-	of := make([]any, len(sources))
-	for i, source := range sources {
-		of[i] = source
-	}
-	due := `dirty_seq > sent_seq AND parked = 0 AND source IN (?` + strings.Repeat(", ?", len(sources)-1) + `)`
-	var waits sql.NullInt64
+	due, of := `dirty_seq > sent_seq AND parked = 0 AND `+among("source", sources), anys(sources)
+	var waits, claimed sql.NullInt64
 	err = s.read(ctx, func(tx *tx) error {
-		return tx.queryRow(ctx, `SELECT MIN(CASE WHEN next_at > claimed_until THEN next_at ELSE claimed_until END) FROM outbox WHERE `+due, of...).Scan(&waits)
+		return tx.queryRow(ctx, `SELECT MIN(next_at), MAX(claimed_until) FROM outbox WHERE `+due, of...).Scan(&waits, &claimed)
 	})
-	if err != nil || !waits.Valid || waits.Int64 > now {
-		return nil, nullTime(waits), err
+	if free := max(waits.Int64, claimed.Int64); err != nil || !waits.Valid || free > now {
+		return nil, nullTime(sql.NullInt64{Int64: free, Valid: waits.Valid}), err
 	}
-	return messages, time.Time{}, s.write(ctx, "outbox.claim", func(tx *tx) error {
-		messages = nil
-		rows, err := tx.query(ctx, `UPDATE outbox SET claimed_until = ?, unsure = unsure + 1 WHERE subject IN
-			(SELECT subject FROM outbox WHERE `+due+` AND next_at <= ? AND claimed_until <= ? ORDER BY next_at, subject LIMIT ?)
-			RETURNING subject, dirty_seq, tries, unsure`, slices.Concat([]any{micros(s.clock().Add(lasts))}, of, []any{now, now, limit})...)
+	until := fromMicros(micros(s.clock().Add(lasts)))
+	return m, time.Time{}, s.write(ctx, "outbox.claim", func(tx *tx) error {
+		m = &rollout.Message{Until: until}
+		var name string
+		var unsure int
+		err := tx.queryRow(ctx, `UPDATE outbox SET claimed_until = ?, unsure = unsure + 1 WHERE subject = (SELECT subject FROM outbox WHERE `+due+` AND next_at <= ? ORDER BY next_at, subject LIMIT 1)
+			AND NOT EXISTS (SELECT 1 FROM outbox WHERE `+due+` AND claimed_until > ?) RETURNING subject, dirty_seq, tries, unsure`,
+			slices.Concat([]any{micros(until)}, of, []any{now}, of, []any{now})...).Scan(&name, &m.Seq, &m.Tries, &unsure)
+		if errors.Is(err, sql.ErrNoRows) { // somebody was faster
+			m = nil
+			return nil
+		}
+		parts := strings.SplitN(name, "/", 4)
+		if err == nil && len(parts) != 4 {
+			err = fmt.Errorf("the outbox has a subject %q that this version cannot read", name)
+		}
+		if err == nil {
+			m.Tenant, m.Source, m.Commit, m.Unsure = parts[1], parts[2], parts[3], unsure > 1
+		}
+		return err
+	})
+}
+
+// KeepMessage makes a claim last longer, from now on; rollout.ErrStale when it was lost.
+func (s *Store) KeepMessage(ctx context.Context, m rollout.Message, lasts time.Duration) (kept rollout.Message, err error) {
+	kept = m
+	kept.Until = fromMicros(micros(s.clock().Add(lasts)))
+	return kept, s.write(ctx, "outbox.keep", func(tx *tx) error {
+		result, err := tx.exec(ctx, `UPDATE outbox SET claimed_until = ? WHERE subject = ? AND claimed_until = ?`, micros(kept.Until), subject(m.Tenant, m.Source, m.Commit), micros(m.Until))
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var m rollout.Message
-			var name string
-			var unsure int
-			if err := rows.Scan(&name, &m.Seq, &m.Tries, &unsure); err != nil {
-				return err
-			}
-			parts := strings.SplitN(name, "/", 4)
-			if len(parts) != 4 {
-				return fmt.Errorf("the outbox has a subject %q that this version cannot read", name)
-			}
-			m.Tenant, m.Source, m.Commit, m.Unsure = parts[1], parts[2], parts[3], unsure > 1
-			messages = append(messages, m)
+		if rows, err := result.RowsAffected(); err != nil || rows == 0 {
+			return errors.Join(err, rollout.ErrStale)
 		}
-		return rows.Err()
+		return nil
 	})
+}
+
+// among is the condition that a column holds one of some values, which anys passes.
+func among(column string, values []string) string {
+	return column + ` IN (?` + strings.Repeat(", ?", len(values)-1) + `)`
+}
+
+func anys(values []string) []any {
+	out := make([]any, len(values))
+	for i, v := range values {
+		out[i] = v
+	}
+	return out
 }
 
 // RecoverMessages frees messages that were claimed when the process died, where no other process can hold them (SQLite), and wakes who sends them.
@@ -127,36 +148,30 @@ func (s *Store) RecoverMessages(ctx context.Context) error {
 
 // Told gives a message back: all up to its change was told, of which sent is recorded by object.
 func (s *Store) Told(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication) error {
-	return s.write(ctx, "outbox.told", func(tx *tx) error {
-		if err := tx.publish(ctx, m, sent); err != nil {
-			return err
-		}
-		_, err := tx.exec(ctx, `UPDATE outbox SET sent_seq = ?, tries = 0, failure = '', next_at = 0, claimed_until = 0, unsure = 0 WHERE subject = ? AND sent_seq < ?`,
-			m.Seq, subject(m.Tenant, m.Source, m.Commit), m.Seq)
-		return err
-	})
+	return s.giveBack(ctx, "outbox.told", m, sent, `sent_seq = ?, tries = 0, failure = '', next_at = 0, unsure = 0`, m.Seq)
 }
 
-// TellLater gives a message back to be told at a time; sent is what was told of it already.
+// TellLater gives a message back to be told at a time, or at once if there is news of its commit and nothing failed; sent is what was told of it already.
 func (s *Store) TellLater(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication, d rollout.Delay) error {
-	return s.write(ctx, "outbox.later", func(tx *tx) error {
-		if err := tx.publish(ctx, m, sent); err != nil {
-			return err
-		}
-		_, err := tx.exec(ctx, `UPDATE outbox SET tries = CASE WHEN ? THEN tries + 1 ELSE 0 END, failure = ?, next_at = ?, claimed_until = 0, unsure = ? WHERE subject = ?`,
-			d.Failure != "", d.Failure, micros(d.At), truth(d.Unsure), subject(m.Tenant, m.Source, m.Commit))
-		return err
-	})
+	if d.Failure == "" {
+		return s.giveBack(ctx, "outbox.later", m, sent, `next_at = CASE WHEN dirty_seq > ? THEN 0 ELSE CAST(? AS BIGINT) END, tries = 0, failure = '', unsure = ?`, m.Seq, micros(d.At), truth(d.Unsure))
+	}
+	return s.giveBack(ctx, "outbox.later", m, sent, `next_at = ?, tries = tries + 1, failure = ?, unsure = ?`, micros(d.At), d.Failure, truth(d.Unsure))
 }
 
 // Park gives a message back that was refused for good; the next change of its commit tries again.
 func (s *Store) Park(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication, why string) error {
-	return s.write(ctx, "outbox.park", func(tx *tx) error {
+	return s.giveBack(ctx, "outbox.park", m, sent, `parked = CASE WHEN dirty_seq = ? THEN 1 ELSE 0 END, failure = ?, tries = 0, next_at = 0, unsure = ?`, m.Seq, why, truth(m.Unsure))
+}
+
+// giveBack records what was sent, which is true in any case, and what becomes of the message, if the claim still holds.
+func (s *Store) giveBack(ctx context.Context, name string, m rollout.Message, sent map[string]rollout.Publication, set string, args ...any) error {
+	return s.write(ctx, name, func(tx *tx) error {
 		if err := tx.publish(ctx, m, sent); err != nil {
 			return err
 		}
-		_, err := tx.exec(ctx, `UPDATE outbox SET parked = CASE WHEN dirty_seq = ? THEN 1 ELSE 0 END, failure = ?, tries = 0, next_at = 0, claimed_until = 0, unsure = 0 WHERE subject = ?`,
-			m.Seq, why, subject(m.Tenant, m.Source, m.Commit))
+		_, err := tx.exec(ctx, `UPDATE outbox SET `+set+`, claimed_until = 0 WHERE subject = ? AND claimed_until = ?`,
+			append(args, subject(m.Tenant, m.Source, m.Commit), micros(m.Until))...)
 		return err
 	})
 }
@@ -168,9 +183,19 @@ func (tx *tx) publish(ctx context.Context, m rollout.Message, sent map[string]ro
 			subject(m.Tenant, m.Source, m.Commit), object, p.Hash, truth(p.Final), micros(p.At), p.Count); err != nil {
 			return err
 		}
+		if _, err := tx.exec(ctx, `INSERT INTO sends (source, at) VALUES (?, ?)`, m.Source, micros(p.At)); err != nil {
+			return err
+		}
 	}
-	return nil
+	if len(sent) == 0 {
+		return nil
+	}
+	_, err := tx.exec(ctx, `DELETE FROM sends WHERE source = ? AND at < ?`, m.Source, micros(tx.now().Add(-sendsKept)))
+	return err
 }
+
+// sendsKept is how long it is remembered when something was sent: as far back as budgets look.
+const sendsKept = time.Hour
 
 // Published is what was last told of each object of a commit.
 func (s *Store) Published(ctx context.Context, m rollout.Message) (published map[string]rollout.Publication, err error) {
@@ -197,26 +222,28 @@ func (s *Store) Published(ctx context.Context, m rollout.Message) (published map
 	return published, err
 }
 
-// PublishedSince counts, by source, what was last told after a time: a sender that starts does not begin with a full budget.
-func (s *Store) PublishedSince(ctx context.Context, at time.Time) (counts map[string]int, err error) {
+// SentSince is when something was sent about some sources, within the last hour at most, oldest first: the budget belongs to who sends, not to a process.
+func (s *Store) SentSince(ctx context.Context, sources []string, since time.Time) (at []time.Time, err error) {
+	if len(sources) == 0 {
+		return nil, nil
+	}
 	err = s.read(ctx, func(tx *tx) error {
-		counts = map[string]int{}
-		rows, err := tx.query(ctx, `SELECT o.source, COUNT(*) FROM published p JOIN outbox o ON o.subject = p.subject WHERE p.at > ? GROUP BY o.source`, micros(at))
+		at = nil
+		rows, err := tx.query(ctx, `SELECT at FROM sends WHERE `+among("source", sources)+` AND at > ? ORDER BY at`, append(anys(sources), micros(since))...)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
-			var source string
-			var count int
-			if err := rows.Scan(&source, &count); err != nil {
+			var one int64
+			if err := rows.Scan(&one); err != nil {
 				return err
 			}
-			counts[source] = count
+			at = append(at, fromMicros(one))
 		}
 		return rows.Err()
 	})
-	return counts, err
+	return at, err
 }
 
 // Untold is what could not be told about a source yet.

@@ -60,6 +60,8 @@ func suite(t *testing.T, url func(t *testing.T) string) {
 		"an object has one owner":                         owners,
 		"history is a chain":                              history,
 		"the outbox coalesces":                            outbox,
+		"a message is claimed by one":                     claims,
+		"a delayed message comes early with news":         newsComeEarly,
 		"a commit is reported whole":                      report,
 		"tokens are kept as hashes":                       tokens,
 		"manifests are sealed":                            sealed,
@@ -69,7 +71,7 @@ func suite(t *testing.T, url func(t *testing.T) string) {
 		"issuer's keys and clients":                       issuerRows,
 		"people's words":                                  people,
 		"who reads on misses no event":                    readsOn,
-		"one of many claims a lane":                       claims,
+		"one of many claims a lane":                       oneClaims,
 		"a request sent again is known":                   attempts,
 		"agents come and go":                              agents,
 		"tokens are listed and revoked":                   listed,
@@ -300,15 +302,15 @@ func outbox(t *testing.T, s *Store, _ string) {
 	s.clock = func() time.Time { return now }
 	claim := func() (rollout.Message, time.Time) {
 		t.Helper()
-		messages, next, err := s.ClaimMessages(t.Context(), []string{"repo", "other"}, 10, time.Minute)
+		m, next, err := s.ClaimMessage(t.Context(), []string{"repo", "other"}, time.Minute)
 		must(t, err)
-		if len(messages) == 0 {
+		if m == nil {
 			return rollout.Message{}, next
 		}
-		if len(messages) > 1 || messages[0].Source != "repo" || messages[0].Commit != "d1" || messages[0].Tenant != "main" {
-			t.Fatalf("claimed: %+v", messages)
+		if m.Source != "repo" || m.Commit != "d1" || m.Tenant != "main" || !m.Until.Equal(now.Add(time.Minute)) {
+			t.Fatalf("claimed: %+v", m)
 		}
-		return messages[0], next
+		return *m, next
 	}
 	must(t, s.Start(t.Context(), begin("d0", moving("staging", "m0")), nil))
 	finish(t, s, "staging", rollout.Succeeded)
@@ -335,8 +337,11 @@ func outbox(t *testing.T, s *Store, _ string) {
 	if found, err := s.Published(t.Context(), second); err != nil || found["towpath/shop"] != published {
 		t.Errorf("published: %v, %v", found, err)
 	}
-	if counts, err := s.PublishedSince(t.Context(), now.Add(-time.Hour)); err != nil || counts["repo"] != 1 {
-		t.Errorf("published lately: %v, %v", counts, err)
+	if sent, err := s.SentSince(t.Context(), []string{"repo", "other"}, now.Add(-time.Hour)); err != nil || !slices.Equal(sent, []time.Time{now}) {
+		t.Errorf("sent lately: %v, %v", sent, err)
+	}
+	if sent, err := s.SentSince(t.Context(), []string{"other"}, now.Add(-time.Hour)); err != nil || len(sent) > 0 {
+		t.Errorf("sent lately about another source: %v, %v", sent, err)
 	}
 
 	now = now.Add(2 * time.Minute) // its holder has died
@@ -367,6 +372,111 @@ func outbox(t *testing.T, s *Store, _ string) {
 	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1"))
 	if m, _ := claim(); m.Seq == 0 {
 		t.Error("a change of a refused message's commit does not bring it back")
+	}
+}
+
+// Whoever sends in the name of some sources sends alone, whichever process they are in.
+func claims(t *testing.T, s *Store, url string) {
+	now := when
+	clock := func() time.Time { return now }
+	others := open(t, url)
+	s.clock, others.clock = clock, clock
+	names := []string{"repo", "web"}
+	s.TellAbout(names)
+	for i, source := range names {
+		start := begin(fmt.Sprint("d", i), moving("staging", "m1"))
+		start.Application, start.Origin.Source = source, source
+		must(t, s.Start(t.Context(), start, nil))
+	}
+	claimed := make([]*rollout.Message, 8)
+	var claiming sync.WaitGroup
+	for i := range claimed {
+		claiming.Go(func() {
+			var err error
+			if claimed[i], _, err = []*Store{s, others}[i%2].ClaimMessage(t.Context(), names, time.Minute); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	claiming.Wait()
+	claimed = slices.DeleteFunc(claimed, func(m *rollout.Message) bool { return m == nil })
+	if len(claimed) != 1 {
+		t.Fatalf("claimed %d times at once", len(claimed))
+	}
+	first := *claimed[0]
+	if m, next, err := others.ClaimMessage(t.Context(), names, time.Minute); err != nil || m != nil || !next.Equal(first.Until) {
+		t.Errorf("claimed beside it: %+v, next %s (%v)", m, next, err)
+	}
+	if m, _, err := others.ClaimMessage(t.Context(), names[:0], time.Minute); err != nil || m != nil {
+		t.Errorf("a message of no source: %+v (%v)", m, err)
+	}
+	now = now.Add(50 * time.Second)
+	first, err := s.KeepMessage(t.Context(), first, time.Minute)
+	if must(t, err); !first.Until.Equal(now.Add(time.Minute)) {
+		t.Errorf("kept until %s", first.Until)
+	}
+	now = now.Add(50 * time.Second)
+	if m, _, err := others.ClaimMessage(t.Context(), names, time.Minute); err != nil || m != nil {
+		t.Errorf("a kept message was lost: %+v (%v)", m, err)
+	}
+	now = now.Add(10 * time.Second) // now its holder is too late
+	second, _, err := others.ClaimMessage(t.Context(), names, time.Minute)
+	if must(t, err); second == nil {
+		t.Fatal("nothing is claimed when a claim is over")
+	}
+	if _, err := s.KeepMessage(t.Context(), first, time.Minute); !errors.Is(err, rollout.ErrStale) {
+		t.Errorf("a claim that is over was kept: %v", err)
+	}
+	sent := map[string]rollout.Publication{"towpath/x": {Hash: "h", At: now, Count: 1}}
+	must(t, s.Told(t.Context(), first, sent))
+	if found, err := s.Published(t.Context(), first); err != nil || len(found) != 1 {
+		t.Errorf("what was sent in a lost claim is forgotten: %v (%v)", found, err)
+	}
+	if m, _, err := s.ClaimMessage(t.Context(), names, time.Minute); err != nil || m != nil {
+		t.Errorf("giving a lost claim back freed another's: %+v (%v)", m, err)
+	}
+}
+
+func newsComeEarly(t *testing.T, s *Store, _ string) {
+	now := when
+	s.clock = func() time.Time { return now }
+	s.TellAbout([]string{"repo"})
+	claim := func() *rollout.Message {
+		t.Helper()
+		m, _, err := s.ClaimMessage(t.Context(), []string{"repo"}, time.Minute)
+		must(t, err)
+		return m
+	}
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1"), moving("prod", "m1")), nil))
+	m := claim()
+	finish(t, s, "staging", rollout.Succeeded)
+	must(t, s.TellLater(t.Context(), *m, nil, rollout.Delay{At: now.Add(time.Hour)}))
+	if m = claim(); m == nil {
+		t.Fatal("what came while it was held waits")
+	}
+	must(t, s.TellLater(t.Context(), *m, nil, rollout.Delay{At: now.Add(time.Hour)}))
+	if claim() != nil {
+		t.Error("claimed before its time")
+	}
+	finish(t, s, "prod", rollout.Succeeded)
+	if m = claim(); m == nil {
+		t.Fatal("what came after it was given back waits")
+	}
+	m.Unsure = true
+	must(t, s.TellLater(t.Context(), *m, nil, rollout.Delay{At: now.Add(time.Hour), Failure: "no answer", Unsure: true}))
+	must(t, s.SourceSeen(t.Context(), "main", "repo", "d1", nil))
+	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1"))
+	if claim() != nil {
+		t.Error("news end a delay that is because of a failure")
+	}
+	now = now.Add(time.Hour)
+	if m = claim(); m == nil || !m.Unsure {
+		t.Fatalf("after a failure: %+v", m)
+	}
+	must(t, s.Park(t.Context(), *m, nil, "404"))
+	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1"))
+	if m = claim(); m == nil || !m.Unsure {
+		t.Errorf("that it may have been told is forgotten when it is refused: %+v", m)
 	}
 }
 

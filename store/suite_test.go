@@ -62,7 +62,7 @@ func readsOn(t *testing.T, s *Store, _ string) {
 	}
 }
 
-func claims(t *testing.T, s *Store, _ string) {
+func oneClaims(t *testing.T, s *Store, _ string) {
 	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
 	id := laneOf(t, s, "staging")
 	var won atomic.Int64

@@ -92,10 +92,6 @@ func (b *backend) Deployment(ctx context.Context, c api.Caller, id string) (api.
 	return b.deployment(v), nil
 }
 
-func (b *backend) link(tenant, id string) string {
-	return fmt.Sprintf("%s/deployments/pipeline/%s?environmentId=%s", b.config.ExternalURL, id, tenant)
-}
-
 func (b *backend) deployment(v store.DeploymentView) api.Deployment {
 	d := api.Deployment{ID: v.ID, Application: v.Application, Number: v.Number, Description: v.Description, State: string(v.State), Why: v.Why, Source: v.Origin.Source,
 		Path: v.Origin.Path, Commit: v.Origin.Commit, Repeats: v.Origin.Repeat, Trigger: v.Trigger.Kind, By: v.Trigger.By, Reason: v.Trigger.Reason, Title: v.Trigger.Title,

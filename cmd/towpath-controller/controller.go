@@ -304,13 +304,21 @@ func (m *Main) Reload(c *config.Config) error {
 		m.sources[w.Name] = s
 		m.follow(s)
 	}
-	all, told, err := tellers(c.Sources, m.store, m.log)
+	all, told, err := tellers(c.Sources, m.store, m.link, m.log)
 	if err != nil {
 		return errors.Join(append(wrong, err)...)
 	}
 	m.store.TellAbout(told)
 	m.tellers.Use(m.running, all)
 	return errors.Join(wrong...)
+}
+
+// link is the page of a deployment; without an id, of all.
+func (m *Main) link(tenant, deployment string) string {
+	if deployment == "" {
+		return fmt.Sprintf("%s/deployments?environmentId=%s", m.config.ExternalURL, url.QueryEscape(tenant))
+	}
+	return fmt.Sprintf("%s/deployments/pipeline/%s?environmentId=%s", m.config.ExternalURL, url.PathEscape(deployment), url.QueryEscape(tenant))
 }
 
 // follow wakes a source at once and then on its schedule, until it is closed.

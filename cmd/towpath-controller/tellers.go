@@ -16,7 +16,7 @@ import (
 )
 
 // tellers makes a Teller for each identity on a GitHub that the sources name, and lists the sources about whose commits is told.
-func tellers(sources []config.Source, s *store.Store, log *logrus.Entry) (all []*status.Teller, told []string, err error) {
+func tellers(sources []config.Source, s *store.Store, link func(tenant, deployment string) string, log *logrus.Entry) (all []*status.Teller, told []string, err error) {
 	type identity struct{ api, token string }
 	byIdentity := map[identity]*status.Config{}
 	for _, source := range sources {
@@ -32,13 +32,15 @@ func tellers(sources []config.Source, s *store.Store, log *logrus.Entry) (all []
 			if err != nil {
 				return nil, nil, fmt.Errorf("source %s: %w", source.Name, err)
 			}
-			c = &status.Config{Outbox: s, Forge: forge, Repositories: map[string]string{}, Clock: time.Now, Log: log,
-				Budget: status.Budget{Pause: time.Minute / time.Duration(g.PerMinute), Minute: g.PerMinute, Hour: g.PerHour}}
+			c = &status.Config{Outbox: s, Forge: forge, Repositories: map[string]string{}, Link: link, Clock: time.Now, Log: log,
+				Budget: status.Budget{Minute: g.PerMinute, Hour: g.PerHour}}
 			byIdentity[key] = c
 		}
+		c.Budget.Minute, c.Budget.Hour = min(c.Budget.Minute, g.PerMinute), min(c.Budget.Hour, g.PerHour)
 		c.Repositories[source.Name] = g.Repository
 	}
 	for _, c := range byIdentity {
+		c.Budget.Pause = max(time.Second, time.Minute/time.Duration(c.Budget.Minute))
 		all = append(all, status.New(*c))
 	}
 	return all, told, nil

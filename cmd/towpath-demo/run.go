@@ -189,7 +189,7 @@ func (d *demo) watch(ctx context.Context, c *client.Client) error {
 			return true, nil
 		}
 		if sources, err := sourcesOf(ctx, c); err == nil && len(sources) > 0 && sources[0].Processed == head {
-			return false, errors.Join(append([]error{errors.New("the merge started nothing:")}, problems(sources)...)...)
+			return false, errors.Join(append([]error{errors.New("the merge started nothing")}, problems(sources)...)...)
 		}
 		return false, err
 	}); err != nil {
@@ -245,7 +245,7 @@ func (d *demo) verdict(ctx context.Context, c *client.Client) error {
 		wrong = append(wrong, errors.New(text))
 	}
 	if len(wrong) > 0 {
-		return errors.Join(append(append([]error{errors.New("not everything succeeded:")}, wrong...), fmt.Errorf("mend the files in %s, commit, push, and run make demo again", near(d.work())))...)
+		return errors.Join(append(append([]error{errors.New("not everything succeeded")}, wrong...), fmt.Errorf("mend the files in %s, commit, push, and run make demo again", near(d.work())))...)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package localstack
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -31,6 +32,7 @@ type Settings struct {
 	Dir        string // state of the controller and its agents
 	Repository string // a bare repository; its branch main is the only source, named repo, and is looked at only when a webhook says so
 	Namespaces string // that it may touch, as a list of YAML writes them: "a, b"
+	GitHub     string // where progress is told, as YAML writes it; empty: nowhere
 	Log        string // of the configuration, as YAML writes it: "{format: json}"; empty: the default
 }
 
@@ -46,9 +48,7 @@ type Controller struct {
 // NewController writes a configuration on free ports and makes a token that may do everything.
 func NewController(ctx context.Context, s Settings) (*Controller, error) {
 	c := &Controller{settings: s, Secret: random()}
-	if s.Log == "" {
-		s.Log = "{}"
-	}
+	s.Log, s.GitHub = cmp.Or(s.Log, "{}"), cmp.Or(s.GitHub, "{}")
 	key := make([]byte, 32)
 	rand.Read(key)
 	api, hub, err := twoFree()
@@ -71,7 +71,8 @@ sources:
     schedule: "@every 1h"
     webhook: {secretFiles: [%s]}
     allow: [{accounts: ["*"], namespaces: [%s], kinds: ["*"]}]
-`, c.Address, api, hub, c.Path("towpath.db"), c.Path("key"), c.Path("data"), s.Log, s.Repository, c.Path("webhook"), s.Namespaces)} {
+    github: %s
+`, c.Address, api, hub, c.Path("towpath.db"), c.Path("key"), c.Path("data"), s.Log, s.Repository, c.Path("webhook"), s.Namespaces, s.GitHub)} {
 		if err := os.WriteFile(c.Path(name), []byte(text), 0o600); err != nil {
 			return nil, err
 		}

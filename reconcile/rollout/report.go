@@ -9,9 +9,10 @@ import (
 // Message is a commit about which something new is to be told.
 type Message struct {
 	Tenant, Source, Commit string
-	Seq                    int64 // of the newest change
-	Tries                  int   // that failed in a row
-	Unsure                 bool  // a former try may have told something that is not recorded
+	Seq                    int64     // of the newest change
+	Tries                  int       // that failed in a row
+	Unsure                 bool      // a former try may have told something that is not recorded
+	Until                  time.Time // it is ours; nobody else sends in our name before
 }
 
 // Publication is what was last told of one object outside: a commit status, say.

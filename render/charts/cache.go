@@ -29,7 +29,7 @@ func (c cache) get(digest string) []byte {
 		return nil
 	}
 	now := time.Now()
-	os.Chtimes(c.file(digest), now, now) // what was not used for the longest time goes first; when this fails it goes too early, no more
+	_ = os.Chtimes(c.file(digest), now, now) // what was not used for the longest time goes first; when this fails it goes too early, no more
 	return archive
 }
 

@@ -182,7 +182,11 @@ CREATE TABLE published (
   count INTEGER NOT NULL,
   PRIMARY KEY (subject, object)
 );
-CREATE INDEX published_at ON published (at);
+CREATE TABLE sends (
+  source TEXT NOT NULL,
+  at BIGINT NOT NULL
+);
+CREATE INDEX sends_at ON sends (source, at);
 CREATE TABLE deliveries (
   source TEXT NOT NULL,
   guid TEXT NOT NULL,

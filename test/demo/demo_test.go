@@ -232,7 +232,7 @@ func TestOnClustersOfTheUser(t *testing.T) {
 		d.git("add", "broken")
 		d.git("commit", "-qm", "broken")
 		d.git("push", "-q", "origin", "HEAD:main")
-		d.fails("not everything succeeded:", "broken/towpath.yaml:2:", "unknown key acount", "mend the files in")
+		d.fails("not everything succeeded", "broken/towpath.yaml:2:", "unknown key acount", "mend the files in")
 		d.git("rm", "-qrf", "broken")
 		d.git("commit", "-qm", "mended")
 		d.git("push", "-q", "origin", "HEAD:main")

@@ -28,6 +28,7 @@ import (
 	"towpath/api/client"
 	"towpath/internal/localkube"
 	"towpath/internal/localstack"
+	"towpath/internal/testkit/github"
 	"towpath/internal/testkit/gitserver"
 )
 
@@ -43,6 +44,7 @@ type World struct {
 	stack   *localstack.Controller
 	running *localstack.Process // the controller
 	agents  map[string]*agent
+	hub     *github.GitHub // nil: nothing is told
 }
 
 // agent is an agent and its process.
@@ -51,12 +53,22 @@ type agent struct {
 	running *localstack.Process
 }
 
+// GitHubRepository is what the repository is called on a GitHub.
+const GitHubRepository = "acme/repo"
+
 // New starts a controller, and an agent in front of each of the shared clusters. Files fill the repository; NAMESPACE in them is the test's own.
 func New(t testing.TB, shared *Shared, files gitserver.Files) *World {
 	t.Helper()
-	w := &World{t: t, shared: shared, Dir: t.TempDir(), Namespace: "t-" + random(5), agents: map[string]*agent{}}
+	return NewOnGitHub(t, shared, files, nil)
+}
+
+// NewOnGitHub is New with a repository whose commits a GitHub knows, and is told about.
+func NewOnGitHub(t testing.TB, shared *Shared, files gitserver.Files, hub *github.GitHub) *World {
+	t.Helper()
+	w := &World{t: t, shared: shared, Dir: t.TempDir(), Namespace: "t-" + random(5), agents: map[string]*agent{}, hub: hub}
 	w.Repository = gitserver.NewRepo(t, filepath.Join(w.Dir, "git"), "repo", w.own(files))
 	w.configure()
+	w.show(w.Repository.Head("main"))
 	w.StartController()
 	for name := range shared.Clusters {
 		w.makeAgent(name)
@@ -91,9 +103,28 @@ func (w *World) fatal(err error) {
 func (w *World) configure() {
 	w.t.Helper()
 	var err error
-	w.stack, err = localstack.NewController(w.t.Context(), localstack.Settings{Programs: w.shared.Programs, Dir: w.Dir, Repository: w.Repository.Dir, Namespaces: w.Namespace})
+	w.stack, err = localstack.NewController(w.t.Context(), localstack.Settings{Programs: w.shared.Programs, Dir: w.Dir, Repository: w.Repository.Dir, Namespaces: w.Namespace, GitHub: w.gitHub()})
 	w.fatal(err)
 	w.API = w.stack.API
+}
+
+// gitHub is the part of the configuration that says where progress is told.
+func (w *World) gitHub() string {
+	w.t.Helper()
+	if w.hub == nil {
+		return ""
+	}
+	token := random(16)
+	w.hub.Token(token, GitHubRepository, github.Rights{"statuses": "write"})
+	w.fatal(os.WriteFile(filepath.Join(w.Dir, "github-token"), []byte(token), 0o600))
+	return fmt.Sprintf("{repository: %s, tokenFile: %s, apiURL: %q}", GitHubRepository, filepath.Join(w.Dir, "github-token"), w.hub.URL)
+}
+
+// show lets GitHub know a commit, as a push to it would.
+func (w *World) show(commit string) {
+	if w.hub != nil {
+		w.hub.Repository(GitHubRepository, commit)
+	}
 }
 
 // StartController starts the controller, with variables of the environment (CRASH=…), and waits until it serves. false: it ended before.
@@ -174,6 +205,7 @@ func (w *World) end() {
 func (w *World) Commit(message string, files gitserver.Files) string {
 	w.t.Helper()
 	commit := w.Repository.Commit(message, w.own(files))
+	w.show(commit)
 	w.Announce()
 	return commit
 }

@@ -1,0 +1,210 @@
+// Package github is a GitHub for tests: an HTTP server with state that refuses what GitHub refuses. Each request and each answer is checked against
+// GitHub's own OpenAPI description; what stands only in GitHub's prose is checked here, a file for each kind of thing. It can be made to fail as
+// GitHub does.
+package github
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+)
+
+// GitHub is one GitHub. Safe for concurrent use.
+type GitHub struct {
+	URL string // of the API
+
+	t           testing.TB
+	description *description
+	operations  map[string]operation // by the description's operationId
+
+	mu           sync.Mutex
+	limits       Limits
+	accounts     map[string]*account    // by token
+	repositories map[string]*repository // by "owner/name" in lower case
+	nextID       int64
+	faults       []Fault // of the next requests
+	always       Fault   // of those after them
+	requests     []Request
+}
+
+// operation does what one operation of the description is for. The request is one that the description allows.
+type operation func(c *call) answer
+
+// Request is one that was answered, or cut.
+type Request struct {
+	Method, Path string
+	Status       int // of the answer; 0: none was given
+	At           time.Time
+}
+
+// New makes a GitHub that is reached by Client only: all happens in the goroutine that asks, so that it can be used where time is virtual.
+func New(t testing.TB) *GitHub {
+	t.Helper()
+	d, err := described()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &GitHub{URL: "https://api.github.test/", t: t, description: d, limits: GitHubLimits, accounts: map[string]*account{}, repositories: map[string]*repository{}}
+	g.operations = map[string]operation{
+		"repos/create-commit-status":         createStatus,
+		"repos/list-commit-statuses-for-ref": listStatuses,
+	}
+	return g
+}
+
+// Start makes a GitHub that listens on this machine until the test ends.
+func Start(t testing.TB) *GitHub {
+	t.Helper()
+	g := New(t)
+	web := httptest.NewServer(g)
+	t.Cleanup(web.Close)
+	g.URL = web.URL + "/"
+	return g
+}
+
+// Client reaches this GitHub whatever host is asked for, without a network.
+func (g *GitHub) Client() *http.Client { return &http.Client{Transport: inProcess{g}} }
+
+type inProcess struct{ g *GitHub }
+
+// RoundTrip implements http.RoundTripper.
+func (p inProcess) RoundTrip(r *http.Request) (response *http.Response, err error) {
+	if r.Body == nil {
+		r = r.Clone(r.Context())
+		r.Body = http.NoBody
+	}
+	defer r.Body.Close()
+	defer func() {
+		panicked := recover()
+		if cut, is := panicked.(error); is && errors.Is(cut, http.ErrAbortHandler) {
+			response, err = nil, io.ErrUnexpectedEOF
+		} else if panicked != nil {
+			panic(panicked)
+		}
+	}()
+	recorder := httptest.NewRecorder()
+	p.g.ServeHTTP(recorder, r)
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	return recorder.Result(), nil
+}
+
+// ServeHTTP implements http.Handler.
+func (g *GitHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	written := &watched{ResponseWriter: w}
+	at := time.Now()
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.requests = append(g.requests, Request{r.Method, r.URL.Path, written.status, at})
+	}()
+	g.fault()(http.HandlerFunc(g.serve)).ServeHTTP(written, r)
+}
+
+// watched remembers which status was answered.
+type watched struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *watched) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Requests are those that were answered or cut, oldest first.
+func (g *GitHub) Requests() []Request {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]Request(nil), g.requests...)
+}
+
+func (g *GitHub) serve(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 10<<20))
+	if err != nil {
+		return // who asked is gone
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := &call{g: g, request: r, body: body}
+	g.write(w, c, g.answer(c))
+}
+
+// call is a request on its way through.
+type call struct {
+	g       *GitHub
+	request *http.Request
+	body    []byte
+	account *account
+	vars    map[string]string // of the path
+}
+
+// read takes the body, which the description allows, apart.
+func (c *call) read(into any) error { return json.Unmarshal(c.body, into) }
+
+// answer goes through what each request must pass, in GitHub's order, and lets its operation answer.
+func (g *GitHub) answer(c *call) answer {
+	if c.request.UserAgent() == "" {
+		return refuse(http.StatusForbidden, "Request forbidden by administrative rules. Please make sure your request has a User-Agent header.")
+	}
+	var refused *answer
+	if c.account, refused = g.who(c.request); refused != nil {
+		return *refused
+	}
+	if refused = c.account.admit(c.request.Method, g.limits, time.Now()); refused != nil {
+		return *refused
+	}
+	route, vars, err := g.description.find(c.request)
+	if err != nil {
+		return notFound()
+	}
+	c.vars = vars
+	if len(c.body) > 0 && !json.Valid(c.body) {
+		return refuse(http.StatusBadRequest, "Problems parsing JSON")
+	}
+	c.request.Body = io.NopCloser(bytes.NewReader(c.body))
+	if err := g.description.checkRequest(c.request, route, vars); err != nil {
+		return invalidRequest(err)
+	}
+	do := g.operations[route.Operation.OperationID]
+	if do == nil {
+		g.t.Errorf("the GitHub for tests cannot do %s yet: %s %s", route.Operation.OperationID, c.request.Method, c.request.URL.Path)
+		return refuse(http.StatusNotImplemented, "this GitHub for tests cannot do "+route.Operation.OperationID+" yet")
+	}
+	a := do(c)
+	if err := g.description.checkAnswer(c.request, route, vars, a); err != nil {
+		g.t.Errorf("the GitHub for tests answers %s %s as GitHub never does: %v", c.request.Method, c.request.URL.Path, err)
+	}
+	return a
+}
+
+func (g *GitHub) write(w http.ResponseWriter, c *call, a answer) {
+	header := w.Header()
+	header.Set("Content-Type", contentType)
+	header.Set("X-GitHub-Request-Id", fmt.Sprintf("TEST:%d", g.id()))
+	if c.account != nil {
+		c.account.show(header)
+	}
+	for key, values := range a.header {
+		header[key] = values
+	}
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.text()) // who asked may be gone
+}
+
+// id is a number that nothing else has.
+func (g *GitHub) id() int64 {
+	g.nextID++
+	return g.nextID
+}
+
+// described loads the description once for all tests of a process: it is only read.
+var described = sync.OnceValues(loadDescription)

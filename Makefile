@@ -81,7 +81,7 @@ bench-rooms: ## benchmarks of single rooms
 
 .PHONY: soak
 soak: localcluster ## the long form of the tests that kill the controller
-	TOWPATH_SOAK=1 go test -timeout 4h -run Killed ./test/e2e
+	TOWPATH_SOAK=1 go test -timeout 24h ./test/killed
 
 .PHONY: clean
 clean: ## removes what was built, and what demos left

@@ -190,8 +190,12 @@ func (r *Runner) facts(ctx context.Context, lane rollout.Lane) (rollout.Facts, e
 			return f, err
 		}
 	}
-	if t.Base != nil {
-		if f.Base, err = r.names(ctx, t.Base.Manifests); err != nil {
+	base := t.Base
+	if t.Phase == rollout.Waiting {
+		base = lane.Good
+	}
+	if base != nil {
+		if f.Base, err = r.names(ctx, base.Manifests); err != nil {
 			return f, err
 		}
 	}

@@ -47,6 +47,7 @@ var rooms = map[string][]string{
 	"test/docs":                     {"*"},
 	"test/firsthour":                {"*"},
 	"test/e2e":                      {"*"},
+	"test/killed":                   {"*"},
 	"internal/layout":               {},
 	"bench":                         {"*"},
 }

@@ -95,8 +95,12 @@ func (m *model) step() (more bool, due time.Time) {
 func (m *model) read() rollout.Facts {
 	f := m.facts
 	f.Good, f.Inventory, f.New = m.good, slices.Clone(m.inventory), m.sets[m.target.Manifests]
-	if m.target.Base != nil {
-		f.Base = m.sets[m.target.Base.Manifests]
+	base := m.target.Base
+	if m.target.Phase == rollout.Waiting {
+		base = m.good
+	}
+	if base != nil {
+		f.Base = m.sets[base.Manifests]
 	}
 	return f
 }
@@ -178,11 +182,13 @@ func (m *model) apply(set rollout.Set, replicas []rollout.Replicas) rollout.Outc
 	for _, r := range set.Revisions {
 		o := m.put(r.ReplicaSet)
 		o.live.Workload = r.Workload.Name
+		pods := int32(1) // as the cluster does where nothing is said
 		for _, count := range replicas {
 			if count.Key == r.ReplicaSet {
-				m.scale(o, count.Count)
+				pods = count.Count
 			}
 		}
+		m.scale(o, pods)
 		fresh := o.live
 		fresh.Health = rollout.Progressing
 		out.Live = append(out.Live, fresh)

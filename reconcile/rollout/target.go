@@ -193,7 +193,7 @@ type Facts struct {
 	Connected    bool      // an agent of the account is there
 	New          Set
 	Good         *Release         // what was last proved good on this lane; nil: nothing yet
-	Base         Set              // of Target.Base; zero without one
+	Base         Set              // of Target.Base, and while it waits, of Good, which is to be its Base; zero without one
 	Inventory    []manifest.Key   // what this lane has in the cluster, by our records
 	Dependencies map[string]State // of DependsOn, as their lanes stand
 	Approvals    []Approval       // given for this deployment

@@ -28,7 +28,7 @@ import (
 var shared world.Shared
 
 // The two clusters stand for those that a user has; the demo's own it starts itself.
-func TestMain(m *testing.M) { world.Main(m, &shared, "", "staging", "prod") }
+func TestMain(m *testing.M) { world.Main(m, &shared, world.Build{}, "staging", "prod") }
 
 var build sync.Once
 

@@ -22,52 +22,11 @@ import (
 
 var shared world.Shared
 
-func TestMain(m *testing.M) { world.Main(m, &shared, "crashpoints", "staging", "prod") }
+func TestMain(m *testing.M) { world.Main(m, &shared, world.Build{Race: true}, "staging", "prod") }
 
-// file is a deployment file of two targets, prod after staging.
-func file(application, extra string) string {
-	return `
-application: ` + application + `
-targets:
-  staging: {account: staging, namespace: NAMESPACE, strategy: rolling}
-  prod:
-    account: prod
-    namespace: NAMESPACE
-    strategy: rolling
-    constraints: {dependsOn: [staging]}
-deploymentConfig:
-  timeout: {duration: 60, unit: seconds}
-` + extra + `
-manifests: [{path: manifests}]
-strategies: {rolling: {canary: {steps: [{setWeight: {weight: 100}}]}}}
-`
-}
+func file(application, extra string) string { return world.TwoTargets(application, extra) }
 
-// workload is a Deployment object, its Service and its settings.
-func workload(name, image string) string {
-	return `
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: ` + name + `}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: ` + name + `}}
-  template:
-    metadata: {labels: {app: ` + name + `}}
-    spec:
-      containers: [{name: app, image: "` + image + `", envFrom: [{configMapRef: {name: ` + name + `}}]}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: ` + name + `}
-spec: {selector: {app: ` + name + `}, ports: [{port: 80}]}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: ` + name + `}
-data: {IMAGE: "` + image + `"}
-`
-}
+func workload(name, image string) string { return world.Workload(name, image) }
 
 func shop(image string) gitserver.Files {
 	return gitserver.Files{"shop/towpath.yaml": file("shop", ""), "shop/manifests/web.yaml": workload("web", image)}

@@ -29,7 +29,7 @@ func expectShown(t *testing.T, w *world.World, hub *github.GitHub, commit, conte
 func TestACommitShowsOnGitHubHowItsRolloutStands(t *testing.T) {
 	t.Parallel()
 	hub := github.Start(t)
-	w := world.NewOnGitHub(t, &shared, shop("example.com/web:1"), hub)
+	w := world.New(t, &shared, shop("example.com/web:1"), world.OnGitHub(hub))
 	commit := w.Repository.Head("main")
 	d := w.Ended(w.Deployment("shop", commit).ID)
 	expectState(t, d, "SUCCEEDED")
@@ -60,7 +60,7 @@ func TestGitHubBeingAwayHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	hub := github.Start(t)
 	hub.Always(github.Cut)
-	w := world.NewOnGitHub(t, &shared, shop("example.com/web:1"), hub)
+	w := world.New(t, &shared, shop("example.com/web:1"), world.OnGitHub(hub))
 	commit := w.Repository.Head("main")
 	expectState(t, w.Ended(w.Deployment("shop", commit).ID), "SUCCEEDED")
 	expectImages(t, w, "prod", map[string]int64{"example.com/web:1": 2})

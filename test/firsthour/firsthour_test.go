@@ -24,7 +24,7 @@ import (
 
 var shared world.Shared
 
-func TestMain(m *testing.M) { world.Main(m, &shared, "", "mycluster") }
+func TestMain(m *testing.M) { world.Main(m, &shared, world.Build{}, "mycluster") }
 
 // The page's blocks run in the order of the page, in a home of their own, with a real cluster and a Git server that wants a token. What a reader puts
 // in for what the page writes is said here, and nothing else is changed.

@@ -4,6 +4,7 @@ package world
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,18 +32,31 @@ type Cluster struct {
 }
 
 // Main is TestMain: it builds the programs and starts the clusters that tests name, and ends all of it after them.
-func Main(m *testing.M, shared *Shared, tags string, clusters ...string) {
-	os.Exit(run(m, shared, tags, clusters))
+func Main(m *testing.M, shared *Shared, build Build, clusters ...string) {
+	os.Exit(run(m, shared, build, clusters))
 }
 
-func run(m *testing.M, shared *Shared, tags string, clusters []string) int {
+// Build is how the programs are built.
+type Build struct {
+	Race bool   // with the race detector, where this test has it
+	Tags string // "crashpoints"
+}
+
+// sideBySide is how many tests of one binary run at once: they wait for clusters far more than they compute.
+const sideBySide = "6"
+
+func run(m *testing.M, shared *Shared, build Build, clusters []string) int {
+	flag.Parse()
+	if err := flag.Set("test.parallel", sideBySide); err != nil {
+		return complain(err)
+	}
 	dir, err := os.MkdirTemp("", "towpath-world")
 	if err != nil {
 		return complain(err)
 	}
 	defer os.RemoveAll(dir)
 	shared.dir, shared.Programs, shared.Clusters = dir, filepath.Join(dir, "bin"), map[string]*Cluster{}
-	if err := shared.build(tags); err != nil {
+	if err := shared.build(build); err != nil {
 		return complain(err)
 	}
 	defer shared.stop()
@@ -57,10 +71,10 @@ func complain(err error) int {
 	return 1
 }
 
-// build makes the programs that tests run, with the race detector where this test has it.
-func (s *Shared) build(tags string) error {
-	flags := []string{"-tags", tags}
-	if raceEnabled {
+// build makes the programs that tests run.
+func (s *Shared) build(b Build) error {
+	flags := []string{"-tags", b.Tags}
+	if b.Race && raceEnabled {
 		flags = append(flags, "-race")
 	}
 	return localstack.Build(context.Background(), s.Programs, flags, "./cmd/towpath", "./cmd/towpath-controller", "./cmd/towpath-agent")

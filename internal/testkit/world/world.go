@@ -45,6 +45,8 @@ type World struct {
 	running *localstack.Process // the controller
 	agents  map[string]*agent
 	hub     *github.GitHub // nil: nothing is told
+
+	environment []string // of the controller
 }
 
 // agent is an agent and its process.
@@ -57,15 +59,12 @@ type agent struct {
 const GitHubRepository = "acme/repo"
 
 // New starts a controller, and an agent in front of each of the shared clusters. Files fill the repository; NAMESPACE in them is the test's own.
-func New(t testing.TB, shared *Shared, files gitserver.Files) *World {
+func New(t testing.TB, shared *Shared, files gitserver.Files, options ...Option) *World {
 	t.Helper()
-	return NewOnGitHub(t, shared, files, nil)
-}
-
-// NewOnGitHub is New with a repository whose commits a GitHub knows, and is told about.
-func NewOnGitHub(t testing.TB, shared *Shared, files gitserver.Files, hub *github.GitHub) *World {
-	t.Helper()
-	w := &World{t: t, shared: shared, Dir: t.TempDir(), Namespace: "t-" + random(5), agents: map[string]*agent{}, hub: hub}
+	w := &World{t: t, shared: shared, Dir: t.TempDir(), Namespace: "t-" + random(5), agents: map[string]*agent{}}
+	for _, option := range options {
+		option(w)
+	}
 	w.Repository = gitserver.NewRepo(t, filepath.Join(w.Dir, "git"), "repo", w.own(files))
 	w.configure()
 	w.show(w.Repository.Head("main"))
@@ -76,6 +75,17 @@ func NewOnGitHub(t testing.TB, shared *Shared, files gitserver.Files, hub *githu
 	}
 	t.Cleanup(w.end)
 	return w
+}
+
+// Option of a World.
+type Option func(*World)
+
+// OnGitHub gives the repository a GitHub that knows its commits and is told about them.
+func OnGitHub(hub *github.GitHub) Option { return func(w *World) { w.hub = hub } }
+
+// Environment gives the controller variables beside the test's own.
+func Environment(variables ...string) Option {
+	return func(w *World) { w.environment = append(w.environment, variables...) }
 }
 
 func random(n int) string {
@@ -127,11 +137,11 @@ func (w *World) show(commit string) {
 	}
 }
 
-// StartController starts the controller, with variables of the environment (CRASH=…), and waits until it serves. false: it ended before.
-func (w *World) StartController(env ...string) (serves bool) {
+// StartController starts the controller and waits until it serves. false: it ended before.
+func (w *World) StartController() (serves bool) {
 	w.t.Helper()
 	var err error
-	w.running, err = w.stack.Start(env...)
+	w.running, err = w.stack.Start(w.environment...)
 	w.fatal(err)
 	serves, err = w.stack.Serves(w.t.Context(), w.running)
 	w.fatal(err)

@@ -296,6 +296,7 @@ func differing(t *testing.T, w *walk, digest string, want rollout.RenderRecord) 
 
 // memory keeps what is recorded of one source. Over a long history a database costs more than what is looked at here; the store has its own tests.
 type memory struct {
+	mu        sync.Mutex // of what follows: files of a commit are recorded side by side
 	processed string
 	files     map[string]rollout.FileState
 	renders   map[renderName]rollout.RenderRecord
@@ -317,6 +318,8 @@ func (m *memory) Renders(context.Context, string, string) ([]rollout.RenderRecor
 	return slices.Collect(maps.Values(m.renders)), nil
 }
 func (m *memory) Record(_ context.Context, r rollout.FileRecord) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if r.Deleted {
 		delete(m.files, r.Path)
 		maps.DeleteFunc(m.renders, func(name renderName, _ rollout.RenderRecord) bool { return name.path == r.Path })
@@ -337,6 +340,8 @@ func (m *memory) Taken(context.Context, string, string, string, []manifest.Key) 
 	return nil, nil
 }
 func (m *memory) Manifests(_ context.Context, digest string) ([]manifest.Object, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return m.sealed[digest], nil
 }
 

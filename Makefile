@@ -7,12 +7,14 @@ MAKEFLAGS += --no-print-directory
 BUILD        := $(CURDIR)/.build
 BIN          := $(BUILD)/bin
 LOCALCLUSTER := $(BUILD)/localcluster
+ISSUER       := $(BUILD)/issuer
 LINT         := $(BUILD)/lint/golangci-lint
 VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS      := -s -w -X towpath/internal/version.version=$(VERSION)
 PROGRAMS     := towpath towpath-controller towpath-agent towpath-demo
 
 export TOWPATH_LOCALCLUSTER := $(LOCALCLUSTER)
+export TOWPATH_ISSUER := $(ISSUER)
 export CGO_ENABLED ?= 1
 
 .PHONY: help
@@ -30,8 +32,17 @@ localcluster: ## the local Kubernetes control plane that demo and tests run on
 	@test/build-localcluster $(LOCALCLUSTER)
 
 .PHONY: deps
-deps: ## what tests need of the system's packages (PostgreSQL, an OCI registry)
+deps: ## what tests need of the system's packages (PostgreSQL, an OCI registry, npm)
 	@test/install-packages
+
+.PHONY: issuer
+issuer: $(ISSUER)/node_modules ## an OIDC issuer that is not ours, from npm, which tests of agents' identities run
+
+$(ISSUER)/node_modules: internal/testkit/oidc/package-lock.json
+	@mkdir -p $(ISSUER)
+	@cp internal/testkit/oidc/package.json internal/testkit/oidc/package-lock.json $(ISSUER)
+	@npm ci --prefix $(ISSUER) --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
 
 .PHONY: demo
 demo: demo-needs build $(if $(KUBECONFIGS),,localcluster) ## a merge rolls out to two real local clusters, live in this terminal (KUBECONFIGS=a,b: to yours)
@@ -48,9 +59,17 @@ demo-stop: ## ends what demos started
 	@$(BIN)/towpath-demo stop
 
 .PHONY: test
-test: deps localcluster ## every test, with the race detector, on real clusters and databases
+# In reconcile/proof time is virtual and one thing runs at a time: the race detector would find nothing, and take ten times as long.
+test: deps issuer localcluster ## every test, with the race detector, on real clusters and databases
 	go vet ./...
-	go test -race -timeout 60m ./...
+	go test -race -timeout 60m $$(go list ./... | grep -v /reconcile/proof$$)
+	go test -timeout 60m ./reconcile/proof
+	cd tools && go vet ./images && go test ./images
+	cd test/localcluster && go vet ./... && go test -timeout 15m ./...
+
+.PHONY: images
+images: ## container images for amd64 and arm64, without Docker, into .build/images (REGISTRY=HOST/PATH pushes them)
+	@go -C tools run ./images -version '$(VERSION)' -out $(BUILD)/images -registry '$(REGISTRY)'
 
 .PHONY: lint
 lint: $(LINT) ## format, vet, linters, generated files
@@ -65,7 +84,7 @@ $(LINT): tools/lint/go.mod tools/lint/go.sum
 .PHONY: generate
 generate: ## generated code and reference pages
 	go generate ./...
-	go test ./deployment ./cmd/towpath ./cmd/towpath-controller/config -run Current -update
+	go test ./api ./deployment ./cmd/towpath ./cmd/towpath-controller/config -run Current -update
 
 .PHONY: generate-github
 generate-github: ## the part of GitHub's API description that tests check against (needs npm; VERSION of @octokit/openapi: GITHUB_API=…)
@@ -80,8 +99,9 @@ bench-rooms: ## benchmarks of single rooms
 	go test -run '^$$' -bench . -benchtime 2x ./reconcile/... ./gitsource/... ./deployment/...
 
 .PHONY: soak
-soak: localcluster ## the long form of the tests that kill the controller
-	TOWPATH_SOAK=1 go test -timeout 24h ./test/killed
+soak: localcluster ## the long form of the tests that kill the controller, of the proof of rollouts, and of watches through the tunnel
+	TOWPATH_SOAK=1 go test -timeout 24h ./test/killed ./reconcile/proof
+	TOWPATH_SOAK=1 go test -timeout 1h -run TestNothingIsLeftBehind ./agent
 
 .PHONY: clean
 clean: ## removes what was built, and what demos left

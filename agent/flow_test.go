@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -21,11 +22,12 @@ import (
 // watcher is a handler that sends a line for each value of events, and tells when requests begin and end.
 type watcher struct {
 	events       chan string
+	ends         chan struct{} // each ends one
 	begun, ended chan string
 }
 
 func newWatcher() *watcher {
-	return &watcher{events: make(chan string), begun: make(chan string, 10_000), ended: make(chan string, 10_000)}
+	return &watcher{events: make(chan string), ends: make(chan struct{}), begun: make(chan string, 10_000), ended: make(chan string, 10_000)}
 }
 
 func (h *watcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -37,9 +39,21 @@ func (h *watcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case event := <-h.events:
 			fmt.Fprintln(w, event)
 			w.(http.Flusher).Flush()
+		case <-h.ends:
+			return
 		case <-r.Context().Done():
 			return
 		}
+	}
+}
+
+// say sends a line through one of the watches.
+func (h *watcher) say(t testing.TB, ctx context.Context, event string) {
+	t.Helper()
+	select {
+	case h.events <- event:
+	case <-ctx.Done():
+		t.Fatalf("nobody watches to whom %q could be said", event)
 	}
 }
 
@@ -72,7 +86,7 @@ func TestAWatchDeliversEachEventAtOnceAndEndsWhenItsCallerLeaves(t *testing.T) {
 	response := watch(w.ctx)
 	lines := bufio.NewReader(response.Body)
 	for i := range 5 {
-		h.events <- fmt.Sprint("event ", i)
+		h.say(t, w.ctx, fmt.Sprint("event ", i))
 		line, err := lines.ReadString('\n')
 		ok(t, err)
 		equal(t, line, fmt.Sprintf("event %d\n", i), "event")
@@ -268,31 +282,45 @@ func TestMoreRequestsThanAnAgentTakesAreBusy(t *testing.T) {
 	equal(t, failed.Sent, false, "sent")
 }
 
-// Not parallel: it counts the process's goroutines.
+// Not parallel: it counts the process's goroutines, and its memory. With TOWPATH_SOAK it is 1,000 watches 50 times.
 func TestNothingIsLeftBehind(t *testing.T) {
-	before := runtime.NumGoroutine()
+	watches, rounds := 100, 6
+	if os.Getenv("TOWPATH_SOAK") != "" {
+		watches, rounds = 1000, 50
+	}
+	before, memory := runtime.NumGoroutine(), uint64(0)
 	t.Run("many watches", func(t *testing.T) {
 		h := newWatcher()
 		k := cluster(t, h.ServeHTTP)
 		w := newWorld(t, hub.Limits{})
+		if rounds > 6 {
+			var cancel context.CancelFunc
+			w.ctx, cancel = context.WithTimeout(t.Context(), 30*time.Minute)
+			defer cancel()
+		}
 		stop := w.start(w.identity("prod", k), edge.Timing{})
-		for round := range 5 {
-			const watches = 100
+		for round := range rounds {
 			ctx, cancel := context.WithCancel(w.ctx)
-			bodies := make([]io.Closer, 0, watches)
+			bodies := make([]io.ReadCloser, 0, watches)
 			for range watches {
-				request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://x/watch", nil)
-				ok(t, err)
-				response, err := w.client("prod").Do(request)
+				response, err := w.get(ctx, "/watch")
 				ok(t, err)
 				bodies = append(bodies, response.Body)
 			}
-			switch round % 2 {
-			case 0:
+			switch round % 3 {
+			case 0: // the caller leaves
 				cancel()
-			case 1:
+			case 1: // it closes what it reads
 				for _, body := range bodies {
 					ok(t, body.Close())
+				}
+			case 2: // the cluster ends
+				for range watches {
+					h.ends <- struct{}{}
+				}
+				for _, body := range bodies {
+					_, err := io.ReadAll(body)
+					ok(t, err)
 				}
 			}
 			for range watches {
@@ -303,6 +331,12 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			}
 			cancel()
 			w.await(func() bool { s := w.hub.Agents()[0]; return s.Running == 0 }, "no stream is running")
+			if round == 2 { // each way once
+				memory = inUse()
+			}
+		}
+		if now := inUse(); now > memory+memory/4 {
+			t.Errorf("%d bytes are in use, %d after the first rounds", now, memory)
 		}
 		ok(t, stop())
 	})
@@ -315,4 +349,13 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		http.DefaultClient.CloseIdleConnections()
 		runtime.Gosched()
 	}
+}
+
+// inUse is the memory of what can be reached.
+func inUse() uint64 {
+	runtime.GC()
+	runtime.GC() // pools are emptied by the second
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
 }

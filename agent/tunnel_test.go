@@ -36,11 +36,14 @@ type world struct {
 	issuer   *issuer.Issuer
 	issuerAt string
 	verifier *hub.Verifier
+	verify   func(context.Context, string) (hub.Identity, error) // in place of verifier's; nil: that
 	limits   hub.Limits
+	clock    func() time.Time // the hub's; nil: the real one
 	logs     *logs
 
 	mu      sync.Mutex
 	names   map[string]string // client id → agent
+	revoked time.Time         // tokens before this
 	hub     *hub.Hub
 	address string
 	changes chan struct{} // a session came or went
@@ -75,6 +78,14 @@ const audience = "towpath-hub"
 
 func newWorld(t testing.TB, limits hub.Limits) *world {
 	t.Helper()
+	w := newEmptyWorld(t, limits)
+	w.startHub("127.0.0.1:0")
+	return w
+}
+
+// newEmptyWorld has no hub yet.
+func newEmptyWorld(t testing.TB, limits hub.Limits) *world {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	w := &world{t: t, ctx: ctx, dir: t.TempDir(), limits: limits, names: map[string]string{}, logs: &logs{}, changes: make(chan struct{}, 1)}
@@ -94,17 +105,16 @@ func newWorld(t testing.TB, limits hub.Limits) *world {
 	ok(t, err)
 	w.verifier, err = hub.NewVerifier(hub.VerifierConfig{Issuer: server.URL, Audience: audience, Keys: w.issuer, Lookup: w.lookup})
 	ok(t, err)
-	w.startHub("127.0.0.1:0")
 	return w
 }
 
-func (w *world) lookup(_ context.Context, _, subject string) (string, string, error) {
+func (w *world) lookup(_ context.Context, _, subject string) (hub.Owner, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if name := w.names[subject]; name != "" {
-		return "t", name, nil
+		return hub.Owner{Tenant: "t", Agent: name, Revoked: w.revoked}, nil
 	}
-	return "", "", errors.New("no agent has it")
+	return hub.Owner{}, errors.New("no agent has it")
 }
 
 // startHub begins, or begins again, at an address.
@@ -112,7 +122,11 @@ func (w *world) startHub(address string) {
 	w.t.Helper()
 	listener, err := net.Listen("tcp", address)
 	ok(w.t, err)
-	h, err := hub.New(hub.Config{Verify: w.verifier.Verify, Log: w.logs.logger(), Limits: w.limits, Changed: func(string, string) {
+	verify := w.verify
+	if verify == nil {
+		verify = w.verifier.Verify
+	}
+	h, err := hub.New(hub.Config{Verify: verify, Log: w.logs.logger(), Limits: w.limits, Clock: w.clock, Changed: func(string, string) {
 		select {
 		case w.changes <- struct{}{}:
 		default:

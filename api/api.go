@@ -25,12 +25,14 @@ type Caller struct {
 	Roles  []string
 }
 
-// Grants that a token may hold. Admin includes all others.
+// Grants that a token may hold. Admin includes view, start and approve.
 const (
 	View    = "view"
 	Start   = "start"
 	Approve = "approve"
-	Admin   = "admin"
+	// BreakGlass lets a caller start emergencies. Admin does not include it.
+	BreakGlass = "breakGlass"
+	Admin      = "admin"
 )
 
 // Backend does what callers may do. Its errors are told to the caller when they are *Problem, and logged otherwise.
@@ -47,18 +49,28 @@ type Backend interface {
 	Attempt(ctx context.Context, c Caller, key, request, id string) (Attempt, error)
 	Answered(ctx context.Context, c Caller, key string, answer []byte) error
 	Plan(ctx context.Context, c Caller, u Upload) (Plan, error)
-	Approve(ctx context.Context, c Caller, id, target, comment string) error
+	// Say says a word to a target that waits: approve, reject, skip or retry.
+	Say(ctx context.Context, c Caller, id, verb string, w Word) error
 	Cancel(ctx context.Context, c Caller, id, reason string) error
-	RollBack(ctx context.Context, c Caller, id, application string, targets []string, to, reason string) error
+	RollBack(ctx context.Context, c Caller, id, application string, b Back) error
+	Holds(ctx context.Context, c Caller) ([]Hold, error)
+	Hold(ctx context.Context, c Caller, scope, name, reason string) error
+	Unhold(ctx context.Context, c Caller, scope, name string) error
 
 	Applications(ctx context.Context, c Caller, f ApplicationFilter) ([]Application, error)
 	Remove(ctx context.Context, c Caller, id, name string, keep bool) error
 	Agents(ctx context.Context, c Caller) ([]Agent, error)
-	CreateAgent(ctx context.Context, c Caller, name string) (Credential, error)
-	// RotateAgent gives an agent a new secret beside the old one, which holds for keep longer.
+	CreateAgent(ctx context.Context, c Caller, n NewAgent) (Credential, error)
+	// RotateAgent gives an agent a new secret beside the old one, which holds for keep longer. 0 also ends the tokens that were given by the old one.
 	RotateAgent(ctx context.Context, c Caller, name string, keep time.Duration) (Credential, error)
+	// RevokeAgent ends the tokens that an agent was given, and its sessions; its credential stays.
+	RevokeAgent(ctx context.Context, c Caller, name string) error
 	RemoveAgent(ctx context.Context, c Caller, name string) error
+	// AcceptCluster accepts that an agent connects from another cluster, and starts what was good on the former one.
+	AcceptCluster(ctx context.Context, c Caller, name string) (Accepted, error)
 	Sources(ctx context.Context, c Caller) ([]Source, error)
+	// Observing reports whether nothing may be changed yet: the database was lost, and what runs is being found out.
+	Observing() bool
 
 	// Events lists events after one; News is ready when there may be more, and closed when the server stops.
 	Events(ctx context.Context, c Caller, f EventFilter) ([]Event, error)
@@ -110,6 +122,7 @@ func New(backend Backend, log *logrus.Entry) http.Handler {
 	s := &server{backend: backend, log: log, api: humago.New(mux, config)}
 	s.deployments()
 	s.applications()
+	s.holds()
 	s.people()
 	s.events()
 	mux.HandleFunc("POST /api/v1/webhooks/{source}", s.webhook)
@@ -123,6 +136,21 @@ type server struct {
 	backend Backend
 	log     *logrus.Entry
 	api     huma.API
+}
+
+// changing makes an operation one that changes what runs: it is refused while the controller observes.
+func (s *server) changing(op huma.Operation) huma.Operation {
+	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
+		if s.backend.Observing() {
+			huma.WriteErr(s.api, ctx, http.StatusConflict, "the controller observes since its database was lost, and touches nothing; have it go on with: towpath-controller resume")
+			return
+		}
+		next(ctx)
+	})
+	if !slices.Contains(op.Errors, http.StatusConflict) {
+		op.Errors = append(op.Errors, http.StatusConflict)
+	}
+	return op
 }
 
 type callerKey struct{}

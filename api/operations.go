@@ -55,7 +55,7 @@ func (s *server) deployments() {
 	start.DefaultStatus = http.StatusCreated
 	start.BodyReadTimeout = 2 * time.Minute
 	start.Errors = append(start.Errors, http.StatusConflict, http.StatusUnprocessableEntity)
-	huma.Register(s.api, start, func(ctx context.Context, in *keyed) (*body[Started], error) {
+	huma.Register(s.api, s.changing(start), func(ctx context.Context, in *keyed) (*body[Started], error) {
 		return once(ctx, s, in.Once, []any{"start", in.Body}, func(id string) (Started, error) { return s.backend.Start(ctx, callerOf(ctx), id, in.Body) })
 	})
 	plan := s.operation(http.MethodPost, "/plans", "plan", "What an upload would do; nothing starts", View)
@@ -64,24 +64,25 @@ func (s *server) deployments() {
 		out, err := s.backend.Plan(ctx, callerOf(ctx), in.Body)
 		return answer(s, out, err)
 	})
-	type approval struct {
+	type word struct {
 		IDPath
-		Body struct {
-			Target  string `json:"target,omitempty" maxLength:"253" doc:"absent: the only one that waits"`
-			Comment string `json:"comment,omitempty" maxLength:"1024"`
-		}
+		Body Word
 	}
-	huma.Register(s.api, s.operation(http.MethodPost, "/deployments/{id}/approve", "approve", "Give a target what it waits for", Approve),
-		func(ctx context.Context, in *approval) (*struct{}, error) {
-			return s.done(s.backend.Approve(ctx, callerOf(ctx), in.ID, in.Body.Target, in.Body.Comment))
-		})
+	for _, verb := range []struct{ name, summary, grant string }{
+		{"approve", "Give a target the approval that it waits for", Approve}, {"reject", "Refuse it: what is under way goes back", Approve},
+		{"skip", "Pass a pause or an approval over", Approve}, {"retry", "Try now what waits for its next try", Start}} {
+		huma.Register(s.api, s.changing(s.operation(http.MethodPost, "/deployments/{id}/"+verb.name, verb.name, verb.summary, verb.grant)),
+			func(ctx context.Context, in *word) (*struct{}, error) {
+				return s.done(s.backend.Say(ctx, callerOf(ctx), in.ID, verb.name, in.Body))
+			})
+	}
 	type cancellation struct {
 		IDPath
 		Body struct {
 			Reason string `json:"reason,omitempty" maxLength:"1024"`
 		}
 	}
-	huma.Register(s.api, s.operation(http.MethodPost, "/deployments/{id}/cancel", "cancel", "Stop a deployment: what is under way goes back", Start),
+	huma.Register(s.api, s.changing(s.operation(http.MethodPost, "/deployments/{id}/cancel", "cancel", "Stop a deployment: what is under way goes back", Start)),
 		func(ctx context.Context, in *cancellation) (*struct{}, error) {
 			return s.done(s.backend.Cancel(ctx, callerOf(ctx), in.ID, in.Body.Reason))
 		})
@@ -127,16 +128,12 @@ func (s *server) applications() {
 	type rollback struct {
 		NamePath
 		Once
-		Body struct {
-			Targets []string `json:"targets,omitempty" maxItems:"1000" doc:"absent: all of the deployment that is gone back to"`
-			To      string   `json:"to,omitempty" maxLength:"64" doc:"id of a deployment; absent: what was good before, of one target"`
-			Reason  string   `json:"reason,omitempty" maxLength:"1024"`
-		}
+		Body Back
 	}
-	huma.Register(s.api, s.operation(http.MethodPost, "/applications/{name}/rollback", "roll-back", "Bring targets back to an earlier deployment", Start),
+	huma.Register(s.api, s.changing(s.operation(http.MethodPost, "/applications/{name}/rollback", "roll-back", "Bring targets back to an earlier deployment", Start)),
 		func(ctx context.Context, in *rollback) (*body[reference], error) {
 			return once(ctx, s, in.Once, []any{"rollback", in.Name, in.Body}, func(id string) (reference, error) {
-				return reference{id}, s.backend.RollBack(ctx, callerOf(ctx), id, in.Name, in.Body.Targets, in.Body.To, in.Body.Reason)
+				return reference{id}, s.backend.RollBack(ctx, callerOf(ctx), id, in.Name, in.Body)
 			})
 		})
 	type removal struct {
@@ -144,7 +141,7 @@ func (s *server) applications() {
 		Once
 		Keep bool `query:"keep" doc:"its objects stay; only its owner goes"`
 	}
-	huma.Register(s.api, s.operation(http.MethodDelete, "/applications/{name}", "remove-application", "Remove an application from its clusters", Admin),
+	huma.Register(s.api, s.changing(s.operation(http.MethodDelete, "/applications/{name}", "remove-application", "Remove an application from its clusters", Admin)),
 		func(ctx context.Context, in *removal) (*body[reference], error) {
 			return once(ctx, s, in.Once, []any{"remove", in.Name, in.Keep}, func(id string) (reference, error) {
 				return reference{id}, s.backend.Remove(ctx, callerOf(ctx), id, in.Name, in.Keep)
@@ -163,21 +160,17 @@ func (s *server) people() {
 			items, err := s.backend.Agents(ctx, callerOf(ctx))
 			return answer(s, list[Agent]{Items: items}, err)
 		})
-	type newAgent struct {
-		Body struct {
-			Name string `json:"name" pattern:"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$" maxLength:"253" doc:"the account of deployment files"`
-		}
-	}
-	create := s.operation(http.MethodPost, "/agents", "create-agent", "Make the credential of an agent; its secret is shown this once", Admin)
+	type newAgent struct{ Body NewAgent }
+	create := s.operation(http.MethodPost, "/agents", "create-agent", "Make the credential of an agent, whose secret is shown this once; or record one that an issuer elsewhere keeps", Admin)
 	create.DefaultStatus = http.StatusCreated
 	huma.Register(s.api, create, func(ctx context.Context, in *newAgent) (*body[Credential], error) {
-		credential, err := s.backend.CreateAgent(ctx, callerOf(ctx), in.Body.Name)
+		credential, err := s.backend.CreateAgent(ctx, callerOf(ctx), in.Body)
 		return answer(s, credential, err)
 	})
 	type rotation struct {
 		AgentPath
 		Body struct {
-			Keep int `json:"keepSeconds,omitempty" minimum:"0" maximum:"2592000" doc:"how long the secret before it still holds; absent: not at all"`
+			Keep int `json:"keepSeconds,omitempty" minimum:"0" maximum:"2592000" doc:"how long the secret before it still holds; absent: not at all, and no more do tokens that were given by it"`
 		}
 	}
 	huma.Register(s.api, s.operation(http.MethodPost, "/agents/{name}/rotate", "rotate-agent", "Give an agent a new secret, which is shown this once", Admin),
@@ -185,6 +178,16 @@ func (s *server) people() {
 			credential, err := s.backend.RotateAgent(ctx, callerOf(ctx), in.Name, time.Duration(in.Body.Keep)*time.Second)
 			return answer(s, credential, err)
 		})
+	huma.Register(s.api, s.changing(s.operation(http.MethodPost, "/agents/{name}/accept", "accept-cluster", "Accept that an agent connects from another cluster, and deploy there what was good", Admin)),
+		func(ctx context.Context, in *AgentPath) (*body[Accepted], error) {
+			accepted, err := s.backend.AcceptCluster(ctx, callerOf(ctx), in.Name)
+			return answer(s, accepted, err)
+		})
+	revoke := s.operation(http.MethodPost, "/agents/{name}/revoke", "revoke-agent", "End the tokens that an agent was given until now, and its sessions at once; its credential stays", Admin)
+	revoke.DefaultStatus = http.StatusNoContent
+	huma.Register(s.api, revoke, func(ctx context.Context, in *AgentPath) (*struct{}, error) {
+		return s.done(s.backend.RevokeAgent(ctx, callerOf(ctx), in.Name))
+	})
 	huma.Register(s.api, s.operation(http.MethodDelete, "/agents/{name}", "remove-agent", "End an agent's credential, and its sessions at once", Admin),
 		func(ctx context.Context, in *AgentPath) (*struct{}, error) {
 			return s.done(s.backend.RemoveAgent(ctx, callerOf(ctx), in.Name))
@@ -198,6 +201,9 @@ func (s *server) people() {
 
 // heartbeat is how often a stream without news says that it lives.
 const heartbeat = 10 * time.Second
+
+// The library's own time for a write is shorter than a beat, and over HTTP/2 it ends a stream on which nothing is written for so long.
+func init() { sse.WriteTimeout = 3 * heartbeat }
 
 type beat struct{}
 

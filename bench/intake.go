@@ -12,6 +12,7 @@ import (
 // log tells.
 func intake(ctx context.Context, b *bench) error {
 	apps := b.count(5000)
+	b.remove("apps") // an idle cluster is not quite idle
 	repository, index, err := b.generated(ctx, "intake", apps)
 	if err != nil {
 		return err

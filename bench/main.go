@@ -37,12 +37,20 @@ type measurement struct {
 
 // measurements in their order: those that use the same site follow each other.
 var measurements = []measurement{
+	{"decide", decide},
+	{"agents", agents},
+	{"tunnel", tunnel},
 	{"push", push},
 	{"deployment", deployment},
 	{"first", first},
 	{"change", change},
-	{"idle", idle},
+	{"idle", idle}, // before those that leave applications behind which wait
+	{"drift", drift},
+	{"steps", steps},
+	{"back", back},
 	{"intake", intake},
+	{"waiting", waiting},
+	{"simulate", simulation},
 }
 
 func run(ctx context.Context, args []string) error {
@@ -55,7 +63,7 @@ func run(ctx context.Context, args []string) error {
 	quick := flags.Bool("quick", false, "fewer applications and repetitions: to see that it runs, not how fast")
 	out := flags.String("out", "", "where the results go; default: bench/results.json")
 	logs := flags.String("logs", "", "directory for what the programs said")
-	programs := flags.String("programs", "", "directory with towpath-controller, towpath-agent and applylimit; default: they are built as they are released")
+	programs := flags.String("programs", "", "directory with towpath-controller, towpath-agent, applylimit, fleet and server; default: they are built as they are released")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -68,6 +76,11 @@ func run(ctx context.Context, args []string) error {
 			}
 		}
 		chosen = slices.DeleteFunc(slices.Clone(measurements), func(m measurement) bool { return !slices.Contains(wanted, m.name) })
+	}
+	if *logs != "" {
+		if err := os.MkdirAll(*logs, 0o755); err != nil {
+			return err
+		}
 	}
 	b, err := newBench(ctx, *quick, *logs, *programs)
 	if err != nil {
@@ -122,7 +135,7 @@ func (b *bench) build(ctx context.Context) error {
 	if err := os.Setenv("CGO_ENABLED", "0"); err != nil {
 		return err
 	}
-	return localstack.Build(ctx, b.programs, []string{"-trimpath", "-ldflags", "-s -w"}, "./cmd/towpath-controller", "./cmd/towpath-agent", "./bench/applylimit")
+	return localstack.Build(ctx, b.programs, []string{"-trimpath", "-ldflags", "-s -w"}, "./cmd/towpath-controller", "./cmd/towpath-agent", "./bench/applylimit", "./bench/fleet", "./bench/server")
 }
 
 // measure takes one group of figures, and says of each whether anything else used the machine meanwhile.

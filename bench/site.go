@@ -55,7 +55,8 @@ func (b *bench) install(ctx context.Context, name string, r *repository, agent s
 		return s, nil
 	}
 	s.audit = &audit{path: filepath.Join(dir, "audit.log")}
-	if s.cluster, err = localkube.Start(ctx, localkube.Options{Programs: b.localcluster(), Dir: filepath.Join(dir, "cluster"), Audit: s.audit.path, Network: "none"}); err != nil {
+	options := localkube.Options{Programs: b.localcluster(), Dir: filepath.Join(dir, "cluster"), Audit: s.audit.path, Network: "none", Nodes: nodes}
+	if s.cluster, err = localkube.Start(ctx, options); err != nil {
 		return nil, err
 	}
 	for _, namespace := range namespaces {
@@ -74,6 +75,9 @@ func (b *bench) install(ctx context.Context, name string, r *repository, agent s
 	s.agent, err = made.Start()
 	return s, err
 }
+
+// nodes have room for what a thousand applications ask for.
+const nodes = 16
 
 // localcluster is where the programs of local clusters are.
 func (b *bench) localcluster() string {

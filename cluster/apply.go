@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 
 	"towpath/internal/crash"
 	"towpath/manifest"
@@ -27,9 +28,12 @@ import (
 //
 // Whatever stopped it, the same call again ends in the same state: objects are applied by server-side apply, a revision is found by its name and keeps
 // the pod template that it was created with.
-func (c *Client) Apply(ctx context.Context, id rollout.Identity, objects []manifest.Object, replicas []rollout.Replicas) rollout.Outcome {
+func (c *Client) Apply(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome {
 	revised, err := c.reviser.Revise(id, objects)
 	if err != nil {
+		return rollout.Outcome{Failure: &rollout.Failure{Class: rollout.Refused, Text: err.Error()}}
+	}
+	if revised, err = revised.only(a); err != nil {
 		return rollout.Outcome{Failure: &rollout.Failure{Class: rollout.Refused, Text: err.Error()}}
 	}
 	if failure := c.served(ctx, revised); failure != nil {
@@ -43,9 +47,14 @@ func (c *Client) Apply(ctx context.Context, id rollout.Identity, objects []manif
 				jobs = append(jobs, func() ([]rollout.Live, error) { return c.applyOne(ctx, o) })
 			}
 		}
+		if rank == manifest.RankNetwork {
+			for _, s := range revised.others(a.Select) {
+				jobs = append(jobs, func() ([]rollout.Live, error) { return nil, c.aim(ctx, s) })
+			}
+		}
 		if rank == manifest.RankWorkload {
 			for _, revision := range revised.Revisions {
-				jobs = append(jobs, func() ([]rollout.Live, error) { return c.applyRevision(ctx, id, revision, replicas) })
+				jobs = append(jobs, func() ([]rollout.Live, error) { return c.applyRevision(ctx, id, revision, a) })
 			}
 		}
 		lives, failure := c.all(jobs)
@@ -99,7 +108,7 @@ func definitionOf(o manifest.Object) (d definition) {
 // job does a part of the work, and returns what the cluster answered.
 type job func() ([]rollout.Live, error)
 
-// all runs jobs at once, in the cluster's slots, and returns what they brought in their order. The first failure in that order is the one to tell;
+// all runs jobs at once, in the cluster's places, and returns what they brought in their order. The first failure in that order is the one to tell;
 // one that would not be different next time comes before one that might.
 func (c *Client) all(jobs []job) ([]rollout.Live, *rollout.Failure) {
 	lives, failures := make([][]rollout.Live, len(jobs)), make([]error, len(jobs))
@@ -109,7 +118,7 @@ func (c *Client) all(jobs []job) ([]rollout.Live, *rollout.Failure) {
 		var next sync.Mutex
 		left := 0
 		var running sync.WaitGroup
-		for range min(len(jobs), cap(c.slots)) {
+		for range min(len(jobs), c.limiter.most) {
 			running.Go(func() {
 				for {
 					next.Lock()
@@ -152,7 +161,9 @@ func (c *Client) applyOne(ctx context.Context, o manifest.Object) ([]rollout.Liv
 	if err != nil {
 		return nil, conceal(o, c.failure(o.Key, err))
 	}
+	c.prints.note(o.Key, applied)
 	live := judge(o.Key, applied)
+	live.Found = found(applied)
 	if o.Rank() == manifest.RankDefinition {
 		if live, err = c.established(ctx, o, live); err != nil {
 			return nil, c.failure(o.Key, err)
@@ -163,22 +174,26 @@ func (c *Client) applyOne(ctx context.Context, o manifest.Object) ([]rollout.Liv
 
 // patch is one server-side apply.
 func (c *Client) patch(ctx context.Context, o manifest.Object, point string) (*unstructured.Unstructured, error) {
-	resource, namespaced, err := c.resource(ctx, o.Key, o.Version)
+	resource, text, err := c.applying(ctx, o)
 	if err != nil {
 		return nil, err
-	}
-	text := []byte(o.JSON)
-	if !namespaced && o.Namespace != "" { // only the cluster knows which custom kinds have none
-		fields := o.Map()
-		delete(child(fields, "metadata"), "namespace")
-		if text, err = json.Marshal(fields); err != nil {
-			return nil, err
-		}
 	}
 	force := true
 	return write(ctx, c, point, func(ctx context.Context) (*unstructured.Unstructured, error) {
 		return resource.Patch(ctx, o.Name, types.ApplyPatchType, text, metav1.PatchOptions{FieldManager: fieldManager, Force: &force})
 	})
+}
+
+// applying is where an object is applied, and the text that is.
+func (c *Client) applying(ctx context.Context, o manifest.Object) (resource dynamic.ResourceInterface, text []byte, err error) {
+	resource, namespaced, err := c.resource(ctx, o.Key, o.Version)
+	if err != nil || namespaced || o.Namespace == "" {
+		return resource, []byte(o.JSON), err
+	}
+	fields := o.Map() // only the cluster knows which custom kinds have no namespace
+	delete(child(fields, "metadata"), "namespace")
+	text, err = json.Marshal(fields)
+	return resource, text, err
 }
 
 // established waits until the API server serves what a CustomResourceDefinition brings: objects of its kind may be applied next.
@@ -237,9 +252,12 @@ func (c *Client) missing(ctx context.Context, o manifest.Object) (string, error)
 }
 
 // applyRevision creates a revision, or finds it as an earlier run created it, and gives it its count. Its configuration is there before its pods.
-func (c *Client) applyRevision(ctx context.Context, id rollout.Identity, r Revision, replicas []rollout.Replicas) ([]rollout.Live, error) {
+func (c *Client) applyRevision(ctx context.Context, id rollout.Identity, r Revision, a rollout.Action) ([]rollout.Live, error) {
 	key := r.ReplicaSet.Key
-	count := int32(1)
+	if i := slices.IndexFunc(a.StandIns, func(s rollout.StandIn) bool { return s.For == key }); i >= 0 {
+		return c.scale(ctx, id, a.StandIns[i].Is, a.Replicas)
+	}
+	count, replicas := int32(1), a.Replicas
 	if i := slices.IndexFunc(replicas, func(n rollout.Replicas) bool { return n.Key == key }); i >= 0 {
 		count = replicas[i].Count
 	}
@@ -270,6 +288,7 @@ func (c *Client) applyRevision(ctx context.Context, id rollout.Identity, r Revis
 			return nil, c.failure(key, err)
 		}
 	}
+	c.prints.note(key, set)
 	return []rollout.Live{judge(key, set)}, nil
 }
 
@@ -305,7 +324,10 @@ func notOurs(id rollout.Identity, key manifest.Key, object *unstructured.Unstruc
 		return nil
 	}
 	whose := "is not managed by Towpath"
-	if live := judge(key, object); live.Owner != "" {
+	switch live := judge(key, object); {
+	case live.Owner == ownerOf(id.Tenant, id.Application, id.Target) && object.GetLabels()[LabelLane] == "":
+		whose = fmt.Sprintf("is this target's, but somebody took its label %[1]s away; give it back: kubectl -n %[2]s label replicaset %[3]s %[1]s=%[4]s", LabelLane, key.Namespace, key.Name, LaneLabel(id))
+	case live.Owner != "":
 		whose = "belongs to " + live.Owner + " (tenant/application/target)"
 	}
 	return &rollout.Failure{Class: rollout.Refused, Object: key, Text: "an object of this name is there, and it " + whose}
@@ -321,9 +343,11 @@ func (c *Client) applyCopy(ctx context.Context, o manifest.Object, owner *unstru
 	}
 	source := o.Key
 	source.Name, _ = child(fields, "metadata", "annotations")[AnnotationCopyOf].(string)
-	if _, err := c.patch(ctx, owned, "copy "+source.String()); err != nil {
+	applied, err := c.patch(ctx, owned, "copy "+source.String())
+	if err != nil {
 		return conceal(o, c.failure(o.Key, err))
 	}
+	c.prints.note(o.Key, applied)
 	return nil
 }
 
@@ -401,40 +425,4 @@ func (c *Client) change(ctx context.Context, workload manifest.Key, read *unstru
 		return nil, &rollout.Failure{Class: rollout.Trouble, Object: key, Text: "somebody changed it between the read and the write; it is read again"}
 	}
 	return set, err
-}
-
-// Scale sets the counts of revisions of the target, each as it was read just before: what somebody changes in between is Trouble, and so is a write of
-// ours that arrives late. One that is not there, and shall have none, is no failure.
-func (c *Client) Scale(ctx context.Context, id rollout.Identity, replicas []rollout.Replicas) rollout.Outcome {
-	jobs := make([]job, len(replicas))
-	for i, r := range replicas {
-		jobs[i] = func() ([]rollout.Live, error) { return c.scale(ctx, id, r) }
-	}
-	lives, failure := c.all(jobs)
-	return rollout.Outcome{Live: lives, Failure: failure}
-}
-
-func (c *Client) scale(ctx context.Context, id rollout.Identity, r rollout.Replicas) ([]rollout.Live, error) {
-	set, err := c.get(ctx, r.Key)
-	switch {
-	case err != nil:
-		return nil, c.failure(r.Key, err)
-	case set == nil && r.Count == 0:
-		return nil, nil
-	case set == nil:
-		return nil, &rollout.Failure{Class: rollout.Refused, Object: r.Key, Text: fmt.Sprintf("it is not there, so it cannot have %d pods", r.Count)}
-	}
-	if err := notOurs(id, r.Key, set); err != nil {
-		return nil, err
-	}
-	live := judge(r.Key, set)
-	if live.Replicas == r.Count {
-		return []rollout.Live{live}, nil
-	}
-	workload := manifest.Key{Group: "apps", Kind: "Deployment", Namespace: r.Key.Namespace, Name: live.Workload}
-	set, err = c.change(ctx, workload, set, []operation{toCount(r.Count)})
-	if err != nil {
-		return nil, c.failure(r.Key, err)
-	}
-	return []rollout.Live{judge(r.Key, set)}, nil
 }

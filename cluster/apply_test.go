@@ -90,7 +90,7 @@ func TestAFirstDeploymentOfAnAppCostsFewRequests(t *testing.T) {
 
 	set, err := reviser.Names(app)
 	ok(t, err)
-	read := rollout.Read{Revisions: true, Workloads: []manifest.Key{set.Revisions[0].Workload}}
+	read := rollout.Read{Revisions: true, Foreign: true, Workloads: []manifest.Key{set.Revisions[0].Workload}}
 	look := b.Look(t.Context(), b.id, read, []string{b.namespace})
 	if look.Failure != nil || len(look.Revisions) != 0 || !look.Workloads[0].Missing {
 		t.Fatalf("before it: %+v", look)
@@ -410,7 +410,7 @@ func TestAReplicaSetOfSomebodyElseIsLeftAlone(t *testing.T) {
 	b.id.Application = "other"
 	out := b.apply(1, app)
 	fails(t, out.Failure, rollout.Refused, b.replicaSet(app).Name, "belongs to main/"+mine.Application+"/prod (eu)")
-	out = b.Scale(t.Context(), b.id, []rollout.Replicas{{Key: b.replicaSet(app), Count: 3}})
+	out = b.Shift(t.Context(), b.id, rollout.Action{Replicas: []rollout.Replicas{{Key: b.replicaSet(app), Count: 3}}})
 	fails(t, out.Failure, rollout.Refused, "belongs to main/"+mine.Application+"/prod (eu)")
 	b.id = mine
 	if live := b.look(b.replicaSet(app))[0]; live.Replicas != 0 {
@@ -430,13 +430,13 @@ func TestAChangeInBetweenIsAConflict(t *testing.T) {
 		}
 		return nil, nil
 	})
-	out := b.Scale(t.Context(), b.id, []rollout.Replicas{{Key: key, Count: 0}})
+	out := b.Shift(t.Context(), b.id, rollout.Action{Replicas: []rollout.Replicas{{Key: key, Count: 0}}})
 	fails(t, out.Failure, rollout.Trouble, "ReplicaSet.apps "+b.namespace+"/"+key.Name, "somebody changed it between the read and the write")
 	b.wire.intercept(nil)
 	if live := b.look(key)[0]; live.Replicas != 5 {
 		t.Errorf("%+v", live)
 	}
-	if out := b.Scale(t.Context(), b.id, []rollout.Replicas{{Key: key, Count: 0}}); out.Failure != nil || out.Live[0].Replicas != 0 {
+	if out := b.Shift(t.Context(), b.id, rollout.Action{Replicas: []rollout.Replicas{{Key: key, Count: 0}}}); out.Failure != nil || out.Live[0].Replicas != 0 {
 		t.Errorf("%+v", out)
 	}
 }
@@ -444,10 +444,10 @@ func TestAChangeInBetweenIsAConflict(t *testing.T) {
 func TestScalingWhatIsNotThere(t *testing.T) {
 	b := setUp(t)
 	key := b.key("apps", "ReplicaSet", "web-gone")
-	if out := b.Scale(t.Context(), b.id, []rollout.Replicas{{Key: key}}); out.Failure != nil {
+	if out := b.Shift(t.Context(), b.id, rollout.Action{Replicas: []rollout.Replicas{{Key: key}}}); out.Failure != nil {
 		t.Error(out.Failure)
 	}
-	fails(t, b.Scale(t.Context(), b.id, []rollout.Replicas{{Key: key, Count: 2}}).Failure, rollout.Refused, "web-gone", "it is not there, so it cannot have 2 pods")
+	fails(t, b.Shift(t.Context(), b.id, rollout.Action{Replicas: []rollout.Replicas{{Key: key, Count: 2}}}).Failure, rollout.Refused, "web-gone", "it is not there, so it cannot have 2 pods")
 }
 
 func TestOnlyWhatIsOursIsRemoved(t *testing.T) {

@@ -69,7 +69,7 @@ func BenchmarkFirstDeployments(b *testing.B) {
 			if look.Failure != nil {
 				return look.Failure
 			}
-			out := client.Apply(b.Context(), id, objects, []rollout.Replicas{{Key: set.Revisions[0].ReplicaSet}})
+			out := client.Apply(b.Context(), id, objects, rollout.Action{Replicas: []rollout.Replicas{{Key: set.Revisions[0].ReplicaSet}}})
 			if out.Failure != nil {
 				return out.Failure
 			}

@@ -4,7 +4,6 @@ package cluster
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -30,13 +29,16 @@ type Config struct {
 	Reviser Reviser
 	// Away reports whether an error means that no way to the cluster exists now, so that waiting is all that can be done.
 	Away func(error) bool
-	// Parallel is how many requests are under way at once, watches aside; 0: 16.
+	// Parallel is the most requests that are under way at once, watches aside; 0: 64. How many they are at a time, from 1, follows what the API server answers.
 	Parallel int
 	// Timeout of one request that is no watch; 0: 20 s. An API server that says when to come back (429, 503) is asked again within it.
 	Timeout time.Duration
 	// MaxAnswer is how many bytes one answer may have; 0: 64 MiB.
 	MaxAnswer int64
-	Log       *logrus.Entry
+	Clock     func() time.Time // of breaker and limiter; nil: time.Now
+	// Ignored is what is no drift.
+	Ignored []Ignored
+	Log     *logrus.Entry
 }
 
 // Client is one cluster. Safe for concurrent use.
@@ -46,25 +48,36 @@ type Client struct {
 	kinds   *kinds
 	reviser Reviser
 	away    func(error) bool
-	slots   chan struct{}
+	limiter *limiter
+	breaker *breaker
 	timeout time.Duration
 	largest int64 // answer
 	watches *watches
+	prints  *prints
+	census  census
+	names   metadata.Interface
+	ignored []Ignored
+	clock   func() time.Time
 }
 
 // New makes a client; it sends nothing yet. Close it.
 func New(c Config) (*Client, error) {
 	if c.Parallel == 0 {
-		c.Parallel = 16
+		c.Parallel = 64
 	}
 	if c.Timeout == 0 {
 		c.Timeout = 20 * time.Second
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
 	}
 	if c.MaxAnswer == 0 {
 		c.MaxAnswer = 64 << 20
 	}
 	config := &rest.Config{Host: "http://kubernetes", QPS: -1, UserAgent: fieldManager, WarningHandler: rest.NoWarnings{}}
-	client := &http.Client{Transport: &bounded{c.Transport, c.MaxAnswer}}
+	limiter := newLimiter(&bounded{c.Transport, c.MaxAnswer}, c.Parallel, c.Clock, c.Log)
+	breaker := &breaker{away: c.Away, next: limiter, clock: c.Clock}
+	client := &http.Client{Transport: breaker}
 	objects, err := dynamic.NewForConfigAndClient(config, client)
 	if err != nil {
 		return nil, err
@@ -77,8 +90,9 @@ func New(c Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	made := &Client{dynamic: objects, finder: finder, reviser: c.Reviser, away: c.Away, slots: make(chan struct{}, c.Parallel), timeout: c.Timeout,
-		largest: c.MaxAnswer, watches: newWatches(names, objects, c.Log)}
+	made := &Client{dynamic: objects, finder: finder, reviser: c.Reviser, away: c.Away, limiter: limiter, breaker: breaker, timeout: c.Timeout,
+		largest: c.MaxAnswer, prints: &prints{}, names: names, census: census{make(chan struct{}, 1), map[manifest.Key]counted{}}, ignored: c.Ignored, clock: c.Clock}
+	made.watches = newWatches(names, objects, made.prints, c.Log)
 	made.kinds = newKinds(finder, made.within)
 	return made, nil
 }
@@ -106,15 +120,14 @@ func (c *Client) within(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(ctx, c.timeout)
 }
 
-// request runs one call to the cluster in one of its slots, within its time.
+// request runs one call to the cluster in one of its places, within its time.
 func request[T any](ctx context.Context, c *Client, call func(context.Context) (T, error)) (T, error) {
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	case <-ctx.Done():
+	leave, err := c.limiter.enter(ctx)
+	if err != nil {
 		var none T
-		return none, fmt.Errorf("too many requests to this cluster are under way: %w", ctx.Err())
+		return none, err
 	}
+	defer leave()
 	ctx, cancel := c.within(ctx)
 	defer cancel()
 	return call(ctx)

@@ -92,7 +92,7 @@ func (b *bench) apply(count int32, objects []manifest.Object) rollout.Outcome {
 	for _, revision := range set.Revisions {
 		replicas = append(replicas, rollout.Replicas{Key: revision.ReplicaSet, Count: count})
 	}
-	return b.Apply(b.t.Context(), b.id, objects, replicas)
+	return b.Apply(b.t.Context(), b.id, objects, rollout.Action{Replicas: replicas})
 }
 
 // applied is apply that has to succeed.

@@ -146,7 +146,7 @@ type bounded struct {
 
 func (b *bounded) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := b.next.RoundTrip(request)
-	if err != nil || request.URL.Query().Get("watch") != "" {
+	if err != nil || isWatch(request) {
 		return response, err
 	}
 	response.Body = &boundedBody{response.Body, b.most}

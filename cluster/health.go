@@ -16,19 +16,41 @@ import (
 func judge(key manifest.Key, object *unstructured.Unstructured) rollout.Live {
 	annotations := object.GetAnnotations()
 	live := rollout.Live{Key: key, UID: string(object.GetUID()), ResourceVersion: object.GetResourceVersion(), Generation: object.GetGeneration(), Workload: annotations[AnnotationWorkload]}
-	live.Number, _ = strconv.Atoi(annotations[AnnotationNumber]) // not ours: 0
+	live.Hash, live.StandsFor = object.GetLabels()[LabelHash], annotations[AnnotationStandsFor]
+	live.Number = numberOf(annotations)
+	live.Commit = shown(annotations[AnnotationCommit], 64)
 	if application := annotations[AnnotationApplication]; application != "" {
-		live.Owner = strings.Join([]string{annotations[AnnotationTenant], application, annotations[AnnotationTarget]}, "/")
+		live.Owner = ownerOf(annotations[AnnotationTenant], application, annotations[AnnotationTarget])
 	}
 	if key.Group == "apps" && key.Kind == "ReplicaSet" {
 		judgeReplicaSet(&live, object)
 	} else {
 		live.Health, live.Message = health(key, object)
 	}
+	if key.Group == "" && key.Kind == "Service" {
+		live.Selector, _, _ = unstructured.NestedStringMap(object.Object, "spec", "selector")
+	}
 	if object.GetDeletionTimestamp() != nil {
 		live.Health, live.Message = rollout.Progressing, "it is being removed"
 	}
 	return live
+}
+
+// ownerOf is whose an object is, as Live.Owner has it.
+func ownerOf(tenant, application, target string) string {
+	return strings.Join([]string{tenant, application, target}, "/")
+}
+
+// mostNumber is higher than that of any deployment. Whoever may write a ReplicaSet may write another: it is held to be none.
+const mostNumber = 1_000_000_000
+
+// numberOf is the deployment that made a revision; 0 where nothing says so.
+func numberOf(annotations map[string]string) int {
+	n, err := strconv.Atoi(annotations[AnnotationNumber])
+	if err != nil || n < 0 || n > mostNumber {
+		return 0
+	}
+	return n
 }
 
 // judgeReplicaSet holds a ReplicaSet healthy when its controller has seen what we wrote, and all its pods are available.
@@ -40,6 +62,7 @@ func judgeReplicaSet(live *rollout.Live, object *unstructured.Unstructured) {
 	live.Replicas, live.Ready = number("spec", "replicas"), number("status", "readyReplicas")
 	observed, _, _ := unstructured.NestedInt64(object.Object, "status", "observedGeneration")
 	available, all := number("status", "availableReplicas"), number("status", "replicas")
+	live.Within = observed >= live.Generation && all <= live.Replicas
 	switch {
 	case observed < live.Generation:
 		live.Health, live.Message = rollout.Progressing, fmt.Sprintf("0 of %d pods ready", live.Replicas)
@@ -47,7 +70,7 @@ func judgeReplicaSet(live *rollout.Live, object *unstructured.Unstructured) {
 		live.Health, live.Message = rollout.Progressing, fmt.Sprintf("%d of %d pods ready", live.Ready, live.Replicas)
 	case available < live.Replicas:
 		live.Health, live.Message = rollout.Progressing, fmt.Sprintf("%d of %d pods ready for long enough", available, live.Replicas)
-	case all > live.Replicas && live.Replicas > 0:
+	case all > live.Replicas:
 		live.Health, live.Message = rollout.Progressing, fmt.Sprintf("%d pods too many", all-live.Replicas)
 	default:
 		live.Health, live.Message = rollout.Healthy, ""

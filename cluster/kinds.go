@@ -33,6 +33,7 @@ type served struct {
 	apis   []string                      // "apps/v1", "apps/v1/Deployment"
 	failed map[schema.GroupVersion]error // what it could not tell
 	kinds  map[schema.GroupKind][]string // → versions
+	listed []schema.GroupKind            // that can be listed, sorted
 }
 
 func newKinds(finder *discovery.DiscoveryClient, within func(context.Context) (context.Context, context.CancelFunc)) *kinds {
@@ -116,6 +117,9 @@ func ask(ctx context.Context, finder *discovery.DiscoveryClient) (*served, error
 			}
 			kind := gv.WithKind(resource.Kind).GroupKind()
 			s.kinds[kind] = append(s.kinds[kind], gv.String())
+			if slices.Contains(resource.Verbs, "list") && !slices.Contains(s.listed, kind) {
+				s.listed = append(s.listed, kind)
+			}
 		}
 	}
 	var all []*restmapper.APIGroupResources
@@ -129,6 +133,7 @@ func ask(ctx context.Context, finder *discovery.DiscoveryClient) (*served, error
 		all = append(all, one)
 	}
 	s.mapper = restmapper.NewDiscoveryRESTMapper(all)
+	slices.SortFunc(s.listed, func(a, b schema.GroupKind) int { return strings.Compare(a.String(), b.String()) })
 	slices.Sort(s.apis)
 	s.apis = slices.Compact(s.apis)
 	return s, nil

@@ -38,7 +38,7 @@ func TestNoMoreRequestsThanAllowedAreUnderWay(t *testing.T) {
 	var both sync.WaitGroup // the limit is of the cluster, not of one call
 	for _, part := range [][]string{texts[:10], texts[10:]} {
 		both.Go(func() {
-			if out := b.Apply(t.Context(), b.id, b.objects(part...), nil); out.Failure != nil {
+			if out := b.Apply(t.Context(), b.id, b.objects(part...), rollout.Action{}); out.Failure != nil {
 				t.Error(out.Failure)
 			}
 		})

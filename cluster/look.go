@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,8 +31,14 @@ func (c *Client) Look(ctx context.Context, id rollout.Identity, read rollout.Rea
 	}, func() (_ []rollout.Live, err error) {
 		look.Workloads, err = c.read(ctx, read.Workloads, "")
 		return nil, err
+	}, func() (_ []rollout.Live, err error) {
+		look.Others, err = c.read(ctx, read.Others, "")
+		return nil, err
 	}}
-	if read.Revisions {
+	switch {
+	case read.Foreign:
+		jobs = append(jobs, c.named(ctx, read.Workloads)...)
+	case read.Revisions:
 		for _, namespace := range namespaces {
 			jobs = append(jobs, func() ([]rollout.Live, error) { return c.revisions(ctx, id, namespace) })
 		}
@@ -41,6 +48,17 @@ func (c *Client) Look(ctx context.Context, id rollout.Identity, read rollout.Rea
 		return rollout.Look{Failure: failure}
 	}
 	look.Revisions, look.Objects = revisions, judged(read.Objects, objects)
+	if read.Foreign {
+		look.Revisions = nil
+		ours := ownerOf(id.Tenant, id.Application, id.Target)
+		for _, live := range revisions {
+			if live.Owner == ours {
+				look.Revisions = append(look.Revisions, live)
+			} else {
+				look.Foreign = append(look.Foreign, live)
+			}
+		}
+	}
 	c.explain(ctx, look.Objects, objects)
 	return look
 }
@@ -52,7 +70,7 @@ const (
 	young     = 5 * time.Second
 )
 
-// explain adds to the messages of workloads that are not ready why their pods are not.
+// explain adds to workloads that are not ready why their pods are not, in words, and which StatefulSets wait for pods that will not become ready.
 func (c *Client) explain(ctx context.Context, lives []rollout.Live, objects []*unstructured.Unstructured) {
 	left := explained
 	var jobs []job
@@ -70,6 +88,10 @@ func (c *Client) explain(ctx context.Context, lives []rollout.Live, objects []*u
 		jobs = append(jobs, func() ([]rollout.Live, error) {
 			if why := c.podTroubles(ctx, object); why != "" {
 				live.Message += ": " + why
+			}
+			if live.Key.Kind == "StatefulSet" {
+				pods, err := c.stuckPods(ctx, object)
+				live.Stuck = err == nil && len(pods) > 0
 			}
 			return nil, nil
 		})
@@ -196,11 +218,30 @@ func (c *Client) list(ctx context.Context, kind manifest.Key, selector string, l
 	}
 }
 
+// named reads the managed ReplicaSets that run workloads of these names, whoever's they are.
+func (c *Client) named(ctx context.Context, workloads []manifest.Key) (jobs []job) {
+	names := map[string][]string{} // by namespace
+	for _, key := range workloads {
+		names[key.Namespace] = append(names[key.Namespace], short(nil, key.Name))
+	}
+	for namespace, named := range names {
+		jobs = append(jobs, func() ([]rollout.Live, error) {
+			return c.managed(ctx, namespace, fmt.Sprintf("%s in (%s)", LabelWorkload, strings.Join(named, ",")))
+		})
+	}
+	return jobs
+}
+
 // revisions is all managed ReplicaSets of a target in a namespace, but for those on their way out.
 func (c *Client) revisions(ctx context.Context, id rollout.Identity, namespace string) ([]rollout.Live, error) {
+	return c.managed(ctx, namespace, LabelLane+"="+LaneLabel(id)+","+LabelWorkload)
+}
+
+// managed is the managed ReplicaSets in a namespace that a selector names.
+func (c *Client) managed(ctx context.Context, namespace, selector string) ([]rollout.Live, error) {
 	kind := replicaSetKind
 	kind.Namespace = namespace
-	list, err := c.list(ctx, kind, LabelLane+"="+LaneLabel(id)+","+LabelWorkload, 0)
+	list, err := c.list(ctx, kind, selector, 0)
 	if err != nil {
 		return nil, c.failure(kind, err)
 	}

@@ -31,7 +31,7 @@ func TestARevisionIsHealthyOnceAllItsPodsAre(t *testing.T) {
 	if live.Ready != 3 || live.UID != lives[key].UID || live.Generation < lives[key].Generation || live.Message != "" || live.Workload != "web" || live.Number != 1 {
 		t.Errorf("%+v", live)
 	}
-	out := b.Scale(t.Context(), b.id, []rollout.Replicas{{Key: key, Count: 0}})
+	out := b.Shift(t.Context(), b.id, rollout.Action{Replicas: []rollout.Replicas{{Key: key, Count: 0}}})
 	if out.Failure != nil || out.Live[0].Replicas != 0 || out.Live[0].Generation <= live.Generation {
 		t.Errorf("scaled: %+v", out)
 	}
@@ -158,6 +158,25 @@ func TestARunningDeploymentObjectIsSeen(t *testing.T) {
 	}
 	if len(look.Revisions) != 0 {
 		t.Errorf("its ReplicaSets are none of ours: %+v", look.Revisions)
+	}
+}
+
+func TestWhatAnotherTargetLeftRunningIsSeen(t *testing.T) {
+	b := setUp(t)
+	app := b.objects(web)
+	b.applied(2, app)
+	set, err := reviser.Names(app)
+	ok(t, err)
+	read := rollout.Read{Revisions: true, Foreign: true, Workloads: []manifest.Key{set.Revisions[0].Workload}}
+	ours := b.Look(t.Context(), b.id, read, []string{b.namespace})
+	renamed := b.id
+	renamed.Application = "store"
+	theirs := b.Look(t.Context(), renamed, read, []string{b.namespace})
+	if ours.Failure != nil || len(ours.Revisions) != 1 || len(ours.Foreign) != 0 {
+		t.Errorf("for its own target: %+v", ours)
+	}
+	if theirs.Failure != nil || len(theirs.Revisions) != 0 || len(theirs.Foreign) != 1 || theirs.Foreign[0].Replicas != 2 || theirs.Foreign[0].Owner != "main/"+b.id.Application+"/"+b.id.Target {
+		t.Errorf("for another one: %+v", theirs)
 	}
 }
 

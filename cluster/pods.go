@@ -27,17 +27,7 @@ func hasPods(key manifest.Key) bool {
 // podTroubles says why pods of a workload are not ready, in the words of kubelet and scheduler: each reason once, at most three. It is for people, so a
 // failure to read them is no failure.
 func (c *Client) podTroubles(ctx context.Context, workload *unstructured.Unstructured) string {
-	var selector metav1.LabelSelector
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(child(workload.Object, "spec", "selector"), &selector); err != nil {
-		return ""
-	}
-	chosen, err := metav1.LabelSelectorAsSelector(&selector)
-	if err != nil || chosen.Empty() {
-		return ""
-	}
-	kind := podKind
-	kind.Namespace = workload.GetNamespace()
-	pods, err := c.list(ctx, kind, chosen.String(), 100)
+	pods, err := c.podsOf(ctx, workload)
 	if err != nil {
 		return ""
 	}
@@ -45,9 +35,6 @@ func (c *Client) podTroubles(ctx context.Context, workload *unstructured.Unstruc
 	var silent *unstructured.Unstructured // a pod that does not say itself why it does not start
 	for i := range pods {
 		pod := &pods[i]
-		if !slices.ContainsFunc(pod.GetOwnerReferences(), func(o metav1.OwnerReference) bool { return o.UID == workload.GetUID() }) {
-			continue
-		}
 		why := podTrouble(pod.Object)
 		if why == "" {
 			if why = unready(pod.Object); why == "" {
@@ -63,6 +50,24 @@ func (c *Client) podTroubles(ctx context.Context, workload *unstructured.Unstruc
 	}
 	slices.Sort(reasons)
 	return strings.Join(reasons[:min(len(reasons), 3)], "; ")
+}
+
+// podsOf is the pods that a workload owns, at most a hundred.
+func (c *Client) podsOf(ctx context.Context, workload *unstructured.Unstructured) ([]unstructured.Unstructured, error) {
+	var selector metav1.LabelSelector
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(child(workload.Object, "spec", "selector"), &selector); err != nil {
+		return nil, err
+	}
+	chosen, err := metav1.LabelSelectorAsSelector(&selector)
+	if err != nil || chosen.Empty() {
+		return nil, err
+	}
+	kind := podKind
+	kind.Namespace = workload.GetNamespace()
+	pods, err := c.list(ctx, kind, chosen.String(), 100)
+	return slices.DeleteFunc(pods, func(pod unstructured.Unstructured) bool {
+		return !slices.ContainsFunc(pod.GetOwnerReferences(), func(o metav1.OwnerReference) bool { return o.UID == workload.GetUID() })
+	}), err
 }
 
 // warning is a warning event of a pod: of a volume that cannot be mounted only events tell.

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,7 @@ const (
 	AnnotationTarget      = "towpath.dev/target"
 	AnnotationWorkload    = "towpath.dev/workload" // name of the Deployment object
 	AnnotationNumber      = "towpath.dev/number"   // of the deployment that made the revision
+	AnnotationCommit      = "towpath.dev/commit"   // of that deployment; not there for an upload
 	AnnotationCopyOf      = "towpath.dev/copy-of"  // of a configuration copy: the name that it was copied from
 )
 
@@ -63,21 +65,39 @@ func (r Reviser) Names(objects []manifest.Object) (rollout.Set, error) {
 		if err != nil {
 			return set, err
 		}
-		set.Revisions = append(set.Revisions, rollout.Revision{Workload: o.Key, ReplicaSet: w.key(), Replicas: w.replicas})
+		set.Revisions = append(set.Revisions, rollout.Revision{Workload: o.Key, ReplicaSet: w.key(), Hash: w.hash, Labels: podLabels(w.template), Replicas: w.replicas})
+		for _, ref := range w.reads {
+			if key := configuration[ref.key(o.Namespace)].Key; !slices.Contains(set.Configuration, key) {
+				set.Configuration = append(set.Configuration, key)
+			}
+		}
 	}
+	set.Services = services(objects)
 	return set, nil
 }
 
-// Set is what the manifests are called once they are applied.
-func (r Revised) Set(objects []manifest.Object) rollout.Set {
-	var set rollout.Set
+// services is what the Services among objects select.
+func services(objects []manifest.Object) []rollout.Service {
+	var all []rollout.Service
 	for _, o := range objects {
-		set.Objects = append(set.Objects, o.Key)
+		if o.Group != "" || o.Kind != "Service" {
+			continue
+		}
+		service := rollout.Service{Key: o.Key, Selector: map[string]string{}}
+		for name, value := range child(o.Map(), "spec", "selector") {
+			service.Selector[name] = fmt.Sprint(value)
+		}
+		all = append(all, service)
 	}
-	for _, revision := range r.Revisions {
-		set.Revisions = append(set.Revisions, rollout.Revision{Workload: revision.Workload, ReplicaSet: revision.ReplicaSet.Key, Replicas: revision.Replicas})
+	return all
+}
+
+func podLabels(template map[string]any) map[string]string {
+	labels := map[string]string{}
+	for name, value := range child(template, "metadata", "labels") {
+		labels[name] = fmt.Sprint(value)
 	}
-	return set
+	return labels
 }
 
 // LaneLabel is the value of LabelLane for a target.
@@ -297,7 +317,7 @@ func (r Reviser) revision(id rollout.Identity, o manifest.Object, configuration 
 	}
 	meta := map[string]any{"name": name}
 	if labels := child(w.fields, "metadata", "labels"); labels != nil {
-		meta["labels"] = labels
+		meta["labels"] = maps.Clone(labels)
 	}
 	if annotations := child(w.fields, "metadata", "annotations"); annotations != nil {
 		delete(annotations, "kubectl.kubernetes.io/last-applied-configuration")
@@ -307,10 +327,14 @@ func (r Reviser) revision(id rollout.Identity, o manifest.Object, configuration 
 		meta["namespace"] = o.Namespace
 	}
 	set := owned(map[string]any{"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": meta, "spec": body}, id)
+	maps.Copy(ensure(meta, "labels"), child(w.template, "metadata", "labels")) // as Kubernetes has it; a Deployment object finds what it adopts by them
 	ensure(meta, "labels")[LabelWorkload] = short(nil, o.Name)
 	ensure(meta, "labels")[LabelHash] = w.hash
 	ensure(meta, "annotations")[AnnotationWorkload] = o.Name
 	ensure(meta, "annotations")[AnnotationNumber] = strconv.Itoa(id.Number)
+	if id.Commit != "" {
+		ensure(meta, "annotations")[AnnotationCommit] = id.Commit
+	}
 	revision.ReplicaSet, err = manifest.FromMap(set, o.Source)
 	return revision, err
 }

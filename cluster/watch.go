@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 // Watch calls wake, not more often than each 100 ms, when one of the target's objects of the keys' kinds may have changed, or one of the pods of a
 // revision got into trouble, until stop is called; stop waits for a call under way. Watch returns once any later change will be seen. Watches are shared:
 // one for each kind, over all namespaces where that is allowed, else one for each namespace; they are open while somebody listens, and a while longer.
+// Deployment objects, which are not the target's before they are taken over, are watched each by its name.
 // An event proves nothing; it may be late, come twice, or stand for a gap in which events were lost.
 func (c *Client) Watch(ctx context.Context, id rollout.Identity, keys []manifest.Key, wake func()) (stop func(), err error) {
 	listener := newWaker(wake)
@@ -33,7 +35,12 @@ func (c *Client) Watch(ctx context.Context, id rollout.Identity, keys []manifest
 		}
 		listener.stop()
 	}
-	watched := byKind(keys)
+	watched := byKind(slices.DeleteFunc(slices.Clone(keys), namesDeployment))
+	for _, key := range keys {
+		if namesDeployment(key) {
+			watched[key] = nil
+		}
+	}
 	for kind := range byKind(keys) {
 		if kind.Group == replicaSetKind.Group && kind.Kind == replicaSetKind.Kind {
 			watched[manifest.Key{Kind: podKind.Kind, Namespace: kind.Namespace}] = nil
@@ -63,6 +70,9 @@ func (c *Client) Watch(ctx context.Context, id rollout.Identity, keys []manifest
 	return stop, nil
 }
 
+func namesDeployment(key manifest.Key) bool { return key.Group == "apps" && key.Kind == "Deployment" }
+
+// join listens to the objects of a lane of one kind and namespace, or to one object that the key names, whosever it is.
 func (c *Client) join(ctx context.Context, kind manifest.Key, lane string, listener *waker) (leave func(), err error) {
 	ctx, cancel := c.within(ctx)
 	defer cancel()
@@ -73,6 +83,9 @@ func (c *Client) join(ctx context.Context, kind manifest.Key, lane string, liste
 	namespace := orDefault(kind.Namespace)
 	if mapping.Scope.Name() == meta.RESTScopeNameRoot {
 		namespace = ""
+	}
+	if kind.Name != "" {
+		return c.watches.joinAt(ctx, place{mapping.Resource, namespace, kind.Name}, lane, listener)
 	}
 	return c.watches.join(ctx, mapping.Resource, namespace, lane, listener)
 }
@@ -124,6 +137,7 @@ func (w *waker) stop() {
 type place struct {
 	resource  schema.GroupVersionResource
 	namespace string // "": all
+	name      string // of the one object; "": those of lanes
 }
 
 var pods = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
@@ -134,6 +148,7 @@ type watches struct {
 	objects dynamic.Interface
 	log     *logrus.Entry
 	linger  time.Duration // how long a watch without listeners stays open for the next one
+	prints  *prints
 
 	mu     sync.Mutex
 	open   map[place]*shared
@@ -143,8 +158,8 @@ type watches struct {
 	loops  sync.WaitGroup
 }
 
-func newWatches(names metadata.Interface, objects dynamic.Interface, log *logrus.Entry) *watches {
-	return &watches{names: names, objects: objects, log: log, linger: 10 * time.Second, open: map[place]*shared{}, narrow: map[schema.GroupVersionResource]bool{}}
+func newWatches(names metadata.Interface, objects dynamic.Interface, known *prints, log *logrus.Entry) *watches {
+	return &watches{names: names, objects: objects, log: log, linger: 10 * time.Second, prints: known, open: map[place]*shared{}, narrow: map[schema.GroupVersionResource]bool{}}
 }
 
 // shared is one watch and who listens to it.
@@ -153,6 +168,8 @@ type shared struct {
 	ready     chan struct{}     // closed when the first watch is open, or failed
 	err       error             // of the first watch
 	listeners map[*waker]string // → lane
+	followers map[*follower]bool
+	version   string // of the last event: where a watch that broke off goes on; "": nowhere
 	idle      *time.Timer
 	troubles  map[types.UID]trouble // of pods, by their UID
 }
@@ -165,19 +182,28 @@ type trouble struct {
 
 // join adds a listener for the objects of a lane, opening a watch where there is none yet.
 func (ws *watches) join(ctx context.Context, resource schema.GroupVersionResource, namespace, lane string, w *waker) (leave func(), err error) {
+	_, leave, err = ws.joinWide(ctx, resource, namespace, lane, w)
+	return leave, err
+}
+
+// joinWide is join, and says where.
+func (ws *watches) joinWide(ctx context.Context, resource schema.GroupVersionResource, namespace, lane string, w *waker) (at place, leave func(), err error) {
 	ws.mu.Lock()
 	wide := !ws.narrow[resource]
 	ws.mu.Unlock()
 	if wide {
-		leave, err = ws.joinAt(ctx, place{resource, ""}, lane, w)
+		at = place{resource, "", ""}
+		leave, err = ws.joinAt(ctx, at, lane, w)
 		if !apierrors.IsForbidden(err) || namespace == "" {
-			return leave, err
+			return at, leave, err
 		}
 		ws.mu.Lock()
 		ws.narrow[resource] = true
 		ws.mu.Unlock()
 	}
-	return ws.joinAt(ctx, place{resource, namespace}, lane, w)
+	at = place{resource, namespace, ""}
+	leave, err = ws.joinAt(ctx, at, lane, w)
+	return at, leave, err
 }
 
 func (ws *watches) joinAt(ctx context.Context, at place, lane string, w *waker) (leave func(), err error) {
@@ -189,7 +215,7 @@ func (ws *watches) joinAt(ctx context.Context, at place, lane string, w *waker) 
 	s := ws.open[at]
 	if s == nil {
 		inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		s = &shared{cancel: cancel, ready: make(chan struct{}), listeners: map[*waker]string{}, troubles: map[types.UID]trouble{}}
+		s = &shared{cancel: cancel, ready: make(chan struct{}), listeners: map[*waker]string{}, followers: map[*follower]bool{}, troubles: map[types.UID]trouble{}}
 		ws.open[at] = s
 		ws.loops.Go(func() { ws.run(inner, at, s) })
 	}
@@ -235,7 +261,7 @@ func (ws *watches) run(ctx context.Context, at place, s *shared) {
 	defer s.cancel()
 	first := true
 	for pause := 100 * time.Millisecond; ctx.Err() == nil; {
-		w, err := ws.watch(ctx, at)
+		w, resumed, err := ws.resume(ctx, at, s)
 		if err != nil && first {
 			ws.mu.Lock()
 			if ws.open[at] == s {
@@ -252,6 +278,9 @@ func (ws *watches) run(ctx context.Context, at place, s *shared) {
 			} else {
 				ws.tell(s, "")
 			}
+			if !first && !resumed {
+				ws.catchUpAll(ctx, at, s)
+			}
 			first = false
 			if ws.listen(ctx, w, at, s) {
 				pause = 100 * time.Millisecond
@@ -267,13 +296,40 @@ func (ws *watches) run(ctx context.Context, at place, s *shared) {
 	}
 }
 
+// resume opens a watch where the last one broke off, so that nothing was missed, or, where the cluster no longer knows that, from now on.
+func (ws *watches) resume(ctx context.Context, at place, s *shared) (w watch.Interface, resumed bool, err error) {
+	ws.mu.Lock()
+	version := s.version
+	ws.mu.Unlock()
+	if version == "" || at.name != "" || at.resource == pods {
+		w, err = ws.watch(ctx, at)
+		return w, false, err
+	}
+	w, err = ws.begin(ctx, at, metav1.ListOptions{LabelSelector: LabelLane, ResourceVersion: version, AllowWatchBookmarks: true})
+	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+		ws.forgetVersion(s)
+		w, err = ws.watch(ctx, at)
+		return w, false, err
+	}
+	return w, true, err
+}
+
+func (ws *watches) forgetVersion(s *shared) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	s.version = ""
+}
+
 // watch opens a watch of what happens from now on.
 func (ws *watches) watch(ctx context.Context, at place) (watch.Interface, error) {
 	ws.mu.Lock()
 	whole := ws.whole
 	ws.mu.Unlock()
 	none := false
-	options := metav1.ListOptions{LabelSelector: LabelLane}
+	options := metav1.ListOptions{LabelSelector: LabelLane, AllowWatchBookmarks: true}
+	if at.name != "" {
+		options = metav1.ListOptions{FieldSelector: "metadata.name=" + at.name}
+	}
 	if !whole {
 		options.SendInitialEvents, options.ResourceVersionMatch = &none, metav1.ResourceVersionMatchNotOlderThan
 	}
@@ -304,7 +360,11 @@ func (ws *watches) listen(ctx context.Context, w watch.Interface, at place, s *s
 		case <-ctx.Done():
 			return moved
 		case event, more := <-w.ResultChan():
-			if !more || event.Type == watch.Error {
+			if !more {
+				return moved
+			}
+			if event.Type == watch.Error {
+				ws.forgetVersion(s) // most often it says that it is too old to go on from
 				return moved
 			}
 			moved = true
@@ -312,7 +372,17 @@ func (ws *watches) listen(ctx context.Context, w watch.Interface, at place, s *s
 			if err != nil {
 				continue
 			}
-			if at.resource != pods || ws.troubles(s, event) {
+			ws.mu.Lock()
+			s.version = object.GetResourceVersion()
+			ws.mu.Unlock()
+			if event.Type == watch.Bookmark {
+				continue
+			}
+			ws.tellMoved(s, event, object)
+			switch {
+			case at.name != "":
+				ws.tell(s, "")
+			case at.resource != pods || ws.troubles(s, event):
 				ws.tell(s, object.GetLabels()[LabelLane])
 			}
 		}
@@ -356,6 +426,49 @@ func (ws *watches) troubled(owner types.UID) bool {
 		}
 	}
 	return false
+}
+
+// follow joins for a follower, and catches it up.
+func (ws *watches) follow(ctx context.Context, resource schema.GroupVersionResource, namespace string, idle *waker, f *follower) (at place, leave func(), err error) {
+	if at, leave, err = ws.joinWide(ctx, resource, namespace, noLane, idle); err != nil {
+		return at, leave, err
+	}
+	ws.mu.Lock()
+	if s := ws.open[at]; s != nil {
+		s.followers[f] = true
+	}
+	ws.mu.Unlock()
+	if err = ws.catchUp(ctx, at, f); err != nil {
+		ws.unfollow(at, f)
+		leave()
+	}
+	return at, leave, err
+}
+
+// noLane is the lane of listeners that no object has.
+const noLane = "-"
+
+func (ws *watches) unfollow(at place, f *follower) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if s := ws.open[at]; s != nil {
+		delete(s.followers, f)
+	}
+}
+
+// catchUpAll catches up the followers of a watch that missed something. Where the cluster does not answer, the next opening does so.
+func (ws *watches) catchUpAll(ctx context.Context, at place, s *shared) {
+	ws.mu.Lock()
+	var followers []*follower
+	for f := range s.followers {
+		followers = append(followers, f)
+	}
+	ws.mu.Unlock()
+	for _, f := range followers {
+		if err := ws.catchUp(ctx, at, f); err != nil {
+			ws.log.WithError(err).WithField("resource", at.resource.Resource).Warn("what changed while no watch was open could not be listed; drift is told later")
+		}
+	}
 }
 
 // tell wakes those who listen to a lane; "" means all.

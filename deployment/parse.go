@@ -179,6 +179,10 @@ func buildTarget(e entry) Target {
 	t.DependsOn = constraints.get("dependsOn").strings()
 	t.BeforeDeployment = buildSteps(constraints.get("beforeDeployment"))
 	t.AfterDeployment = buildSteps(constraints.get("afterDeployment"))
+	if when := e.get("unreachable").text(); when != "wait" {
+		t.Unreachable = when
+	}
+	t.Heal = e.get("drift").text() == "heal"
 	return t
 }
 

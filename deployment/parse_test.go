@@ -1,7 +1,6 @@
 package deployment_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -10,9 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/santhosh-tekuri/jsonschema/v6"
-	sigsyaml "sigs.k8s.io/yaml"
 
 	"towpath/deployment"
 )
@@ -112,34 +108,37 @@ manifests: [{path: m}]
 strategies: {rolling: {canary: {steps: [{setWeight: {weight: 100}}]}}}
 `
 
+// problems are files and what is said of them, as far as it begins so.
+var problems = map[string]struct{ text, want string }{
+	"an unknown key":                    {base + "targetz: {}\n", "7:1 error unknown key targetz; known here: version, kind, application, description, context, contextOverrides, targets, targetFilters, manifests, strategies, analysis, webhooks, trafficManagement, deploymentConfig, files → targets"},
+	"a missing key":                     {"application: a\n", "1:1 error targets is required: where to deploy, by name"},
+	"a reference to no target":          {strings.Replace(base, "prod: {", "prod: {constraints: {dependsOn: [stagin]}, ", 1), `4:36 error no target "stagin" → staging`},
+	"a circle":                          {strings.NewReplacer("staging: {", "staging: {constraints: {dependsOn: [prod]}, ", "prod: {account", "prod: {constraints: {dependsOn: [staging]}, account").Replace(base), "3:27 error dependsOn goes in a circle: staging → prod → staging"},
+	"a wrong type":                      {base + "deploymentConfig: {keepDeploymentObject: \"yes\"}\n", `7:42 error true or false is wanted here, this is the text "yes"`},
+	"a timeout too short":               {base + "deploymentConfig: {timeout: {duration: 30, unit: seconds}}\n", "7:40 error the timeout is 30s; at least 60 seconds"},
+	"an unknown word":                   {base + "deploymentConfig: {ifDeploymentInProgress: {strategy: queue}}\n", `7:55 error "queue" is none of reject, enqueueOne, supersede, batch`},
+	"a duplicate key":                   {base + "application: b\n", "7:1 error duplicate key application (first at 1:1)"},
+	"a variable without quotes":         {strings.Replace(base, "path: m", "inline: {{context.x}}", 1), `5:22 error YAML reads {{…}} without quotes as a map; quote it: "{{…}}"`},
+	"path and inline":                   {strings.Replace(base, "path: m", "path: m, inline: x", 1), "5:23 error a manifest is one of path, inline, kustomize, helm; this is path and inline"},
+	"roles beside a pause":              {strings.Replace(base, "{setWeight: {weight: 100}}", "{pause: {untilApproved: true}, requiresRoles: [a]}", 1), "6:72 error requiresRoles stands beside pause; it belongs under it, else anyone could approve → pause.requiresRoles"},
+	"lambda":                            {"kind: lambda\n" + base, "1:7 error kind lambda is not supported; only kubernetes is deployed"},
+	"a Kubernetes manifest":             {"apiVersion: apps/v1\nkind: Deployment\n", "1:1 error this is a Kubernetes manifest (apps/v1 Deployment), not a deployment file; a deployment file names it under manifests"},
+	"a second document":                 {base + "---\nmore: yes\n", "8:1 error a second document with content; a deployment file is one document"},
+	"broken YAML":                       {"application: [\n", "1:1 error not valid YAML: did not find expected node content"},
+	"an unknown alias":                  {"application: *x\n", "1:14 error unknown alias x: no anchor &x comes before it"},
+	"nothing":                           {"", "1:1 error the file is empty; a deployment file needs targets and manifests"},
+	"tolerated: another case":           {strings.Replace(base, "manifests:", "Manifests:", 1), "5:1 warning the key is written manifests → manifests"},
+	"tolerated: a short weight":         {strings.Replace(base, "{weight: 100}", "100", 1), "6:53 warning write it as setWeight: {weight: …}; the short form is understood"},
+	"tolerated: no strategy":            {strings.Replace(base, "prod: {account: prod, strategy: rolling}", "prod: {account: prod}", 1), "4:3 warning no strategy; one is needed if a manifest of this target is a Deployment object"},
+	"tolerated: an unknown target":      {strings.Replace(base, "path: m", "path: m, targets: [prdo]", 1), `5:33 warning no target "prdo"; it is skipped → prod`},
+	"tolerated: a map for a list":       {base + "trafficManagement: {kubernetes: {activeService: a}}\n", "7:20 warning write it as a list; the single entry is understood | 7:33 warning write it as a list; the single entry is understood"},
+	"tolerated: an unknown version":     {"version: v2\n" + base, "1:10 warning version v2 is not known; the file is read as v1"},
+	"tolerated: a context of pairs":     {base + "context: [{a: b}, {name: c, value: d}]\n", "7:10 warning write it as a map of names to values; the list is understood"},
+	"silent: comments, BOM and markers": {"\ufeff# a comment\n---\r\n" + base + "---\n", ""},
+}
+
 func TestEachProblemHasItsPlaceItsRemedyAndItsNearestName(t *testing.T) {
-	for name, c := range map[string]struct{ text, want string }{
-		"an unknown key":                    {base + "targetz: {}\n", "7:1 error unknown key targetz; known here: version, kind, application, description, context, contextOverrides, targets, targetFilters, manifests, strategies, analysis, webhooks, trafficManagement, deploymentConfig, files → targets"},
-		"a missing key":                     {"application: a\n", "1:1 error targets is required: where to deploy, by name"},
-		"a reference to no target":          {strings.Replace(base, "prod: {", "prod: {constraints: {dependsOn: [stagin]}, ", 1), `4:36 error no target "stagin" → staging`},
-		"a circle":                          {strings.NewReplacer("staging: {", "staging: {constraints: {dependsOn: [prod]}, ", "prod: {account", "prod: {constraints: {dependsOn: [staging]}, account").Replace(base), "3:27 error dependsOn goes in a circle: staging → prod → staging"},
-		"a wrong type":                      {base + "deploymentConfig: {keepDeploymentObject: \"yes\"}\n", `7:42 error true or false is wanted here, this is the text "yes"`},
-		"a timeout too short":               {base + "deploymentConfig: {timeout: {duration: 30, unit: seconds}}\n", "7:40 error the timeout is 30s; at least 60 seconds"},
-		"an unknown word":                   {base + "deploymentConfig: {ifDeploymentInProgress: {strategy: queue}}\n", `7:55 error "queue" is none of reject, enqueueOne, supersede, batch`},
-		"a duplicate key":                   {base + "application: b\n", "7:1 error duplicate key application (first at 1:1)"},
-		"a variable without quotes":         {strings.Replace(base, "path: m", "inline: {{context.x}}", 1), `5:22 error YAML reads {{…}} without quotes as a map; quote it: "{{…}}"`},
-		"path and inline":                   {strings.Replace(base, "path: m", "path: m, inline: x", 1), "5:23 error a manifest is one of path, inline, kustomize, helm; this is path and inline"},
-		"roles beside a pause":              {strings.Replace(base, "{setWeight: {weight: 100}}", "{pause: {untilApproved: true}, requiresRoles: [a]}", 1), "6:72 error requiresRoles stands beside pause; it belongs under it, else anyone could approve → pause.requiresRoles"},
-		"lambda":                            {"kind: lambda\n" + base, "1:7 error kind lambda is not supported; only kubernetes is deployed"},
-		"a Kubernetes manifest":             {"apiVersion: apps/v1\nkind: Deployment\n", "1:1 error this is a Kubernetes manifest (apps/v1 Deployment), not a deployment file; a deployment file names it under manifests"},
-		"a second document":                 {base + "---\nmore: yes\n", "8:1 error a second document with content; a deployment file is one document"},
-		"broken YAML":                       {"application: [\n", "1:1 error not valid YAML: did not find expected node content"},
-		"an unknown alias":                  {"application: *x\n", "1:14 error unknown alias x: no anchor &x comes before it"},
-		"nothing":                           {"", "1:1 error the file is empty; a deployment file needs targets and manifests"},
-		"tolerated: another case":           {strings.Replace(base, "manifests:", "Manifests:", 1), "5:1 warning the key is written manifests → manifests"},
-		"tolerated: a short weight":         {strings.Replace(base, "{weight: 100}", "100", 1), "6:53 warning write it as setWeight: {weight: …}; the short form is understood"},
-		"tolerated: no strategy":            {strings.Replace(base, "prod: {account: prod, strategy: rolling}", "prod: {account: prod}", 1), "4:3 warning no strategy; one is needed if a manifest of this target is a Deployment object"},
-		"tolerated: an unknown target":      {strings.Replace(base, "path: m", "path: m, targets: [prdo]", 1), `5:33 warning no target "prdo"; it is skipped → prod`},
-		"tolerated: a map for a list":       {base + "trafficManagement: {kubernetes: {activeService: a}}\n", "7:20 warning write it as a list; the single entry is understood | 7:33 warning write it as a list; the single entry is understood"},
-		"tolerated: an unknown version":     {"version: v2\n" + base, "1:10 warning version v2 is not known; the file is read as v1"},
-		"tolerated: a context of pairs":     {base + "context: [{a: b}, {name: c, value: d}]\n", "7:10 warning write it as a map of names to values; the list is understood"},
-		"silent: comments, BOM and markers": {"\ufeff# a comment\n---\r\n" + base + "---\n", ""},
-	} {
+	for name, c := range problems {
 		t.Run(name, func(t *testing.T) {
 			f, problems := deployment.Parse("deploy.yml", []byte(c.text))
 			var said []string
@@ -172,61 +171,23 @@ func TestAllProblemsAreToldAtOnceInFileOrder(t *testing.T) {
 	}
 }
 
-func TestHostileFilesAreRefusedQuickly(t *testing.T) {
+// hostile are files that want more than they should have.
+var hostile = func() map[string]string {
 	bomb := "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
 	for c := 'b'; c <= 'i'; c++ {
 		bomb += fmt.Sprintf("%c: &%c [*%c,*%c,*%c,*%c,*%c,*%c,*%c,*%c,*%c,*%c]\n", c, c, c-1, c-1, c-1, c-1, c-1, c-1, c-1, c-1, c-1, c-1)
 	}
-	for name, text := range map[string]string{
-		"an alias bomb": "files: {f: *x}\n" + bomb, "a deep nest": "manifests: " + strings.Repeat("[", 5000) + strings.Repeat("]", 5000),
-		"a large file": strings.Repeat("#", 3<<20), "many problems": strings.Repeat("x: 1\n", 1) + strings.Repeat("targets: {a: {b: 1}}\n", 500)} {
+	return map[string]string{
+		"an alias bomb": bomb + "files: {f: *i}\n", "a deep nest": "manifests: " + strings.Repeat("[", 5000) + strings.Repeat("]", 5000),
+		"a large file": strings.Repeat("#", 3<<20), "many problems": strings.Repeat("x: 1\n", 1) + strings.Repeat("targets: {a: {b: 1}}\n", 500)}
+}()
+
+func TestHostileFilesAreRefusedQuickly(t *testing.T) {
+	for name, text := range hostile {
 		t.Run(name, func(t *testing.T) {
 			f, problems := deployment.Parse("deploy.yml", []byte(text))
 			if f != nil || len(problems) == 0 || len(problems) > 200 {
 				t.Errorf("loaded %v with %d problems", f != nil, len(problems))
-			}
-		})
-	}
-}
-
-// The schema and the reader come of one tree of shapes: what the reader refuses for its shape, the schema refuses too.
-func TestTheSchemaAgreesWithTheReader(t *testing.T) {
-	compiler := jsonschema.NewCompiler()
-	text, err := jsonschema.UnmarshalJSON(bytes.NewReader(deployment.Schema()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := compiler.AddResource("deployment.json", text); err != nil {
-		t.Fatal(err)
-	}
-	schema, err := compiler.Compile("deployment.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, c := range map[string]struct {
-		text  string
-		valid bool
-	}{
-		"a whole file": {strings.NewReplacer("Minutes", "minutes", "MANUAL", "manual", "method: post", "method: POST").Replace(whole), true}, "a small file": {base, true},
-		"an unknown key": {base + "targetz: {}\n", false}, "a missing key": {"application: a\n", false},
-		"no manifests": {strings.Replace(base, "[{path: m}]", "[]", 1), false}, "a wrong type": {base + "deploymentConfig: {prune: 1}\n", false},
-		"an unknown word": {base + "deploymentConfig: {ifDeploymentInProgress: {strategy: queue}}\n", false},
-		"a weight of 101": {strings.Replace(base, "100", "101", 1), false}, "a step in the wrong place": {strings.Replace(base, "prod: {", "prod: {constraints: {afterDeployment: [{setWeight: {weight: 1}}]}, ", 1), false},
-		"two steps in one": {strings.Replace(base, "{setWeight: {weight: 100}}", "{setWeight: {weight: 1}, pause: {duration: 1, unit: seconds}}", 1), false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			converted, err := sigsyaml.YAMLToJSON([]byte(c.text))
-			if err != nil {
-				t.Fatal(err)
-			}
-			value, err := jsonschema.UnmarshalJSON(bytes.NewReader(converted))
-			if err != nil {
-				t.Fatal(err)
-			}
-			err = schema.Validate(value)
-			f, problems := deployment.Parse("deploy.yml", []byte(c.text))
-			if (err == nil) != c.valid || (f != nil) != c.valid {
-				t.Errorf("schema: %v; reader: %v; want valid %v", err, problems, c.valid)
 			}
 		})
 	}
@@ -240,8 +201,7 @@ func TestWhatIsNotSupportedYetIsSaidWithItsPlace(t *testing.T) {
 	for _, p := range f.Unsupported() {
 		said = append(said, fmt.Sprintf("%d:%d %s", p.Line, p.Column, p.Text))
 	}
-	for _, want := range []string{"not yet supported: keepDeploymentObject: true", "not yet supported: steps before and after a deployment",
-		"33:3 not yet supported: canary steps other than a single setWeight of 100", "not yet supported: trafficManagement", "not yet supported: ifDeploymentInProgress.strategy: enqueueOne"} {
+	for _, want := range []string{"24:11 not yet supported: runWebhook", "37:11 not yet supported: analysis", "38:11 not yet supported: exposeServices"} {
 		if !strings.Contains(strings.Join(said, "\n"), want) {
 			t.Errorf("it does not say %q:\n%s", want, strings.Join(said, "\n"))
 		}
@@ -270,18 +230,20 @@ func cutLast(text string) (before, after string) {
 	return text[:at], text[at+1:]
 }
 
+// unsupported are valid files that are not deployed yet, by the section and the row of the reference that says so.
+var unsupported = map[string]string{
+	"manifests[] path":              strings.Replace(base, "path: m", "path: 'https://example.com/m.yaml'", 1),
+	"Steps analysis":                step("{analysis: {queries: [q], interval: 1, units: seconds, numberOfJudgmentRuns: 1}}"),
+	"Steps runWebhook":              step("{runWebhook: {name: w}}"),
+	"Steps exposeServices":          step("{exposeServices: {services: [a]}}"),
+	"trafficManagement[] smi[]":     base + "trafficManagement: [{smi: [{rootServiceName: a}]}]\n",
+	"trafficManagement[] istio[]":   base + "trafficManagement: [{istio: [{virtualService: {name: a}}]}]\n",
+	"trafficManagement[] gateway[]": base + "trafficManagement: [{gateway: [{httpRoute: a}]}]\n",
+}
+
 func TestTheReferenceMarksWhatIsNotSupportedYet(t *testing.T) {
 	page := deployment.Reference()
-	for key, text := range map[string]string{
-		"deploymentConfig keepDeploymentObject":            base + "deploymentConfig: {keepDeploymentObject: true}\n",
-		"deploymentConfig ifDeploymentInProgress.strategy": base + "deploymentConfig: {ifDeploymentInProgress: {strategy: batch}}\n",
-		"targets.NAME constraints.beforeDeployment[]":      strings.Replace(base, "prod: {", "prod: {constraints: {beforeDeployment: [{pause: {duration: 1, unit: hours}}]}, ", 1),
-		"targets.NAME constraints.afterDeployment[]":       strings.Replace(base, "prod: {", "prod: {constraints: {afterDeployment: [{pause: {duration: 1, unit: hours}}]}, ", 1),
-		"manifests[] path":                                 strings.Replace(base, "path: m", "path: 'https://example.com/m.yaml'", 1),
-		"strategies.NAME canary.steps[]":                   strings.Replace(base, "weight: 100", "weight: 10", 1),
-		"strategies.NAME blueGreen":                        strings.Replace(base, "canary: {steps: [{setWeight: {weight: 100}}]}", "blueGreen: {activeService: a}", 1),
-		"The file trafficManagement[]":                     base + "trafficManagement: [{kubernetes: [{activeService: a}]}]\n",
-	} {
+	for key, text := range unsupported {
 		f, problems := deployment.Parse("deploy.yml", []byte(text))
 		if f == nil || len(f.Unsupported()) == 0 {
 			t.Errorf("%s is deployed: %v; take later off its key in shape.go", key, problems)

@@ -261,6 +261,10 @@ func (r *reader) scalar(n *yaml.Node, v *value, path string) bool {
 		return false
 	}
 	switch v.shape.kind {
+	case text:
+		if isNull(n) {
+			v.scalar = ""
+		}
 	case whole:
 		number, err := strconv.Atoi(n.Value)
 		if n.Tag != "!!int" || err != nil {
@@ -284,13 +288,13 @@ func (r *reader) scalar(n *yaml.Node, v *value, path string) bool {
 		}
 		v.scalar = strings.ToLower(n.Value)
 	case word:
-		for _, known := range v.shape.words {
+		for _, known := range slices.Concat(v.shape.words, v.shape.known) {
 			if strings.EqualFold(known, n.Value) {
 				v.scalar = known
 				return true
 			}
 		}
-		nearest := nearest(n.Value, v.shape.words)
+		nearest := Nearest(n.Value, v.shape.words)
 		r.add(Error, v.at, path, nearest, "%q is none of %s", cut(n.Value), strings.Join(v.shape.words, ", "))
 		return false
 	}
@@ -477,12 +481,12 @@ func (r *reader) unknown(v *value, p pair, path string) {
 		r.fail(at, join(path, name), "%s is no step for this place; here are: %s", name, strings.Join(names, ", "))
 		return
 	}
-	r.add(Error, at, join(path, name), nearest(name, names), "unknown key %s; known here: %s", cut(name), strings.Join(names, ", "))
+	r.add(Error, at, join(path, name), Nearest(name, names), "unknown key %s; known here: %s", cut(name), strings.Join(names, ", "))
 }
 
 func (r *reader) mapping(n *yaml.Node, v *value, path string, depth int) *value {
 	s := v.shape
-	if isNull(n) {
+	if isNull(n) && s.least == 0 {
 		return v
 	}
 	if n.Kind == yaml.SequenceNode && s.pairs != "" {
@@ -495,6 +499,9 @@ func (r *reader) mapping(n *yaml.Node, v *value, path string, depth int) *value 
 	}
 	for _, p := range r.pairs(n, path, depth) {
 		v.fields = append(v.fields, entry{p.key.Value, position(p.key), r.entryValue(p, s, path, depth)})
+	}
+	if len(v.fields) < s.least {
+		r.fail(v.keyAt, path, "%s needs at least %d entry", last(path), s.least)
 	}
 	return v
 }
@@ -588,8 +595,8 @@ func last(path string) string {
 	return path[strings.LastIndexByte(path, '.')+1:]
 }
 
-// nearest is the known word that a mistyped one probably means; "" when none is near.
-func nearest(typed string, known []string) string {
+// Nearest is the known word that a mistyped one probably means; "" when none is near.
+func Nearest(typed string, known []string) string {
 	best, least := "", len(typed)/3+2
 	for _, word := range known {
 		if d := distance(strings.ToLower(typed), strings.ToLower(word)); d < least {

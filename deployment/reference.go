@@ -24,7 +24,25 @@ func Reference() string {
 	}
 	steps := stepShape([]string{"setWeight", "pause", "analysis", "runWebhook", "exposeServices"})
 	table(&out, "Steps", func() { rows(&out, "", steps) })
+	out.WriteString("\n## What the JSON Schema does not know\n\n`towpath validate` and the controller refuse what the schema refuses, but for the flaws above, and hold a file against these rules as well:\n\n")
+	for _, rule := range beyondSchema {
+		fmt.Fprintf(&out, "- %s\n", rule)
+	}
 	return out.String()
+}
+
+// beyondSchema are the rules that only the reader knows.
+var beyondSchema = []string{
+	"What a name refers to is there: targets in `dependsOn` and `targetFilters`, queries and webhooks in steps. `dependsOn` goes in no circle.",
+	"A chart comes from one place: `path`, or `repository` with `chart`, or `chart: oci://…`. One that is not in the Git repository has a `version`; a `repository` is an http:// or https:// address.",
+	"A pause has `duration` with `unit`, or `untilApproved: true`.",
+	"An analysis step has `units`, or `unit`, or both alike. Each of its queries has a metric provider: its own, the step's, or the default.",
+	"A query has `upperLimit` or `lowerLimit`, and a name of its own.",
+	"An entry of `trafficManagement` has one of `kubernetes`, `smi`, `istio`, `gateway`.",
+	"The timeout is at least 60 seconds. The `ttl` of `exposeServices` is 1 minute to 24 hours.",
+	"A whole number is written in digits: `10`, not `10.0`.",
+	"A key stands in one spelling: not `defaultAccount` beside `defaultMetricProviderName`.",
+	"A file is one document.",
 }
 
 const referenceHead = `# The deployment file
@@ -64,7 +82,7 @@ func row(out *strings.Builder, path string, k key) {
 }
 
 // isStep reports whether it is one of the steps of a strategy or constraint: what holds them names those that may stand there.
-func (s *shape) isStep() bool { return s.only && slices.Contains(s.names(), "pause") }
+func (s *shape) isStep() bool { return slices.Contains(s.choice, "pause") }
 
 // inside is the object in a value, through lists and maps, with the path that leads to it.
 func (s *shape) inside(path string) (*shape, string) {
@@ -106,7 +124,7 @@ func (k key) defaultText() string {
 func (s *shape) typeName() string {
 	switch s.kind {
 	case object:
-		if s.only {
+		if len(s.choice) > 0 && len(s.choice) == len(s.keys) {
 			return "exactly one of its keys"
 		}
 		return "object"
@@ -126,6 +144,9 @@ func (s *shape) typeName() string {
 	case truth:
 		return "true or false"
 	case word:
+		if len(s.words) == 1 {
+			return s.words[0]
+		}
 		return "one of " + strings.Join(s.words, ", ")
 	}
 	return "anything"

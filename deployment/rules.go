@@ -86,9 +86,6 @@ func (r *reader) header(f *value) {
 	if kind := f.get("kind"); kind != nil && kind.scalar == "lambda" {
 		r.fail(kind.at, "kind", "kind lambda is not supported; only kubernetes is deployed")
 	}
-	if targets := f.get("targets"); targets != nil && len(targets.fields) == 0 {
-		r.fail(targets.keyAt, "targets", "targets needs at least 1 entry")
-	}
 }
 
 func (r *reader) targets(f *value) {
@@ -107,7 +104,7 @@ func (r *reader) targets(f *value) {
 		case strategy == nil:
 			r.warn(t.at, field, "no strategy; one is needed if a manifest of this target is a Deployment object")
 		case !slices.Contains(known, strategy.scalar):
-			r.add(Warning, strategy.at, field, nearest(strategy.scalar, known), "no strategy %q; one is needed if a manifest of this target is a Deployment object", cut(strategy.scalar))
+			r.add(Warning, strategy.at, field, Nearest(strategy.scalar, known), "no strategy %q; one is needed if a manifest of this target is a Deployment object", cut(strategy.scalar))
 		}
 		constraints := t.get("constraints")
 		for _, name := range []string{"beforeDeployment", "afterDeployment"} {
@@ -155,7 +152,7 @@ func (r *reader) references(f *value) {
 	known := f.get("targets").names()
 	missing := func(severity Severity, v *value, field, tail string) {
 		if !slices.Contains(known, v.scalar) {
-			r.add(severity, v.at, field, nearest(v.scalar, known), "no target %q%s", cut(v.scalar), tail)
+			r.add(severity, v.at, field, Nearest(v.scalar, known), "no target %q%s", cut(v.scalar), tail)
 		}
 	}
 	for _, t := range f.get("targets").named() {
@@ -314,7 +311,7 @@ func (r *reader) analysisStep(f, step *value, field string) {
 		at := fmt.Sprintf("%s.queries[%d]", field, i)
 		query := slices.Index(known, name.scalar)
 		if query < 0 {
-			r.add(Error, name.at, at, nearest(name.scalar, known), "no query %q", cut(name.scalar))
+			r.add(Error, name.at, at, Nearest(name.scalar, known), "no query %q", cut(name.scalar))
 			continue
 		}
 		if queries[query].get("metricProviderName") == nil && step.get("metricProviderName") == nil && f.get("analysis").get("defaultMetricProviderName") == nil {
@@ -333,7 +330,7 @@ func (r *reader) runWebhook(f, step *value, field string) {
 		known = append(known, w.get("name").text())
 	}
 	if !slices.Contains(known, name.scalar) {
-		r.add(Error, name.at, field+".name", nearest(name.scalar, known), "no webhook %q", cut(name.scalar))
+		r.add(Error, name.at, field+".name", Nearest(name.scalar, known), "no webhook %q", cut(name.scalar))
 	}
 }
 

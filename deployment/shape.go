@@ -6,13 +6,15 @@ type shape struct {
 	keys  []key    // of an object
 	item  *shape   // of a list, or of a map's values
 	words []string // of an enumeration, in the spelling that counts
-	least int      // a number's smallest value, a list's smallest length
+	known []string // words beside them that are understood and refused
+	least int      // a number's smallest value, the smallest length of a list or map
 	most  int      // a number's largest value; 0: none
 
-	only  bool   // an object with exactly one of its keys
 	one   bool   // a list that may be written as its single item, with a warning
 	pairs string // a map that may be written as a list of one-pair maps or of {name, value}, or (for "key") the reverse, with a warning
 	short string // an object that may be written as the value of this key alone, with a warning
+
+	choice []string // of an object: exactly one of these keys is there
 }
 
 type kind int
@@ -43,7 +45,7 @@ type key struct {
 }
 
 func obj(keys ...key) *shape        { return &shape{kind: object, keys: keys} }
-func oneOf(keys ...key) *shape      { return &shape{kind: object, keys: keys, only: true} }
+func oneOf(keys ...key) *shape      { return obj(keys...).choosing(len(keys)) }
 func listOf(item *shape) *shape     { return &shape{kind: list, item: item} }
 func mapOf(item *shape) *shape      { return &shape{kind: mapping, item: item} }
 func enum(words ...string) *shape   { return &shape{kind: word, words: words} }
@@ -57,6 +59,12 @@ func void(name string, s *shape) key {
 }
 func defaults(k key, def string) key           { k.def = def; return k }
 func field(n string, s *shape, doc string) key { return key{name: n, shape: s, doc: doc} }
+
+// choosing makes an object one that has exactly one of its first n keys.
+func (s *shape) choosing(n int) *shape {
+	s.choice = s.names()[:n]
+	return s
+}
 
 func str() *shape      { return &shape{kind: text} }
 func boolean() *shape  { return &shape{kind: truth} }
@@ -76,18 +84,18 @@ func period(doc string) []key {
 func fileShape() *shape {
 	return obj(
 		defaults(field("version", str(), "schema version"), "v1"),
-		defaults(field("kind", enum("kubernetes", "lambda"), "only kubernetes is deployed"), "kubernetes"),
+		defaults(field("kind", &shape{kind: word, words: []string{"kubernetes"}, known: []string{"lambda"}}, "only kubernetes is deployed"), "kubernetes"),
 		field("application", str(), "the name shown everywhere; required unless a flag gives it"),
 		field("description", str(), "free text, shown with the deployment"),
 		field("context", texts(), "values for {{context.NAME}} in every step"),
 		field("contextOverrides", texts(), "the same, over those of a step"),
-		required(field("targets", mapOf(targetShape()), "where to deploy, by name")),
+		required(field("targets", &shape{kind: mapping, item: targetShape(), least: 1}, "where to deploy, by name")),
 		field("targetFilters", listOf(obj(required(field("includeTarget", str(), "name of a target")))), "deploy to only these targets"),
 		required(field("manifests", atLeastOne(manifestShape()), "what to deploy")),
 		field("strategies", mapOf(strategyShape()), "how to deploy, by name; may be absent where nothing is a Deployment object"),
 		field("analysis", analysisShape(), "metric queries that analysis steps name"),
 		field("webhooks", listOf(webhookShape()), "external calls that runWebhook steps name"),
-		later(field("trafficManagement", &shape{kind: list, item: trafficShape(), one: true}, "how traffic reaches the versions"), "all"),
+		field("trafficManagement", &shape{kind: list, item: trafficShape(), one: true}, "how traffic reaches the versions"),
 		field("deploymentConfig", configShape(), "limits that hold for all targets"),
 		field("files", mapOf(listOf(str())), "file contents that a client attached for a manifest path"),
 		void("metadata", anyValue()),
@@ -99,9 +107,9 @@ func configShape() *shape {
 	return obj(
 		defaults(field("timeout", obj(required(field("duration", number(1, 0), "how long")), required(field("unit", timeUnit(), "of the duration"))),
 			"how long pods may take to become ready before the target goes back; at least 60 seconds"), "30 minutes"),
-		later(defaults(field("keepDeploymentObject", boolean(), "put the Deployment object back at the end"), "false"), "true"),
-		field("ifDeploymentInProgress", obj(later(required(field("strategy", enum("reject", "enqueueOne", "supersede", "batch"),
-			"what a new deployment does to one under way of the same application; supersede and batch are ours")), "enqueueOne, batch")), "one deployment of an application at a time"),
+		defaults(field("keepDeploymentObject", boolean(), "put the Deployment object back at the end"), "false"),
+		field("ifDeploymentInProgress", obj(required(field("strategy", enum("reject", "enqueueOne", "supersede", "batch"),
+			"what a new deployment does to one under way of the same application; supersede and batch are ours"))), "one deployment of an application at a time"),
 		ours(defaults(field("prune", boolean(), "objects of a target, or of the file, that is deleted go too"), "false")),
 	)
 }
@@ -113,9 +121,11 @@ func targetShape() *shape {
 		field("strategy", str(), "a name under strategies; needed where a manifest is a Deployment object"),
 		field("constraints", obj(
 			field("dependsOn", listOf(str()), "targets that must have succeeded first"),
-			later(field("beforeDeployment", listOf(stepShape(constraintSteps)), "run in parallel before the target starts"), "all"),
-			later(field("afterDeployment", listOf(stepShape(constraintSteps)), "run in parallel after the rollout, before dependents start"), "all"),
+			field("beforeDeployment", listOf(stepShape(constraintSteps)), "run in parallel before the target starts"),
+			field("afterDeployment", listOf(stepShape(constraintSteps)), "run in parallel after the rollout, before dependents start"),
 		), "when the target may start, and when it is done"),
+		ours(defaults(field("unreachable", enum("wait", "skip", "fail"), "what becomes of the target when its agent is away as it is to start"), "wait")),
+		ours(defaults(field("drift", enum("report", "heal"), "what becomes of objects that somebody changes or deletes in the cluster: they are told, or put back"), "report")),
 		void("deployAsIamRole", anyValue()), void("region", anyValue()),
 	)
 }
@@ -139,18 +149,18 @@ func manifestShape() *shape {
 		), "a Helm chart to be rendered")),
 		ours(defaults(field("allowUnstable", boolean(), "templates may use lookup, random and time functions: their first result is kept"), "false")),
 		field("targets", listOf(str()), "names of targets; absent: all"),
-	)
+	).choosing(4)
 }
 
 func strategyShape() *shape {
 	return oneOf(
-		field("canary", obj(later(required(field("steps", atLeastOne(stepShape(canarySteps)), "in sequence")), "anything but a single setWeight of 100")), "weights, one after another"),
-		later(field("blueGreen", obj(
+		field("canary", obj(required(field("steps", atLeastOne(stepShape(canarySteps)), "in sequence"))), "weights, one after another"),
+		field("blueGreen", obj(
 			field("redirectTrafficAfter", listOf(stepShape(switchSteps)), "in parallel; when all pass, the active Service points at the new version"),
 			field("shutDownOldVersionAfter", listOf(stepShape(switchSteps)), "in parallel; when all pass, the old version goes"),
 			field("activeService", str(), "name of a Service; also settable under trafficManagement.kubernetes"),
 			field("previewService", str(), "name of a Service; also settable under trafficManagement.kubernetes"),
-		), "a Service switched at once"), "all"),
+		), "a Service switched at once"),
 	)
 }
 
@@ -171,7 +181,7 @@ func stepShape(kinds []string) *shape {
 			ours(defaults(field("approvals", number(1, 0), "how many people must approve"), "1")),
 			ours(field("allowSelfApproval", boolean(), "whether the author may approve")),
 		)...), "waits for time, or for a person"),
-		"analysis": field("analysis", obj(
+		"analysis": later(field("analysis", obj(
 			required(field("queries", atLeastOne(str()), "names of queries; all must pass")),
 			required(field("interval", number(1, 0), "between two runs")),
 			field("units", timeUnit(), "of the interval"), field("unit", timeUnit(), "of the interval"),
@@ -182,20 +192,20 @@ func stepShape(kinds []string) *shape {
 			defaults(field("abortOnFailedJudgment", boolean(), "the first bad run ends it"), "false"),
 			field("metricProviderName", str(), "provider of queries that name none"),
 			field("context", texts(), "values for {{context.NAME}} in the queries"),
-		), "runs metric queries and judges them"),
-		"runWebhook": field("runWebhook", obj(
+		), "runs metric queries and judges them"), "all"),
+		"runWebhook": later(field("runWebhook", obj(
 			required(field("name", str(), "of a webhook")), field("context", texts(), "values for {{context.NAME}} in the call"), void("unit", anyValue()),
-		), "calls a webhook and waits for its answer"),
-		"exposeServices": field("exposeServices", obj(
+		), "calls a webhook and waits for its answer"), "all"),
+		"exposeServices": later(field("exposeServices", obj(
 			required(field("services", atLeastOne(str()), "names of Services in the target's namespace")),
 			defaults(field("ttl", obj(required(field("duration", number(1, 0), "how long")), required(field("unit", timeUnit(), "of the duration"))), "1 minute to 24 hours"), "5 minutes"),
-		), "makes temporary public links to Services"),
+		), "makes temporary public links to Services"), "all"),
 	}
-	s := &shape{kind: object, only: true}
+	var keys []key
 	for _, name := range kinds {
-		s.keys = append(s.keys, steps[name])
+		keys = append(keys, steps[name])
 	}
-	return s
+	return oneOf(keys...)
 }
 
 func analysisShape() *shape {
@@ -234,18 +244,18 @@ func trafficShape() *shape {
 		field("kubernetes", &shape{kind: list, one: true, item: obj(
 			required(field("activeService", str(), "name of a Service")), field("previewService", str(), "name of a Service"),
 		)}, "pairs of Services"),
-		field("smi", &shape{kind: list, one: true, item: obj(
+		later(field("smi", &shape{kind: list, one: true, item: obj(
 			required(field("rootServiceName", str(), "name of the Service that clients call")),
 			field("canaryServiceName", str(), "absent: the root's name and -canary, created"),
 			field("trafficSplitName", str(), "absent: the root's name"),
-		)}, "SMI TrafficSplits"),
-		field("istio", &shape{kind: list, one: true, item: obj(
+		)}, "SMI TrafficSplits"), "all"),
+		later(field("istio", &shape{kind: list, one: true, item: obj(
 			required(field("virtualService", obj(required(field("name", str(), "of the VirtualService")), field("httpRouteName", str(), "needed where it has several")), "route")),
 			field("destinationRule", obj(field("name", str(), "of the DestinationRule"), field("activeSubsetName", str(), "subset of the old version"),
 				field("canarySubsetName", str(), "subset of the new version")), "subsets"),
-		)}, "Istio routes"),
-		ours(field("gateway", &shape{kind: list, one: true, item: obj(
+		)}, "Istio routes"), "all"),
+		later(ours(field("gateway", &shape{kind: list, one: true, item: obj(
 			required(field("httpRoute", str(), "name of the HTTPRoute")), field("activeService", str(), "name of a Service"), field("canaryService", str(), "name of a Service"),
-		)}, "routes of the Gateway API")),
+		)}, "routes of the Gateway API")), "all"),
 	)
 }

@@ -13,28 +13,20 @@ func (f *File) Unsupported() []Problem {
 	refuse := func(at Position, field, what string) {
 		problems = append(problems, Problem{File: f.Path, Field: field, Line: max(at.Line, 1), Column: max(at.Column, 1), Severity: Error, Text: "not yet supported: " + what})
 	}
-	if f.Config.KeepDeploymentObject {
-		refuse(Position{}, "deploymentConfig.keepDeploymentObject", "keepDeploymentObject: true")
-	}
-	if mode := f.Config.IfInProgress; mode == EnqueueOne || mode == Batch {
-		refuse(Position{}, "deploymentConfig.ifDeploymentInProgress", "ifDeploymentInProgress.strategy: "+string(mode))
-	}
 	used := map[string]bool{}
 	for _, t := range f.Targets {
 		used[t.Strategy] = true
-		for _, steps := range [][]Step{t.BeforeDeployment, t.AfterDeployment} {
-			if len(steps) > 0 {
-				refuse(steps[0].Position, "targets."+t.Name+".constraints", "steps before and after a deployment")
-			}
-		}
+		f.unsupportedSteps("targets."+t.Name+".constraints.beforeDeployment", t.BeforeDeployment, refuse)
+		f.unsupportedSteps("targets."+t.Name+".constraints.afterDeployment", t.AfterDeployment, refuse)
 	}
 	for _, s := range f.Strategies {
-		switch {
-		case !used[s.Name]:
-		case s.BlueGreen != nil:
-			refuse(s.Position, "strategies."+s.Name, "blueGreen")
-		case !s.rolling():
-			refuse(s.Position, "strategies."+s.Name, "canary steps other than a single setWeight of 100")
+		if !used[s.Name] {
+			continue
+		}
+		f.unsupportedSteps("strategies."+s.Name+".canary.steps", s.Canary, refuse)
+		if s.BlueGreen != nil {
+			f.unsupportedSteps("strategies."+s.Name+".blueGreen.redirectTrafficAfter", s.BlueGreen.RedirectTrafficAfter, refuse)
+			f.unsupportedSteps("strategies."+s.Name+".blueGreen.shutDownOldVersionAfter", s.BlueGreen.ShutDownOldVersionAfter, refuse)
 		}
 	}
 	for i, m := range f.Manifests {
@@ -43,15 +35,28 @@ func (f *File) Unsupported() []Problem {
 		}
 	}
 	for i, t := range f.TrafficManagement {
-		refuse(t.Position, fmt.Sprintf("trafficManagement[%d]", i), "trafficManagement")
+		for name, count := range map[string]int{"smi": len(t.SMI), "istio": len(t.Istio), "gateway": len(t.Gateway)} {
+			if count > 0 {
+				refuse(t.Position, fmt.Sprintf("trafficManagement[%d].%s", i, name), "trafficManagement by "+name)
+			}
+		}
 	}
 	slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })
 	return problems
 }
 
-// rolling reports whether a canary is the customary rolling one: everything at once.
-func (s Strategy) rolling() bool {
-	return len(s.Canary) == 1 && s.Canary[0].SetWeight != nil && s.Canary[0].SetWeight.Weight == 100
+// unsupportedSteps refuses steps that ask something of the world around a rollout.
+func (f *File) unsupportedSteps(field string, steps []Step, refuse func(at Position, field, what string)) {
+	for i, s := range steps {
+		switch {
+		case s.Analysis != nil:
+			refuse(s.Position, fmt.Sprintf("%s[%d]", field, i), "analysis")
+		case s.RunWebhook != nil:
+			refuse(s.Position, fmt.Sprintf("%s[%d]", field, i), "runWebhook")
+		case s.ExposeServices != nil:
+			refuse(s.Position, fmt.Sprintf("%s[%d]", field, i), "exposeServices")
+		}
+	}
 }
 
 // CheckStrategy lists what is wrong with the strategy of a target whose manifests hold a Deployment object. Whether they do is known only once they
@@ -69,7 +74,7 @@ func (f *File) CheckStrategy(target string) []Problem {
 	if t.Strategy == "" {
 		p.Text = fmt.Sprintf("target %s deploys a Deployment object and names no strategy; write strategy: NAME, and the strategy under strategies", t.Name)
 	} else {
-		p.Text, p.Suggestion = fmt.Sprintf("no strategy %q", cut(t.Strategy)), nearest(t.Strategy, known)
+		p.Text, p.Suggestion = fmt.Sprintf("no strategy %q", cut(t.Strategy)), Nearest(t.Strategy, known)
 	}
 	return []Problem{p}
 }

@@ -2,7 +2,10 @@
 // its templates, and its JSON Schema. It is pure and imports nothing of ours. Docs: docs/reference/deployment-file.md.
 package deployment
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // File is a deployment file that was read and found valid. Defaults are filled in, quirks of older files are brought into one form, names are
 // resolved; maps of the file that have an order for people (targets, strategies) keep it.
@@ -58,6 +61,8 @@ type Target struct {
 	DependsOn        []string
 	BeforeDeployment []Step
 	AfterDeployment  []Step
+	Unreachable      string // ours: "skip" or "fail" when its agent is away; "": it waits
+	Heal             bool   // ours: what differs in the cluster is put back, not only told
 }
 
 // Manifest is one entry of manifests: exactly one of Path, Inline, Kustomize, Helm is set.
@@ -249,6 +254,14 @@ func (f *File) Target(name string) *Target {
 		}
 	}
 	return nil
+}
+
+// Chosen is the targets that are not filtered out.
+func (f *File) Chosen() []Target {
+	if len(f.TargetFilters) == 0 {
+		return f.Targets
+	}
+	return slices.DeleteFunc(slices.Clone(f.Targets), func(t Target) bool { return !slices.Contains(f.TargetFilters, t.Name) })
 }
 
 // Strategy is the strategy of that name, or nil.

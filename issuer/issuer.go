@@ -355,6 +355,27 @@ func (i *Issuer) Create(ctx context.Context, scopes ...string) (id, secret strin
 	return client.ID, secret, nil
 }
 
+// Adopt adds a client with an id and a secret that it has already: the store that knew of it was lost. One that was disabled is taken up again.
+func (i *Issuer) Adopt(ctx context.Context, id, secret string, scopes ...string) error {
+	now := i.config.Clock()
+	kept, err := i.keep(secret, now)
+	if err != nil {
+		return err
+	}
+	client := Client{ID: id, Secrets: []Secret{kept}, Scopes: scopes, Audience: []string{i.config.Audience}, Created: now}
+	former, err := i.config.Store.Client(ctx, id)
+	switch {
+	case err == nil && former.Disabled:
+		client.Version = former.Version
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return fmt.Errorf("client %s: %w", id, err)
+	}
+	if err := i.config.Store.SaveClient(ctx, client); err != nil {
+		return fmt.Errorf("keeping client %s: %w", id, err)
+	}
+	return nil
+}
+
 // Replace gives a client a new secret. The old ones count for keep longer (0: end now); of three, the oldest ends.
 func (i *Issuer) Replace(ctx context.Context, id string, keep time.Duration) (secret string, err error) {
 	client, err := i.config.Store.Client(ctx, id)
@@ -400,12 +421,15 @@ func (i *Issuer) makeSecret(now time.Time) (Secret, string, error) {
 	if err != nil {
 		return Secret{}, "", err
 	}
+	kept, err := i.keep(text, now)
+	return kept, text, err
+}
+
+// keep is what is kept of a secret.
+func (i *Issuer) keep(text string, now time.Time) (Secret, error) {
 	id, err := i.random(6)
-	if err != nil {
-		return Secret{}, "", err
-	}
 	hash := sha256.Sum256([]byte(text))
-	return Secret{ID: id, Hash: hash[:], Created: now}, text, nil
+	return Secret{ID: id, Hash: hash[:], Created: now}, err
 }
 
 func (s Secret) expired(now time.Time) bool { return !s.Expires.IsZero() && !now.Before(s.Expires) }

@@ -430,3 +430,26 @@ func TestAnIssuerNeedsAnAddressThatOthersCanUse(t *testing.T) {
 		}
 	}
 }
+
+// What was recorded by mistake, and taken away again, can be recorded once more: the agent has no other credential.
+func TestAClientThatExistsIsAdoptedUnlessSomebodyHasIt(t *testing.T) {
+	t.Parallel()
+	w := serve(t)
+	const secret = "a-secret-of-the-time-before-the-loss"
+	holds := func() bool { return w.ask(form("client-before", secret)).status == http.StatusOK }
+	must(t, w.Adopt(t.Context(), "client-before", secret, "agent:connect"))
+	if !holds() {
+		t.Error("an adopted client gets no token")
+	}
+	if err := w.Adopt(t.Context(), "client-before", secret, "agent:connect"); err == nil || !strings.Contains(err.Error(), "keeping client client-before: ") {
+		t.Errorf("one that somebody has: %v", err)
+	}
+	must(t, w.Disable(t.Context(), "client-before"))
+	if holds() {
+		t.Error("a disabled client gets a token")
+	}
+	must(t, w.Adopt(t.Context(), "client-before", secret, "agent:connect"))
+	if !holds() {
+		t.Error("a client that was adopted again gets no token")
+	}
+}

@@ -49,6 +49,13 @@ type Planner struct {
 	Renders renders
 	Clock   func() time.Time
 	NewID   func() string // of a deployment
+	// Roles is those that somebody holds.
+	Roles func(ctx context.Context, tenant string) ([]string, error)
+	// Names says what a set of objects is called once it is applied.
+	Names func(objects []manifest.Object) (rollout.Set, error)
+	// Live reads objects of a cluster; nil when its agent is away.
+	Live    func(ctx context.Context, tenant, account string, keys []manifest.Key) []rollout.Live
+	NotSelf bool // approvals do not come from those whose change it is, unless the file says allowSelfApproval: true
 }
 
 // Ask is one file to be planned.
@@ -57,6 +64,7 @@ type Ask struct {
 	Application string // overrides the file's
 	Origin      rollout.Origin
 	Trigger     rollout.Trigger
+	Authors     []string // who wrote the change, merged it, or started the push
 	Tree        fs.FS
 	Text        []byte
 	Reach       []policies.Reach
@@ -65,10 +73,17 @@ type Ask struct {
 	Account     string            // for targets that name none
 	// Fresh gives the recorded render of a target that nothing touched since; nil or false: render it.
 	Fresh func(target string) (rollout.RenderRecord, bool)
+	// Anew holds what would not move against what the source may touch, too: that may have changed.
+	Anew bool
 	// Moved allows the application to come from another file of its source: that file is gone.
 	Moved func(owner rollout.Owner) bool
 	// Again starts every target, also where nothing would change.
 	Again bool
+	// Emergency lets a push deploy what Git owns: these waits are passed over, and the lanes are held at the result.
+	Emergency bool
+	Skip      []rollout.Skip
+	// Look only plans: what another owns is told, and no refusal.
+	Look bool
 }
 
 // Plan is what a file would do. Start is nil when its problems forbid a start.
@@ -110,12 +125,14 @@ func (p *Planner) plan(ctx context.Context, file *deployment.File, problems []de
 	if file == nil {
 		return plan, nil
 	}
-	if ask.Application != "" {
-		file.Application = ask.Application
-	}
-	complete(file, ask)
+	file.Take(deployment.Flags{Application: ask.Application, Account: ask.Account, Targets: ask.Filters, Context: ask.Context})
 	plan.Problems = append(plan.Problems, file.Unsupported()...)
 	plan.Problems = append(plan.Problems, p.accounts(file, ask)...)
+	unknown, err := p.unknownRoles(ctx, file, ask.Tenant)
+	if err != nil {
+		return plan, err
+	}
+	plan.Problems = append(plan.Problems, unknown...)
 	if err := p.owner(ctx, &plan, ask); err != nil {
 		return plan, err
 	}
@@ -127,32 +144,6 @@ func (p *Planner) plan(ctx context.Context, file *deployment.File, problems []de
 		return plan, err
 	}
 	return plan, p.compare(ctx, &plan, ask, records)
-}
-
-// complete fills in what flags of the command line give.
-func complete(file *deployment.File, ask Ask) {
-	if len(ask.Filters) > 0 {
-		file.TargetFilters = ask.Filters
-	}
-	for i := range file.Targets {
-		if file.Targets[i].Account == "" {
-			file.Targets[i].Account = ask.Account
-		}
-	}
-	for key, value := range ask.Context {
-		if file.ContextOverrides == nil {
-			file.ContextOverrides = map[string]string{}
-		}
-		file.ContextOverrides[key] = value
-	}
-}
-
-// chosen is the targets that are not filtered out.
-func chosen(file *deployment.File) []deployment.Target {
-	if len(file.TargetFilters) == 0 {
-		return file.Targets
-	}
-	return slices.DeleteFunc(slices.Clone(file.Targets), func(t deployment.Target) bool { return !slices.Contains(file.TargetFilters, t.Name) })
 }
 
 func (p *Planner) accounts(file *deployment.File, ask Ask) []deployment.Problem {
@@ -169,7 +160,7 @@ func (p *Planner) accounts(file *deployment.File, ask Ask) []deployment.Problem 
 			refuse("targetFilters", deployment.Position{}, "no target %q to deploy to", name)
 		}
 	}
-	for _, target := range chosen(file) {
+	for _, target := range file.Chosen() {
 		field := "targets." + target.Name + ".account"
 		switch {
 		case target.Account == "":
@@ -191,7 +182,7 @@ func origin(o rollout.Origin) string {
 
 func (p *Planner) owner(ctx context.Context, plan *Plan, ask Ask) error {
 	owner, err := p.Store.Owner(ctx, ask.Tenant, plan.File.Application)
-	if err != nil || owner.Application == "" || owner.Removed {
+	if err != nil || owner.Application == "" || owner.Removed || ask.Emergency {
 		return err
 	}
 	var text string
@@ -207,16 +198,22 @@ func (p *Planner) owner(ctx context.Context, plan *Plan, ask Ask) error {
 	default:
 		text = fmt.Sprintf("application %s belongs to %s of source %s already; %s must name another", owner.Application, owner.Path, owner.Source, ask.Origin.Path)
 	}
-	if text != "" {
-		plan.Problems = append(plan.Problems, deployment.Problem{File: ask.Origin.Path, Field: "application", Line: 1, Column: 1, Severity: deployment.Error, Text: text})
+	if text == "" {
+		return nil
 	}
+	severity := deployment.Error
+	if ask.Look {
+		text, _, _ = strings.Cut(text, "; ") // how it is handed over is for who starts it
+		severity, text = deployment.Warning, "this is what it would do; it would not be started from here: "+text
+	}
+	plan.Problems = append(plan.Problems, deployment.Problem{File: ask.Origin.Path, Field: "application", Line: 1, Column: 1, Severity: severity, Text: text})
 	return nil
 }
 
 // render makes, or takes as recorded, the manifests of each target.
 func (p *Planner) render(ctx context.Context, plan *Plan, ask Ask) (map[string]rollout.RenderRecord, error) {
 	records := map[string]rollout.RenderRecord{}
-	for _, target := range chosen(plan.File) {
+	for _, target := range plan.File.Chosen() {
 		record, fresh := rollout.RenderRecord{}, false
 		if ask.Fresh != nil {
 			record, fresh = ask.Fresh(target.Name)
@@ -248,8 +245,9 @@ func (p *Planner) compare(ctx context.Context, plan *Plan, ask Ask, records map[
 		return err
 	}
 	start := &rollout.Start{ID: p.NewID(), Tenant: ask.Tenant, Application: file.Application, Description: file.Description, Origin: ask.Origin,
-		Trigger: ask.Trigger, At: p.Clock().UTC(), Context: file.ContextOverrides, Exclusive: exclusive(file.Config.IfInProgress, ask.Origin), Text: ask.Text, Prune: file.Config.Prune}
-	for _, target := range chosen(file) {
+		Trigger: ask.Trigger, Authors: ask.Authors, Skip: ask.Skip, Pin: ask.Emergency, At: p.Clock().UTC(), Context: file.ContextOverrides,
+		Exclusive: ask.exclusive(file.Config.IfInProgress), Text: ask.Text, Prune: file.Config.Prune}
+	for _, target := range file.Chosen() {
 		planned, err := p.target(ctx, plan, ask, target, records[target.Name], lanes)
 		if err != nil {
 			return err
@@ -259,7 +257,7 @@ func (p *Planner) compare(ctx context.Context, plan *Plan, ask Ask, records map[
 	}
 	for _, lane := range lanes {
 		if target := file.Target(lane.Target); !lane.Removed && (target == nil || target.Account != lane.Account) {
-			start.Gone = append(start.Gone, rollout.Gone{Lane: lane.ID, Prune: file.Config.Prune})
+			start.Gone = append(start.Gone, rollout.Gone{Lane: lane.ID, Prune: file.Config.Prune, Why: "the target left the file" + notPruned})
 		}
 	}
 	if !plan.Failed() {
@@ -270,11 +268,17 @@ func (p *Planner) compare(ctx context.Context, plan *Plan, ask Ask, records map[
 
 // exclusive is what a new deployment does to others: pushes of a file that says nothing are refused while another is under way, as its users know
 // it; merges are left to each lane.
-func exclusive(said deployment.InProgress, origin rollout.Origin) rollout.Exclusive {
+func (ask Ask) exclusive(said deployment.InProgress) rollout.Exclusive {
 	switch {
+	case ask.Emergency:
+		return rollout.PerLane
 	case said == deployment.Supersede:
 		return rollout.SupersedeOthers
-	case said == deployment.Reject, said == "" && origin.Source == "":
+	case said == deployment.EnqueueOne:
+		return rollout.EnqueueOne
+	case said == deployment.Batch:
+		return rollout.Batch
+	case said == deployment.Reject, said == "" && ask.Origin.Source == "":
 		return rollout.RejectOthers
 	}
 	return rollout.PerLane
@@ -282,32 +286,33 @@ func exclusive(said deployment.InProgress, origin rollout.Origin) rollout.Exclus
 
 func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deployment.Target, record rollout.RenderRecord, lanes []rollout.LaneState) (PlannedTarget, error) {
 	planned := PlannedTarget{StartTarget: rollout.StartTarget{Name: target.Name, Account: target.Account, Namespace: target.Namespace,
-		Timeout: plan.File.Config.Timeout, Manifests: record.Manifests, Changed: ask.Again}}
-	for _, name := range target.DependsOn {
-		if len(plan.File.TargetFilters) == 0 || slices.Contains(plan.File.TargetFilters, name) {
-			planned.DependsOn = append(planned.DependsOn, name)
-		}
-	}
+		Way: rollout.WayOf(plan.File, target, p.NotSelf), Manifests: record.Manifests}}
 	var err error
-	if planned.Digest, err = rollout.Promise(promised(plan.File, target), record.Manifests); err != nil {
+	if planned.Digest, err = rollout.Promise(promised{target.Name, target.Account, target.Namespace, planned.Way}, record.Manifests); err != nil {
 		return planned, err
 	}
 	lane := slices.IndexFunc(lanes, func(l rollout.LaneState) bool { return l.Target == target.Name && l.Account == target.Account })
-	if lane >= 0 && !ask.Again && !lanes[lane].Moves(record.Manifests, planned.Digest) {
+	planned.Changed = lane < 0 || ask.Again || lanes[lane].Moves(record.Manifests, planned.Digest)
+	if !planned.Changed && !ask.Anew {
 		return planned, nil
 	}
-	planned.Changed = true
 	if planned.Objects = record.Objects; planned.Objects == nil {
 		if planned.Objects, err = p.Store.Manifests(ctx, record.Manifests); err != nil {
 			return planned, err
 		}
 	}
 	plan.refuse(target, policies.Objects(ask.Reach, ask.Origin.Source, target.Account, planned.Objects))
-	taken, err := p.taken(ctx, plan.File.Application, ask.Tenant, target.Account, planned.Objects)
+	if !planned.Changed {
+		return planned, nil
+	}
+	taken, err := p.taken(ctx, plan.File.Application, ask, target.Account, planned.Objects)
 	if err != nil {
 		return planned, err
 	}
 	plan.refuse(target, taken)
+	if err := p.services(ctx, plan, ask.Tenant, target, planned); err != nil {
+		return planned, err
+	}
 	var before []manifest.Object
 	if lane >= 0 && lanes[lane].Wanted != "" {
 		if before, err = p.Store.Manifests(ctx, lanes[lane].Wanted); err != nil {
@@ -326,44 +331,44 @@ func (p *Plan) refuse(target deployment.Target, sentences []string) {
 	}
 }
 
-func (p *Planner) taken(ctx context.Context, application, tenant, account string, objects []manifest.Object) ([]string, error) {
+// taken is a sentence for each object that another application has.
+func (p *Planner) taken(ctx context.Context, application string, ask Ask, account string, objects []manifest.Object) ([]string, error) {
 	keys := make([]manifest.Key, len(objects))
 	for i, o := range objects {
 		keys[i] = o.Key
 	}
-	owners, err := p.Store.Taken(ctx, tenant, application, account, keys)
+	owners, err := p.Store.Taken(ctx, ask.Tenant, application, account, keys)
 	if err != nil {
 		return nil, err
 	}
 	var sentences []string
 	for _, key := range keys {
-		if owner, found := owners[key]; found {
-			sentences = append(sentences, fmt.Sprintf("%s on account %s belongs to application %s; an object has one owner, so take it out of one of the two", key, account, owner))
+		name, found := owners[key]
+		if !found {
+			continue
 		}
+		owner, err := p.Store.Owner(ctx, ask.Tenant, name)
+		if err != nil {
+			return nil, err
+		}
+		said := fmt.Sprintf("application %s has it in its manifests, too, and an object has one owner: take it out of one of the two", application)
+		if !owner.Pushed() && owner.Source == ask.Origin.Source && owner.Path == ask.Origin.Path {
+			said = fmt.Sprintf("this file named it until now, and an application that has objects is not renamed: write application: %s again, or delete the file, run towpath app remove %s, and then add the file as %s",
+				name, name, application)
+		}
+		sentences = append(sentences, fmt.Sprintf("%s on account %s belongs to application %s; %s", key, account, name, said))
 	}
 	return sentences, nil
 }
 
-// promised is a target's part of the file, beside its manifests.
-func promised(file *deployment.File, target deployment.Target) any {
-	target.Position, target.AccountPosition, target.StrategyPosition = deployment.Position{}, deployment.Position{}, deployment.Position{}
-	said := struct {
-		Target   deployment.Target
-		Strategy *deployment.Strategy
-		Timeout  time.Duration
-		Keep     bool
-	}{target, nil, file.Config.Timeout, file.Config.KeepDeploymentObject}
-	if strategy := file.Strategy(target.Strategy); strategy != nil {
-		copied := *strategy
-		copied.Position = deployment.Position{}
-		copied.Canary = slices.Clone(copied.Canary)
-		for i := range copied.Canary {
-			copied.Canary[i].Position = deployment.Position{}
-		}
-		said.Strategy = &copied
-	}
-	return said
+// promised is what is promised for a target beside its manifests: where it goes, and its way.
+type promised struct {
+	Name, Account, Namespace string
+	rollout.Way
 }
+
+// notPruned is why what nobody wants any more is kept all the same.
+const notPruned = ", and the file did not say deploymentConfig.prune: true"
 
 // difference compares two sets of manifests by key and content.
 func difference(before, after []manifest.Object) (added, changed, removed []manifest.Key) {
@@ -394,4 +399,20 @@ func difference(before, after []manifest.Object) (added, changed, removed []mani
 func firstLine(message string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
 	return line
+}
+
+// Earlier is what a target was asked for by an earlier commit, with its manifests to be sealed; nil where the file had no such target then, or cannot be
+// rendered. ask names the commit's tree and the file's text in it.
+func (p *Planner) Earlier(ctx context.Context, ask Ask, name string) (*rollout.Release, []manifest.Object, error) {
+	file, problems := deployment.Parse(ask.Origin.Path, ask.Text)
+	if file == nil || rollout.HasErrors(problems) || file.Target(name) == nil {
+		return nil, nil, nil
+	}
+	record, err := p.Renders.Render(ctx, RenderRequest{Tree: ask.Tree, File: file, Text: ask.Text, Target: name, Source: ask.Origin.Source, Tenant: ask.Tenant})
+	if err != nil || record.Failed() {
+		return nil, nil, err
+	}
+	target := *file.Target(name)
+	digest, err := rollout.Promise(promised{name, target.Account, target.Namespace, rollout.WayOf(file, target, p.NotSelf)}, record.Manifests)
+	return &rollout.Release{Commit: ask.Origin.Commit, Manifests: record.Manifests, Digest: digest}, record.Objects, err
 }

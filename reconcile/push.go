@@ -22,6 +22,10 @@ type pushStore interface {
 	SealedUpload(ctx context.Context, digest string) (map[string][]byte, error)
 	// Started is a deployment as it was recorded.
 	Started(ctx context.Context, tenant, id string) (rollout.Start, error)
+	// Newest is the newest deployment of an application that was not itself a way back.
+	Newest(ctx context.Context, tenant, application string) (rollout.Start, error)
+	// Halt asks a deployment to stop; one that has ended is no error.
+	Halt(ctx context.Context, tenant, id, by, reason string) error
 	// GoodBefore is the newest deployment before the lane's last good one that SUCCEEDED on a target of an application: where going back leads to.
 	GoodBefore(ctx context.Context, tenant, application, target string) (id string, err error)
 }
@@ -54,10 +58,15 @@ type Order struct {
 	Account     string
 	Reason      string
 	Title       string
+	Emergency   bool           // it deploys what Git owns, and its lanes are held at the result
+	Skip        []rollout.Skip // waits that are passed over; with Emergency only
+
+	look bool
 }
 
 // Plan says what an upload would do; nothing starts.
 func (p *Pusher) Plan(ctx context.Context, u Upload, o Order) (Plan, error) {
+	o.look = true
 	_, plan, err := p.plan(ctx, u, o)
 	return plan, err
 }
@@ -86,7 +95,7 @@ func (p *Pusher) plan(ctx context.Context, u Upload, o Order) (digest string, pl
 	}
 	digest = uploadDigest(u.Files)
 	plan, err = p.Planner.Plan(ctx, Ask{Tenant: o.Tenant, Application: o.Application, Tree: tree, Text: text, Reach: p.Reach, Filters: o.Filters,
-		Context: o.Context, Account: o.Account, Origin: rollout.Origin{Path: u.Path, Upload: digest},
+		Context: o.Context, Account: o.Account, Origin: rollout.Origin{Path: u.Path, Upload: digest}, Authors: []string{o.By}, Emergency: o.Emergency, Skip: o.Skip, Look: o.look,
 		Trigger: rollout.Trigger{Kind: "api", By: o.By, Reason: o.Reason, Title: o.Title}})
 	return digest, plan, err
 }
@@ -105,40 +114,7 @@ func (p *Pusher) Repeat(ctx context.Context, id string, o Order) error {
 		return rollout.Refuse(rollout.Missing, "deployment %s has no target %s", id, strings.Join(o.Filters, ", "))
 	}
 	if file, _ := deployment.Parse(old.Origin.Path, old.Text); file != nil {
-		start.Exclusive = exclusive(file.Config.IfInProgress, old.Origin)
-	}
-	return p.Store.Start(ctx, start, nil)
-}
-
-// RollBack brings targets of an application back to what an earlier deployment brought about: to, or what was good before the present one. Git, or
-// the last push, goes on wanting what it wants: the next change of it lifts the rollback.
-func (p *Pusher) RollBack(ctx context.Context, application string, targets []string, to string, o Order) error {
-	if to == "" {
-		if len(targets) != 1 {
-			return rollout.Refuse(rollout.Malformed, "say which deployment to go back to, or name one target")
-		}
-		var err error
-		if to, err = p.Store.GoodBefore(ctx, o.Tenant, application, targets[0]); err != nil {
-			return err
-		}
-	}
-	old, err := p.Store.Started(ctx, o.Tenant, to)
-	if err != nil {
-		return err
-	}
-	if old.Application != application {
-		return rollout.Refuse(rollout.Malformed, "deployment %s is one of application %s, not of %s", to, old.Application, application)
-	}
-	start := p.again(old, o.ID, rollout.Trigger{Kind: "rollback", By: o.By, Reason: o.Reason, Title: old.Trigger.Title})
-	start.Pin, start.Exclusive = true, rollout.PerLane
-	if len(targets) > 0 {
-		start.Targets = slices.DeleteFunc(start.Targets, func(t rollout.StartTarget) bool { return !slices.Contains(targets, t.Name) })
-		for i := range start.Targets {
-			start.Targets[i].DependsOn = slices.DeleteFunc(start.Targets[i].DependsOn, func(name string) bool { return !slices.Contains(targets, name) })
-		}
-	}
-	if len(start.Targets) == 0 {
-		return rollout.Refuse(rollout.Missing, "deployment %s has no target %s", to, strings.Join(targets, ", "))
+		start.Exclusive = Ask{Origin: old.Origin}.exclusive(file.Config.IfInProgress)
 	}
 	return p.Store.Start(ctx, start, nil)
 }
@@ -147,6 +123,7 @@ func (p *Pusher) RollBack(ctx context.Context, application string, targets []str
 func (p *Pusher) again(old rollout.Start, id string, trigger rollout.Trigger) rollout.Start {
 	start := old
 	start.Origin.Repeat, start.ID, start.Trigger, start.At, start.Gone = old.ID, id, trigger, p.Clock().UTC(), nil
+	start.Authors = []string{trigger.By}
 	start.Targets = slices.Clone(old.Targets)
 	for i := range start.Targets {
 		start.Targets[i].Changed = true

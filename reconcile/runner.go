@@ -31,6 +31,8 @@ type lanes interface {
 	// Rest gives the lane back, to be woken at due (zero: only by an event). It reports false, and gives nothing back, when it was woken since
 	// seq was read.
 	Rest(ctx context.Context, lease rollout.Lease, seq int64, due time.Time) (bool, error)
+	// AccountOf is whose lane it is, and on which account; that never changes.
+	AccountOf(ctx context.Context, lane int64) (tenant, account string, err error)
 	// Wake makes the lane be run again, now.
 	Wake(ctx context.Context, lane int64) error
 	// Manifests opens a sealed set.
@@ -39,11 +41,18 @@ type lanes interface {
 
 // Cluster is one cluster, reached through its agent. Reads are fresh; a write says what the object shall be, so repeating one is harmless.
 type Cluster interface {
-	Apply(ctx context.Context, id rollout.Identity, objects []manifest.Object, replicas []rollout.Replicas) rollout.Outcome
-	Scale(ctx context.Context, id rollout.Identity, replicas []rollout.Replicas) rollout.Outcome
+	// Apply, Shift, Adopt and PutBack carry out the action of that name; objects are those of its sealed set.
+	Apply(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome
+	Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome
+	Adopt(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome
+	PutBack(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome
+	// Free removes the pods that hold up the rollouts of StatefulSets.
+	Free(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome
 	Remove(ctx context.Context, id rollout.Identity, keys []manifest.Key) rollout.Outcome
 	// Look reads what is asked for; namespaces are those in which the target has objects.
 	Look(ctx context.Context, id rollout.Identity, read rollout.Read, namespaces []string) rollout.Look
+	// Survey says which objects of a target on which nothing is done yet differ from its manifests, and which say that they are the target's.
+	Survey(ctx context.Context, k rollout.Kept, objects []manifest.Object, namespaces []string) rollout.Look
 	// Watch calls wake, not more often than each 100 ms, when an object of the target may have changed, until stop is called. It returns once
 	// any later change will be seen.
 	Watch(ctx context.Context, id rollout.Identity, keys []manifest.Key, wake func()) (stop func(), err error)
@@ -68,8 +77,14 @@ type Runner struct {
 	Log    *logrus.Entry
 	// Lease is how long a run may go without extending its lease; it exceeds the longest request to a cluster.
 	Lease time.Duration
+	// Earlier, when set, is what a target was asked for by the commit of an earlier deployment; nil where that is not known any more.
+	Earlier func(ctx context.Context, t rollout.Target, commit string) *rollout.Release
+	// Settled, when set, is told that nothing runs on a lane. It must not block.
+	Settled func(lane int64)
 
 	mu      sync.Mutex
+	of      map[int64][2]string    // tenant and account of lanes
+	crowds  map[[2]string]*crowd   // by tenant and account
 	watches map[int64]watch        // by lane
 	named   map[string]rollout.Set // by digest of the manifests
 }
@@ -78,12 +93,77 @@ type Runner struct {
 type watch struct {
 	target int64
 	phase  rollout.Phase
+	epoch  int64 // of the lease of the newest run that wants it
 	stop   func()
 }
 
-// Run carries a lane forward until it must wait, then gives it back. It returns an error only when the store failed; the lane is then woken again
+// perCluster is how many lanes of one cluster are run at once: a cluster that answers slowly holds up its own lanes and leaves workers for those of others.
+const perCluster = 64
+
+// crowd is the runs of one cluster's lanes.
+type crowd struct {
+	running int
+	waiting []int64 // lanes that are woken again when others have left
+}
+
+// enter takes a place among the runs of a lane's cluster. Where there is none the lane is woken again once there is: whoever waited here would keep a worker
+// from the lanes of other clusters.
+func (r *Runner) enter(ctx context.Context, lane int64) (leave func(), entered bool, err error) {
+	r.mu.Lock()
+	of, known := r.of[lane]
+	r.mu.Unlock()
+	if !known {
+		if of[0], of[1], err = r.Lanes.AccountOf(ctx, lane); err != nil {
+			return nil, false, err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.of == nil {
+		r.of, r.crowds = map[int64][2]string{}, map[[2]string]*crowd{}
+	}
+	r.of[lane] = of
+	if r.crowds[of] == nil {
+		r.crowds[of] = &crowd{}
+	}
+	c := r.crowds[of]
+	if c.running >= perCluster {
+		if !slices.Contains(c.waiting, lane) {
+			c.waiting = append(c.waiting, lane)
+		}
+		return nil, false, nil
+	}
+	c.running++
+	return func() { r.left(ctx, c) }, true, nil
+}
+
+// left gives a place back, and wakes the lane that has waited longest for one. A wake that is lost with the process is given again at the next start.
+func (r *Runner) left(ctx context.Context, c *crowd) {
+	r.mu.Lock()
+	c.running--
+	if len(c.waiting) == 0 {
+		r.mu.Unlock()
+		return
+	}
+	lane := c.waiting[0]
+	c.waiting = slices.Delete(c.waiting, 0, 1)
+	r.mu.Unlock()
+	if err := r.Lanes.Wake(ctx, lane); err != nil && ctx.Err() == nil {
+		r.Log.WithError(err).WithField("lane", lane).Error("a lane that waited for others of its cluster could not be woken; it goes on at its next wake")
+	}
+}
+
+// Run carries a lane forward until it must wait, then gives it back; at once where too many lanes of its cluster run. It returns an error only when the store failed; the lane is then woken again
 // when its lease has ended.
 func (r *Runner) Run(ctx context.Context, lane int64) error {
+	leave, entered, err := r.enter(ctx, lane)
+	if err != nil {
+		return fmt.Errorf("lane %d: %w", lane, err)
+	}
+	if !entered {
+		return nil
+	}
+	defer leave()
 	lease, err := r.Lanes.Claim(ctx, lane, r.Lease)
 	switch {
 	case errors.Is(err, rollout.ErrLeased):
@@ -91,18 +171,42 @@ func (r *Runner) Run(ctx context.Context, lane int64) error {
 	case err != nil:
 		return fmt.Errorf("lane %d: %w", lane, err)
 	}
+	return r.carry(ctx, lease)
+}
+
+// carry is Run of a lane that is held.
+func (r *Runner) carry(ctx context.Context, lease rollout.Lease) error {
 	for {
 		resting, err := r.advance(ctx, &lease)
 		switch {
 		case errors.Is(err, rollout.ErrStale):
-			r.unwatch(lane)
+			r.unwatch(lease)
 			return nil
 		case err != nil:
-			return fmt.Errorf("lane %d: %w", lane, err)
+			return fmt.Errorf("lane %d: %w", lease.Lane, err)
 		case resting:
 			return nil
 		}
 	}
+}
+
+// Restore carries out an action on a lane on which nothing runs and which still has this release; done is false where that is not so, or another run has
+// the lane. What came to the lane meanwhile is carried forward.
+func (r *Runner) Restore(ctx context.Context, k rollout.Kept, a rollout.Action) (outcome rollout.Outcome, done bool, err error) {
+	lease, err := r.Lanes.Claim(ctx, k.Lane, r.Lease)
+	if errors.Is(err, rollout.ErrLeased) {
+		return outcome, false, nil
+	}
+	if err != nil {
+		return outcome, false, fmt.Errorf("lane %d: %w", k.Lane, err)
+	}
+	lane, err := r.Lanes.Lane(ctx, k.Lane)
+	if err == nil && lane.Current == nil && lane.Good != nil && *lane.Good == k.Release {
+		t := k.Target
+		t.Phase = rollout.Finished
+		outcome, done = r.within(ctx, lease, t, a), true
+	}
+	return outcome, done, errors.Join(err, r.carry(ctx, lease))
 }
 
 // advance decides until nothing is left to do with what is known, then rests. resting is false when there is more to do.
@@ -112,8 +216,11 @@ func (r *Runner) advance(ctx context.Context, lease *rollout.Lease) (resting boo
 		return false, err
 	}
 	if lane.Current == nil {
-		r.unwatch(lane.ID)
-		return r.Lanes.Rest(ctx, *lease, lane.Seq, time.Time{})
+		r.unwatch(*lease)
+		if resting, err = r.Lanes.Rest(ctx, *lease, lane.Seq, time.Time{}); resting && r.Settled != nil {
+			r.Settled(lease.Lane)
+		}
+		return resting, err
 	}
 	target := *lane.Current
 	facts, err := r.facts(ctx, lane)
@@ -141,7 +248,7 @@ func (r *Runner) advance(ctx context.Context, lease *rollout.Lease) (resting boo
 		facts.Look, facts.Outcome = nil, nil
 		switch {
 		case d.Read != nil && !acted: // what was loaded before an action is old
-			look := r.look(ctx, lane, target, *d.Read)
+			look := r.look(ctx, *lease, lane, target, *d.Read)
 			facts.Look = &look
 		case d.Act != nil:
 			if *lease, err = r.extend(ctx, *lease); err != nil {
@@ -152,8 +259,8 @@ func (r *Runner) advance(ctx context.Context, lease *rollout.Lease) (resting boo
 		case d.Changed:
 			return false, nil
 		default:
-			if target.Phase != rollout.Settling && target.Phase != rollout.Recovering {
-				r.unwatch(lane.ID)
+			if len(watched(target, rollout.Read{Objects: []manifest.Key{{}}})) == 0 {
+				r.unwatch(*lease)
 			}
 			resting, err := r.Lanes.Rest(ctx, *lease, lane.Seq, d.Due)
 			if resting && !d.Due.IsZero() {
@@ -182,19 +289,15 @@ func (r *Runner) extend(ctx context.Context, lease rollout.Lease) (rollout.Lease
 // facts gathers what Decide needs and the store knows.
 func (r *Runner) facts(ctx context.Context, lane rollout.Lane) (rollout.Facts, error) {
 	t := lane.Current
-	f := rollout.Facts{Good: lane.Good, Inventory: lane.Inventory, Dependencies: lane.Dependencies, Approvals: lane.Approvals,
-		Cancel: lane.Cancel, ReplacedBy: lane.ReplacedBy, Limits: r.Limits}
+	f := rollout.Facts{Good: lane.Good, Inventory: lane.Inventory, Dependencies: lane.Dependencies, Words: lane.Words,
+		Cancel: lane.Cancel, Hold: lane.Hold, ReplacedBy: lane.ReplacedBy, Replaced: lane.Replaced, Limits: r.Limits}
 	var err error
 	if !t.Removes {
 		if f.New, err = r.names(ctx, t.Manifests); err != nil {
 			return f, err
 		}
 	}
-	base := t.Base
-	if t.Phase == rollout.Waiting {
-		base = lane.Good
-	}
-	if base != nil {
+	if base := t.GoesBackTo(lane.Good); base != nil {
 		if f.Base, err = r.names(ctx, base.Manifests); err != nil {
 			return f, err
 		}
@@ -229,14 +332,52 @@ func (r *Runner) names(ctx context.Context, digest string) (rollout.Set, error) 
 }
 
 // look reads the cluster afresh. While objects are to become healthy the watch is open before the read, so no change falls between them.
-func (r *Runner) look(ctx context.Context, lane rollout.Lane, t rollout.Target, read rollout.Read) rollout.Look {
+func (r *Runner) look(ctx context.Context, lease rollout.Lease, lane rollout.Lane, t rollout.Target, read rollout.Read) rollout.Look {
 	cluster := r.Clusters.Cluster(t.Tenant, t.Account)
-	if len(read.Objects) > 0 {
-		if err := r.watch(ctx, cluster, lane.ID, t, read.Objects); err != nil {
+	if keys := watched(t, read); len(keys) > 0 {
+		if err := r.watch(ctx, cluster, lease, t, keys); err != nil {
 			return rollout.Look{Failure: failure(err)}
 		}
 	}
+	if read.Survey {
+		return r.survey(ctx, cluster, t)
+	}
 	return cluster.Look(ctx, t.Identity(), read, namespaces(t, read, lane.Inventory))
+}
+
+// survey holds a target on which nothing is done yet against its cluster, and finds what it was asked for before.
+func (r *Runner) survey(ctx context.Context, cluster Cluster, t rollout.Target) rollout.Look {
+	objects, err := r.Lanes.Manifests(ctx, t.Manifests)
+	if err != nil {
+		return rollout.Look{Failure: failure(err)}
+	}
+	keys := make([]manifest.Key, len(objects))
+	for i, o := range objects {
+		keys[i] = o.Key
+	}
+	look := cluster.Survey(ctx, rollout.Kept{Lane: t.Lane, Identity: t.Identity(), Target: t}, objects, namespaces(t, rollout.Read{}, keys))
+	if look.Failure != nil || t.Ran == "" || r.Earlier == nil {
+		return look
+	}
+	if look.Ran = r.Earlier(ctx, t, t.Ran); look.Ran != nil {
+		if look.RanSet, err = r.names(ctx, look.Ran.Manifests); err != nil {
+			look.Ran = nil
+		}
+	}
+	return look
+}
+
+// watched is the objects of a read whose next change the target waits for.
+func watched(t rollout.Target, read rollout.Read) []manifest.Key {
+	switch {
+	case t.Phase == rollout.Settling, t.Phase == rollout.Draining, t.Phase == rollout.Recovering, t.Phase == rollout.Regaining:
+		return read.Objects
+	case t.Phase == rollout.Redirecting, t.Phase == rollout.Overlapping:
+		return read.Objects
+	case slices.ContainsFunc(t.Waits, func(w rollout.Wait) bool { return w.Kind == rollout.WaitTakeOver }):
+		return read.Workloads
+	}
+	return nil
 }
 
 // namespaces in which a target has, or will have, objects.
@@ -253,42 +394,65 @@ func namespaces(t rollout.Target, read rollout.Read, inventory []manifest.Key) [
 		names = append(names, t.Namespace)
 	}
 	add(read.Workloads)
+	for _, f := range t.Former {
+		add([]manifest.Key{f.Key})
+	}
 	add(inventory)
 	slices.Sort(names)
 	return names
 }
 
-func (r *Runner) watch(ctx context.Context, cluster Cluster, lane int64, t rollout.Target, keys []manifest.Key) error {
-	r.mu.Lock()
-	open, found := r.watches[lane]
-	r.mu.Unlock()
-	if found && open.target == t.ID && open.phase == t.Phase {
+func (r *Runner) watch(ctx context.Context, cluster Cluster, lease rollout.Lease, t rollout.Target, keys []manifest.Key) error {
+	if r.watched(lease, t) {
 		return nil
 	}
-	r.unwatch(lane)
+	r.unwatch(lease)
 	stop, err := cluster.Watch(ctx, t.Identity(), keys, func() {
-		if err := r.Lanes.Wake(context.WithoutCancel(ctx), lane); err != nil {
-			r.Log.WithError(err).WithField("lane", lane).Error("a change in the cluster could not wake its lane; its timer will")
+		if err := r.Lanes.Wake(context.WithoutCancel(ctx), lease.Lane); err != nil {
+			r.Log.WithError(err).WithField("lane", lease.Lane).Error("a change in the cluster could not wake its lane; its timer will")
 		}
 	})
 	if err != nil {
 		return err
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	open, found := r.watches[lease.Lane]
+	if found && open.epoch > lease.Epoch { // the lease was lost meanwhile, to a run that has its own
+		r.mu.Unlock()
+		stop()
+		return nil
+	}
 	if r.watches == nil {
 		r.watches = map[int64]watch{}
 	}
-	r.watches[lane] = watch{t.ID, t.Phase, stop}
+	r.watches[lease.Lane] = watch{t.ID, t.Phase, lease.Epoch, stop}
+	r.mu.Unlock()
 	return nil
 }
 
-func (r *Runner) unwatch(lane int64) {
+// watched reports whether what a target waits for is watched already; the watch is this run's from now on.
+func (r *Runner) watched(lease rollout.Lease, t rollout.Target) bool {
 	r.mu.Lock()
-	open, found := r.watches[lane]
-	delete(r.watches, lane)
+	defer r.mu.Unlock()
+	open, found := r.watches[lease.Lane]
+	if !found || open.target != t.ID || open.phase != t.Phase {
+		return false
+	}
+	open.epoch = max(open.epoch, lease.Epoch)
+	r.watches[lease.Lane] = open
+	return true
+}
+
+// unwatch ends a lane's watch, but not that of a newer run: one that lost its lease leaves alone what the holder waits for.
+func (r *Runner) unwatch(lease rollout.Lease) {
+	r.mu.Lock()
+	open, found := r.watches[lease.Lane]
+	ours := found && open.epoch <= lease.Epoch
+	if ours {
+		delete(r.watches, lease.Lane)
+	}
 	r.mu.Unlock()
-	if found {
+	if ours {
 		open.stop()
 	}
 }
@@ -320,9 +484,20 @@ func (r *Runner) act(ctx context.Context, t rollout.Target, a rollout.Action) ro
 		if back {
 			objects = slices.DeleteFunc(slices.Clone(objects), isJob)
 		}
-		return cluster.Apply(ctx, id, objects, a.Replicas)
-	case rollout.Scale:
-		return cluster.Scale(ctx, t.Identity(), a.Replicas)
+		return cluster.Apply(ctx, id, objects, a)
+	case rollout.Adopt, rollout.PutBack:
+		objects, err := r.Lanes.Manifests(ctx, a.Manifests)
+		if err != nil {
+			return rollout.Outcome{Failure: failure(err)}
+		}
+		if a.Kind == rollout.Adopt {
+			return cluster.Adopt(ctx, t.Identity(), objects, a)
+		}
+		return cluster.PutBack(ctx, t.Identity(), objects, a)
+	case rollout.Shift:
+		return cluster.Shift(ctx, t.Identity(), a)
+	case rollout.Free:
+		return cluster.Free(ctx, t.Identity(), a)
 	case rollout.Remove:
 		return cluster.Remove(ctx, t.Identity(), a.Remove)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -27,10 +26,13 @@ type Repository interface {
 	Fetch(ctx context.Context) (head string, err error)
 	// Tree is the files of a commit.
 	Tree(commit string) (fs.FS, error)
-	// Changed lists the paths that differ between two commits; every path of the second when the first is "" or no longer there.
-	Changed(from, to string) ([]string, error)
+	// Changed lists the paths that differ between two commits; false when the first is no longer there, so that nothing tells what differs.
+	Changed(from, to string) (paths []string, known bool, err error)
 	// Describe says who wrote a commit and its message.
 	Describe(commit string) (author, message string, err error)
+	// People is what approvals may call those who wrote or merged what is new since a commit: names and addresses. Where that one is no longer there, those
+	// of the newer commit alone.
+	People(from, to string) ([]string, error)
 	// Files lists the paths of deployment files of a commit, sorted.
 	Files(tree fs.FS) ([]string, error)
 	// Matches reports whether a path is that of a deployment file.
@@ -42,9 +44,13 @@ type traces interface {
 	// Load takes in a source's recorded renders.
 	Load(source string, records []rollout.RenderRecord) error
 	// Dirty names the renders of a source that may differ in tree, given the paths that changed: path of the file → targets.
-	Dirty(source string, tree fs.FS, changed []string) (map[string][]string, error)
+	Dirty(source string, tree fs.FS, changed []string) map[string][]string
+	// Differing is Dirty where nothing tells what changed: each record of each render is held against the tree.
+	Differing(source string, tree fs.FS) map[string][]string
 	// Stale names those that are to be made anew whatever changed: a cluster is not what it was, or what failed may have passed.
 	Stale(tenant, source string) map[string][]string
+	// Some names a share of a source's renders by chance, one at least.
+	Some(source string, share float64) map[string][]string
 	// Recorded is the render of a target as it was recorded, without its objects.
 	Recorded(source, path, target string) (rollout.RenderRecord, bool)
 	// Put takes in renders that were recorded; Drop forgets those of a file.
@@ -57,12 +63,16 @@ type sourceStore interface {
 	Source(ctx context.Context, tenant, source string) (rollout.SourceState, error)
 	// SourceSeen records what a fetch came to: a head, or why it failed.
 	SourceSeen(ctx context.Context, tenant, source, head string, failed error) error
-	// SourceProcessed records that each file of a commit is recorded.
-	SourceProcessed(ctx context.Context, tenant, source, commit string) error
+	// SourceProcessed records that each file of a commit is recorded, as the source's terms have it.
+	SourceProcessed(ctx context.Context, tenant, source, commit, terms string) error
 	Files(ctx context.Context, tenant, source string) ([]rollout.FileState, error)
 	Renders(ctx context.Context, tenant, source string) ([]rollout.RenderRecord, error)
 	// Record records what became known of one file, with all that follows from it, in one transaction.
 	Record(ctx context.Context, record rollout.FileRecord) error
+	// Owned names the applications that a file owns, whether it names them still or not.
+	Owned(ctx context.Context, tenant, source, path string) ([]string, error)
+	// Leave records that a file no longer names an application that it owns.
+	Leave(ctx context.Context, l rollout.Leave) error
 }
 
 // Source is one configured repository.
@@ -70,6 +80,7 @@ type Source struct {
 	Tenant, Name string
 	Repository   Repository
 	Reach        []policies.Reach
+	Terms        string // a digest of what its settings say of files: which ones, and what they may touch. Under other terms each file is looked at anew
 }
 
 // Intake takes the commits of sources in: what changed, which files that touches, what they would do; and records it. Two calls for one source
@@ -80,10 +91,20 @@ type Intake struct {
 	Traces  traces
 	Clock   func() time.Time
 	Log     *logrus.Entry
+	// Observe, when set, is asked about each file before it is planned: a store that was lost knows less than the clusters do.
+	Observe func(ctx context.Context, tenant string, file *deployment.File) (Sight, error)
 
 	mu    sync.Mutex
 	busy  map[string]*sync.Mutex
+	turns chan struct{}
 	files map[string]*recorded // by source
+}
+
+// Sight is what clusters tell of a file's application while a store that was lost is made anew.
+type Sight struct {
+	Observing bool     // false: the store knows all there is to know
+	Away      []string // accounts whose clusters cannot be asked yet: the file waits for them
+	Above     int      // the highest number of a deployment of the application that a cluster knows of
 }
 
 // recorded is a source's files, by path, as they are recorded up to a commit.
@@ -96,9 +117,11 @@ type recorded struct {
 func (in *Intake) Sync(ctx context.Context, s Source) error {
 	defer in.hold(s.Name)()
 	head, err := s.Repository.Fetch(ctx)
-	if ctx.Err() != nil {
-		return ctx.Err()
+	release, ended := in.turn(ctx)
+	if ended != nil {
+		return ended
 	}
+	defer release()
 	if err := in.Store.SourceSeen(ctx, s.Tenant, s.Name, head, err); err != nil {
 		return fmt.Errorf("source %s: %w", s.Name, err)
 	}
@@ -109,6 +132,28 @@ func (in *Intake) Sync(ctx context.Context, s Source) error {
 		return fmt.Errorf("source %s: commit %s: %w", s.Name, head, err)
 	}
 	return nil
+}
+
+// sourcesAtOnce is how many sources are taken in at a time. Fetches are not counted: they wait for others.
+const sourcesAtOnce = 4
+
+// turn waits until what was fetched may be taken in.
+func (in *Intake) turn(ctx context.Context) (release func(), err error) {
+	in.mu.Lock()
+	if in.turns == nil {
+		in.turns = make(chan struct{}, sourcesAtOnce)
+	}
+	turns := in.turns
+	in.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	select {
+	case turns <- struct{}{}:
+		return func() { <-turns }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // hold makes calls for one source take turns.
@@ -141,29 +186,30 @@ func (in *Intake) take(ctx context.Context, s Source, commit string) error {
 		return err
 	}
 	c := &change{Intake: in, store: store, planner: &planner, source: s, commit: commit, known: known.files, dirty: map[string][]string{}, again: in.Traces.Stale(s.Tenant, s.Name)}
-	if state.Processed == commit && len(c.again) == 0 {
+	done := state.Processed == commit && state.Terms == s.Terms
+	if done && len(c.again) == 0 {
 		return nil
 	}
 	if c.tree, err = s.Repository.Tree(commit); err != nil {
 		return err
 	}
-	if c.author, c.message, err = s.Repository.Describe(commit); err != nil {
+	if err := c.describe(state.Processed); err != nil {
 		return err
 	}
-	if state.Processed != commit {
-		changed, err := s.Repository.Changed(state.Processed, commit)
-		if err != nil {
-			return err
-		}
-		if err := c.touched(state.Processed == "", changed); err != nil {
+	if !done {
+		if err := c.find(state); err != nil {
 			return err
 		}
 	}
 	c.renew()
-	if err := c.record(ctx); err != nil || state.Processed == commit {
+	if err := c.record(ctx); err != nil || done {
 		return err
 	}
-	if err := store.SourceProcessed(ctx, s.Tenant, s.Name, commit); err != nil {
+	if len(c.unseen) > 0 {
+		in.Log.WithFields(logrus.Fields{"source": s.Name, "commit": commit, "files": len(c.unseen)}).Info("files wait to be compared until the agents of their clusters connect")
+		return nil
+	}
+	if err := store.SourceProcessed(ctx, s.Tenant, s.Name, commit, s.Terms); err != nil {
 		return err
 	}
 	known.at = commit
@@ -209,60 +255,130 @@ type change struct {
 	source          Source
 	commit          string
 	author, message string
+	people          []string // who wrote or merged what is new
 	tree            fs.FS
 	known           map[string]rollout.FileState
 	dirty           map[string][]string // path of a file → targets to be rendered anew; nil: all of them
 	again           map[string][]string // those that the commit does not touch, and that are rendered anew all the same
-	gone            []string            // recorded files that the commit no longer has
+	gone            []string            // recorded files that the commit no longer has, or that the source no longer watches
+	anew            bool                // each file is looked at, also those that the commit does not touch
+	reason          string              // why those are
 
-	mu sync.Mutex // of known, while files are recorded
+	mu      sync.Mutex          // of what follows and of known, while files are recorded
+	unseen  []string            // files that wait for clusters to be seen
+	renamed []rollout.FileState // files that are accepted and may own an application that they no longer name, as they were
 }
 
-// touched finds the files that the commit touches: those that changed themselves, and those with a render that read what changed.
-func (c *change) touched(first bool, changed []string) error {
-	if !first {
-		dirty, err := c.Traces.Dirty(c.source.Name, c.tree, changed)
-		if err != nil {
+// describe finds who made the change since a commit, and what they said.
+func (c *change) describe(since string) (err error) {
+	if c.author, c.message, err = c.source.Repository.Describe(c.commit); err != nil {
+		return err
+	}
+	c.people, err = c.source.Repository.People(since, c.commit)
+	return err
+}
+
+// find finds the files that are to be looked at: those that the commit touches, or all, where nothing tells what it touches or the source's terms are new.
+func (c *change) find(state rollout.SourceState) error {
+	paths, known, err := []string(nil), state.Processed != "" && state.Terms == c.source.Terms, error(nil)
+	if known {
+		if paths, known, err = c.source.Repository.Changed(state.Processed, c.commit); err != nil {
 			return err
 		}
-		c.dirty = dirty
 	}
-	candidates := changed
-	if first {
-		var err error
-		if candidates, err = c.source.Repository.Files(c.tree); err != nil {
-			return err
-		}
+	if known {
+		c.touched(paths)
+	} else if err := c.everything(state.Processed == c.commit); err != nil {
+		return err
 	}
-	for _, path := range candidates {
+	slices.Sort(c.gone)
+	c.free()
+	return nil
+}
+
+// touched finds the files that a commit touches: those that changed themselves, and those with a render that read what changed.
+func (c *change) touched(changed []string) {
+	c.dirty = c.Traces.Dirty(c.source.Name, c.tree, changed)
+	for _, path := range changed {
 		_, recorded := c.known[path]
-		if !recorded && !c.source.Repository.Matches(path) {
-			continue
-		}
-		if info, err := fs.Stat(c.tree, path); err == nil && info.Mode().IsRegular() && c.source.Repository.Matches(path) {
+		switch matches := c.source.Repository.Matches(path); {
+		case matches && c.has(path):
 			c.dirty[path] = nil
-		} else if recorded {
+		case recorded:
 			c.gone = append(c.gone, path)
 			delete(c.dirty, path)
 		}
 	}
-	if first {
-		for path := range c.known {
-			if !slices.Contains(candidates, path) && !slices.Contains(c.gone, path) {
-				c.gone = append(c.gone, path)
-			}
+}
+
+// everything has each file of the commit looked at. Rendered anew is what the records of its render do not show to be as it was.
+func (c *change) everything(same bool) error {
+	paths, err := c.source.Repository.Files(c.tree)
+	if err != nil {
+		return err
+	}
+	c.anew = true
+	if same {
+		c.reason = "looked at anew: the settings of source " + c.source.Name + " changed"
+	}
+	differing := c.Traces.Differing(c.source.Name, c.tree)
+	for _, path := range paths {
+		state, recorded := c.known[path]
+		if !recorded || !c.reads(state) {
+			c.dirty[path] = nil
+		} else {
+			c.dirty[path] = append([]string{}, differing[path]...)
 		}
 	}
-	slices.Sort(c.gone)
-	if len(c.gone) == 0 {
-		return nil
-	}
-	for path, state := range c.known {
-		if c.freed(state) {
-			c.dirty[path] = nil
+	for path := range c.known {
+		if _, found := slices.BinarySearch(paths, path); !found {
+			c.gone = append(c.gone, path)
 		}
 	}
 	return nil
+}
+
+// has reports whether the commit has a file at a path.
+func (c *change) has(path string) bool {
+	info, err := fs.Stat(c.tree, path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// reads reports whether a file still reads as it is recorded.
+func (c *change) reads(state rollout.FileState) bool {
+	text, err := fs.ReadFile(c.tree, state.Path)
+	return err == nil && digest(text) == state.Digest
+}
+
+// free has files planned anew that were refused their application's name, and may have it now since the file that had it is gone, or names another.
+func (c *change) free() {
+	free := map[string]bool{} // applications
+	for _, path := range c.gone {
+		free[c.known[path].Application] = true
+	}
+	for path := range c.dirty {
+		if state, recorded := c.known[path]; recorded && !c.names(path, state.Application) {
+			free[state.Application] = true
+		}
+	}
+	if len(free) == 0 {
+		return
+	}
+	for path, state := range c.known {
+		if free[state.Application] && rollout.HasErrors(state.Problems) && !slices.Contains(c.gone, path) {
+			c.dirty[path] = nil
+		}
+	}
+}
+
+// names reports whether a file of the commit names an application. One that cannot be read may.
+func (c *change) names(path, application string) bool {
+	if !c.has(path) || !c.source.Repository.Matches(path) {
+		return false
+	}
+	text, err := fs.ReadFile(c.tree, path)
+	named := deployment.ApplicationOf(text)
+	return err != nil || named == "" || named == application
 }
 
 // renew adds what is to be rendered anew although the commit does not touch it.
@@ -281,18 +397,11 @@ func (c *change) renew() {
 	}
 }
 
-// freed reports whether a file that was refused its application's name may have it now, since the file that had it is gone.
-func (c *change) freed(state rollout.FileState) bool {
-	return rollout.HasErrors(state.Problems) && !slices.Contains(c.gone, state.Path) && slices.ContainsFunc(c.gone, func(path string) bool {
-		return c.known[path].Application == state.Application
-	})
-}
-
 // sideBySide is how many files are planned and recorded at once: renders have processes of their own, and records share commits.
 const sideBySide = 8
 
 // record goes through the touched files side by side, those of one application in the order of their paths: the first one has the name. Then through the
-// files that are gone: a file that moved has by then taken its application along.
+// files that name another application than before, and those that are gone: a file that moved has by then taken its application along.
 func (c *change) record(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -321,6 +430,12 @@ func (c *change) record(ctx context.Context) error {
 	working.Wait()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	for _, file := range c.renamed {
+		why := fmt.Sprintf("its file %s names application %s now", file.Path, c.known[file.Path].Application) + notPruned
+		if err := c.leave(ctx, file, why); err != nil {
+			return err
+		}
 	}
 	for _, path := range c.gone {
 		if err := c.deleted(ctx, path); err != nil {
@@ -373,13 +488,17 @@ func (c *change) file(ctx context.Context, f *touchedFile) error {
 		c.Log.WithFields(logrus.Fields{"source": c.source.Name, "path": path}).Info("passed over: it has neither targets nor application, so it is no deployment file")
 		return nil
 	}
+	sight, err := c.see(ctx, f)
+	if err != nil || len(sight.Away) > 0 {
+		return err
+	}
 	stale := c.dirty[path]
-	trigger := rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message)}
+	trigger := rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message), Reason: c.reason}
 	if c.again[path] != nil {
 		trigger.Reason = "rendered anew: the cluster's version or APIs changed, or a chart could be fetched now"
 	}
-	plan, err := c.planner.plan(ctx, f.file, f.problems, Ask{Tenant: c.source.Tenant, Tree: c.tree, Text: text, Reach: c.source.Reach, Moved: c.moved,
-		Origin: rollout.Origin{Source: c.source.Name, Path: path, Commit: c.commit}, Trigger: trigger,
+	plan, err := c.planner.plan(ctx, f.file, f.problems, Ask{Tenant: c.source.Tenant, Tree: c.tree, Text: text, Reach: c.source.Reach, Anew: c.anew, Moved: c.moved,
+		Origin: rollout.Origin{Source: c.source.Name, Path: path, Commit: c.commit}, Trigger: trigger, Authors: c.people,
 		Fresh: func(target string) (rollout.RenderRecord, bool) {
 			if stale == nil || slices.Contains(stale, target) {
 				return rollout.RenderRecord{}, false
@@ -389,7 +508,7 @@ func (c *change) file(ctx context.Context, f *touchedFile) error {
 	if err != nil {
 		return err
 	}
-	if c.again[path] != nil && plan.Failed() && slices.Equal(plan.Problems, was.Problems) {
+	if (c.again[path] != nil || was.Commit == c.commit) && plan.Failed() && slices.Equal(plan.Problems, was.Problems) {
 		return nil // it failed as before, and was said
 	}
 	record := rollout.FileRecord{Tenant: c.source.Tenant, Source: c.source.Name, Path: path, Commit: c.commit, Digest: digest(text), Problems: plan.Problems,
@@ -399,13 +518,28 @@ func (c *change) file(ctx context.Context, f *touchedFile) error {
 	} else { // a file that breaks still belongs to its application
 		record.Application = cmp.Or(deployment.ApplicationOf(text), was.Application)
 	}
-	switch {
-	case plan.Moves():
+	if plan.Moves() {
 		record.Start = plan.Start
-	case plan.Start != nil:
-		record.Stay = plan.Start.Targets
+		if sight.Observing {
+			record.Start.Found(sight.Above)
+		}
+	} else {
+		record.Stay = plan.Start
 	}
 	return c.save(ctx, record)
+}
+
+// see asks what clusters tell of a file's application. A file whose clusters cannot be asked is passed over for now.
+func (c *change) see(ctx context.Context, f *touchedFile) (sight Sight, err error) {
+	if c.Observe == nil || f.file == nil {
+		return sight, nil
+	}
+	if sight, err = c.Observe(ctx, c.source.Tenant, f.file); err == nil && len(sight.Away) > 0 {
+		c.mu.Lock()
+		c.unseen = append(c.unseen, f.path)
+		c.mu.Unlock()
+	}
+	return sight, err
 }
 
 // was is a file as it is recorded; false when it is not.
@@ -421,39 +555,74 @@ func (c *change) broken(path string, err error) rollout.FileRecord {
 		Problems: []deployment.Problem{{File: path, Line: 1, Column: 1, Severity: deployment.Error, Text: strings.TrimPrefix(err.Error(), "read "+path+": ")}}}
 }
 
-// moved reports whether the file that owns an application is gone with this commit, so that another of the source may take it on.
+// moved reports whether the file that owns an application is gone or names another with this commit, so that another of the source may take it on.
 func (c *change) moved(owner rollout.Owner) bool {
-	if owner.Source != c.source.Name {
-		return false
-	}
-	_, err := fs.Stat(c.tree, owner.Path)
-	return errors.Is(err, fs.ErrNotExist)
+	return owner.Source == c.source.Name && !c.names(owner.Path, owner.Application)
 }
 
-// deleted records that a file is gone: what it deployed is orphaned, or goes if the file as it last was said so.
+// deleted records that a file is gone, after what it owned has left it.
 func (c *change) deleted(ctx context.Context, path string) error {
 	state := c.known[path]
-	record := rollout.FileRecord{Tenant: c.source.Tenant, Source: c.source.Name, Path: path, Commit: c.commit, Application: state.Application, Deleted: true}
-	owner, err := c.planner.Store.Owner(ctx, c.source.Tenant, state.Application)
+	why := "its file " + path + " is gone" + notPruned
+	if c.has(path) { // nobody took it away, so nothing of it goes
+		state.Prune, why = false, fmt.Sprintf("source %s no longer watches its file %s", c.source.Name, path)
+	}
+	if err := c.leave(ctx, state, why); err != nil {
+		return err
+	}
+	return c.save(ctx, rollout.FileRecord{Tenant: c.source.Tenant, Source: c.source.Name, Path: path, Commit: c.commit, Application: state.Application, Deleted: true})
+}
+
+// leave lets go of the applications that a file owns. Another file that names one inherits it. Else what it deployed is orphaned, or goes if the file as it
+// was last deployed said so.
+func (c *change) leave(ctx context.Context, file rollout.FileState, why string) error {
+	owned, err := c.store.Owned(ctx, c.source.Tenant, c.source.Name, file.Path)
 	if err != nil {
 		return err
 	}
-	if owner.Source == c.source.Name && owner.Path == path && !owner.Removed {
-		lanes, err := c.planner.Store.Lanes(ctx, c.source.Tenant, state.Application)
-		if err != nil {
-			return err
+	for _, application := range owned {
+		if now := c.known[file.Path]; now.Application == application && !slices.Contains(c.gone, file.Path) {
+			continue // it names it
 		}
-		start := &rollout.Start{ID: c.planner.NewID(), Tenant: c.source.Tenant, Application: state.Application, At: c.Clock().UTC(), Prune: state.Prune,
-			Origin:  rollout.Origin{Source: c.source.Name, Path: path, Commit: c.commit},
-			Trigger: rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message)}}
-		for _, lane := range lanes {
-			if !lane.Removed {
-				start.Gone = append(start.Gone, rollout.Gone{Lane: lane.ID, Prune: state.Prune})
+		l := rollout.Leave{Tenant: c.source.Tenant, Source: c.source.Name, Path: file.Path, Application: application, Heir: c.heir(application, file.Path), Prune: file.Prune}
+		if l.Heir == "" {
+			if l.Start, err = c.ends(ctx, application, file, why); err != nil {
+				return err
 			}
 		}
-		record.Start = start
+		if err := c.store.Leave(ctx, l); err != nil {
+			return fmt.Errorf("%s: %w", file.Path, err)
+		}
+		if heir, inherits := c.known[l.Heir]; inherits {
+			heir.Prune = file.Prune
+			c.known[l.Heir] = heir
+		}
 	}
-	return c.save(ctx, record)
+	return nil
+}
+
+// heir is the first file that names an application beside the one that leaves it; "" when none does.
+func (c *change) heir(application, leaves string) string {
+	for _, path := range slices.Sorted(maps.Keys(c.known)) {
+		if path != leaves && c.known[path].Application == application && !slices.Contains(c.gone, path) {
+			return path
+		}
+	}
+	return ""
+}
+
+// ends is the deployment that takes an application's lanes down.
+func (c *change) ends(ctx context.Context, application string, file rollout.FileState, why string) (*rollout.Start, error) {
+	lanes, err := c.planner.Store.Lanes(ctx, c.source.Tenant, application)
+	start := &rollout.Start{ID: c.planner.NewID(), Tenant: c.source.Tenant, Application: application, At: c.Clock().UTC(), Prune: file.Prune,
+		Origin:  rollout.Origin{Source: c.source.Name, Path: file.Path, Commit: c.commit},
+		Trigger: rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message)}}
+	for _, lane := range lanes {
+		if !lane.Removed {
+			start.Gone = append(start.Gone, rollout.Gone{Lane: lane.ID, Prune: file.Prune, Why: why})
+		}
+	}
+	return start, err
 }
 
 // save records a file and keeps what is in memory equal to what is recorded.
@@ -469,8 +638,12 @@ func (c *change) save(ctx context.Context, record rollout.FileRecord) error {
 		return nil
 	}
 	state := rollout.FileState{Path: record.Path, Application: record.Application, Digest: record.Digest, Commit: c.commit, Problems: record.Problems, Prune: c.known[record.Path].Prune}
-	if record.Start != nil {
-		state.Prune = record.Start.Prune
+	if asks := record.Asks(); asks != nil {
+		state.Prune = asks.Prune
+	}
+	was, recorded := c.known[record.Path]
+	if recorded && record.Asks() != nil && (was.Application != record.Application || rollout.HasErrors(was.Problems)) {
+		c.renamed = append(c.renamed, was)
 	}
 	c.known[record.Path] = state
 	return c.Traces.Put(c.source.Name, record.Renders)

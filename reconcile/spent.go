@@ -69,9 +69,9 @@ func (t timedSourceStore) Source(ctx context.Context, tenant, source string) (ro
 	return t.sourceStore.Source(ctx, tenant, source)
 }
 
-func (t timedSourceStore) SourceProcessed(ctx context.Context, tenant, source, commit string) error {
+func (t timedSourceStore) SourceProcessed(ctx context.Context, tenant, source, commit, terms string) error {
 	defer t.time(&t.storing)()
-	return t.sourceStore.SourceProcessed(ctx, tenant, source, commit)
+	return t.sourceStore.SourceProcessed(ctx, tenant, source, commit, terms)
 }
 
 func (t timedSourceStore) Files(ctx context.Context, tenant, source string) ([]rollout.FileState, error) {
@@ -82,6 +82,16 @@ func (t timedSourceStore) Files(ctx context.Context, tenant, source string) ([]r
 func (t timedSourceStore) Renders(ctx context.Context, tenant, source string) ([]rollout.RenderRecord, error) {
 	defer t.time(&t.storing)()
 	return t.sourceStore.Renders(ctx, tenant, source)
+}
+
+func (t timedSourceStore) Owned(ctx context.Context, tenant, source, path string) ([]string, error) {
+	defer t.time(&t.storing)()
+	return t.sourceStore.Owned(ctx, tenant, source, path)
+}
+
+func (t timedSourceStore) Leave(ctx context.Context, l rollout.Leave) error {
+	defer t.time(&t.storing)()
+	return t.sourceStore.Leave(ctx, l)
 }
 
 func (t timedSourceStore) Record(ctx context.Context, record rollout.FileRecord) error {

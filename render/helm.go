@@ -2,6 +2,8 @@ package render
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,9 +27,14 @@ import (
 	"towpath/manifest"
 )
 
-// helm renders a chart of the file's own words: in the repository, or from elsewhere at a version.
+// helm renders a chart of the file's own words: in the repository, or from elsewhere at a version. Values come first: where the chart cannot be had, the
+// trace holds what else it needs.
 func (r *rendering) helm(m deployment.Manifest, field string) ([]manifest.Object, error) {
 	h := *m.Helm
+	values, err := r.values(h, m, field)
+	if err != nil {
+		return nil, err
+	}
 	if h.Path == "" {
 		archive, err := r.chart(chartRef{h.Repository, h.Chart, h.Version})
 		if err != nil {
@@ -37,17 +44,17 @@ func (r *rendering) helm(m deployment.Manifest, field string) ([]manifest.Object
 		if err != nil {
 			return nil, fmt.Errorf("chart %s %s: %w", h.Chart, h.Version, err)
 		}
-		return r.chartOf(files, h.Chart, h, m, field)
+		return r.chartOf(files, h.Chart, h, values, m, field)
 	}
 	dir, err := r.find(r.fill(h.Path), m.Position, field)
 	if err != nil {
 		return nil, err
 	}
-	return r.chartAt(dir, h, m, field)
+	return r.chartAt(dir, h, values, m, field)
 }
 
 // chartAt renders the chart in a directory, or in an archive, of the repository.
-func (r *rendering) chartAt(at string, h deployment.Helm, m deployment.Manifest, field string) ([]manifest.Object, error) {
+func (r *rendering) chartAt(at string, h deployment.Helm, values map[string]any, m deployment.Manifest, field string) ([]manifest.Object, error) {
 	place, err := r.stat(at)
 	if err != nil {
 		return nil, err
@@ -64,7 +71,7 @@ func (r *rendering) chartAt(at string, h deployment.Helm, m deployment.Manifest,
 	if err != nil {
 		return nil, fmt.Errorf("chart %s: %w", at, err)
 	}
-	return r.chartOf(files, at, h, m, field)
+	return r.chartOf(files, at, h, values, m, field)
 }
 
 // chartFiles reads a chart's directory as Helm's own loader does: without what .helmignore names and without byte order marks.
@@ -121,57 +128,70 @@ func (r *rendering) chartFiles(dir string) ([]*loader.BufferedFile, error) {
 }
 
 // chartOf renders a chart's files. The chart is loaded anew each time: a render changes it.
-func (r *rendering) chartOf(files []*loader.BufferedFile, name string, h deployment.Helm, m deployment.Manifest, field string) ([]manifest.Object, error) {
-	values, err := r.values(h, m, field)
-	if err != nil {
-		return nil, err
-	}
+func (r *rendering) chartOf(files []*loader.BufferedFile, name string, h deployment.Helm, values map[string]any, m deployment.Manifest, field string) ([]manifest.Object, error) {
 	first, err := r.renderChart(files, name, h, values)
 	if err != nil {
 		return nil, err
 	}
-	if len(first.unstable) == 0 {
-		return first.objects, nil
-	}
-	return r.twice(first, files, name, h, m, field, values)
-}
-
-// twice handles templates that use functions whose result differs each time: an error, or, where the file allows it, a note.
-func (r *rendering) twice(first charted, files []*loader.BufferedFile, name string, h deployment.Helm, m deployment.Manifest, field string, values map[string]any) ([]manifest.Object, error) {
-	second, err := r.renderChart(files, name, h, values)
+	found, err := r.look(first, files, name, h, values)
 	if err != nil {
 		return nil, err
 	}
-	differ := r.differing(first.objects, second.objects)
-	for _, use := range first.unstable {
-		what := fmt.Sprintf("chart %s: %s uses %s, whose result is another one at each render", name, use.template, use.function)
-		if object := differ[use.template]; object != "" {
-			what = fmt.Sprintf("%s (seen at %s)", what, object)
-		}
+	r.keep(first.objects, found)
+	for _, what := range found.said {
 		if m.AllowUnstable {
-			r.warn(m.Position, field, "%s; the first result is kept until an input changes", what)
+			r.warn(m.Position, field, "chart %s: %s; the first result is kept until an input changes", name, what)
 		} else {
-			r.fail(m.Position, field, "%s; give the value in values, or write allowUnstable: true to keep the first result", what)
+			r.fail(m.Position, field, "chart %s: %s; give the value in values, or write allowUnstable: true to keep the first result", name, what)
 		}
 	}
 	return first.objects, nil
 }
 
-// differing names, by template, an object that came out differently the second time, and notes all of them.
-func (r *rendering) differing(first, second []manifest.Object) map[string]string {
-	text := map[manifest.Key]string{}
-	for _, o := range second {
-		text[o.Key] = string(o.JSON)
+// look finds what in a chart may come out differently another time. At the first sight of what it is made of its templates are read. Where they call anything
+// that could, the chart is rendered a second time, and what two renders do not show, such as the day, is looked for in what made the objects. A process
+// remembers what it found, unless it came out differently.
+func (r *rendering) look(first charted, files []*loader.BufferedFile, name string, h deployment.Helm, values map[string]any) (finding, error) {
+	inputs, err := r.inputs(files, h, values)
+	if err != nil {
+		return finding{}, err
 	}
-	found := map[string]string{}
-	for _, o := range first {
-		if text[o.Key] != string(o.JSON) {
-			template, _, _ := strings.Cut(o.Source, " (")
-			found[template] = o.Key.String()
-			r.unstable[source{o.Source, o.Kind, o.Name}] = true
+	if found, before := r.sights[inputs]; before {
+		return found, nil
+	}
+	calls, found := newTemplates(first.chart, first.values), finding{}
+	if calls.varied {
+		second, err := r.renderChart(files, name, h, values)
+		if err != nil {
+			return finding{}, err
+		}
+		found = compare(first, second, calls)
+	}
+	if len(found.objects) == 0 {
+		r.sights[inputs] = found // they are as many as a process may make renders, and charts in one
+	}
+	return found, nil
+}
+
+// inputs is a digest of all that a chart is rendered from.
+func (r *rendering) inputs(files []*loader.BufferedFile, h deployment.Helm, values map[string]any) (digest [sha256.Size]byte, err error) {
+	sum := sha256.New()
+	for _, f := range files {
+		fmt.Fprintf(sum, "%q %d\n", f.Name, len(f.Data))
+		sum.Write(f.Data)
+	}
+	err = json.NewEncoder(sum).Encode([]any{h, values, r.releaseName(h), r.target.Namespace, r.cluster.Digest()})
+	return [sha256.Size]byte(sum.Sum(nil)), err
+}
+
+// keep notes which objects of a chart are to stay as they came out first.
+func (r *rendering) keep(objects []manifest.Object, found finding) {
+	for _, o := range objects {
+		of := sourceOf(o)
+		if slices.Contains(found.objects, of) || slices.Contains(found.templates, templateOf(o)) {
+			r.unstable[of] = true
 		}
 	}
-	return found
 }
 
 // values are the files of values, later over earlier, and over them those in the deployment file.
@@ -216,14 +236,12 @@ func merge(under, over map[string]any) map[string]any {
 	return out
 }
 
-// charted is what a chart came to.
+// charted is what a chart came to, and what it was made of.
 type charted struct {
-	objects  []manifest.Object
-	unstable []use
+	objects []manifest.Object
+	chart   *chart.Chart
+	values  any
 }
-
-// use of a function whose result is another one each time.
-type use struct{ template, function string }
 
 func (r *rendering) renderChart(files []*loader.BufferedFile, name string, h deployment.Helm, values map[string]any) (charted, error) {
 	var out charted
@@ -259,7 +277,7 @@ func (r *rendering) renderChart(files []*loader.BufferedFile, name string, h dep
 	if err != nil {
 		return out, fmt.Errorf("chart %s: %w", name, err)
 	}
-	out.unstable = uses(loaded, texts)
+	out.chart, out.values = loaded, top["Values"]
 	out.objects, err = r.sorted(loaded, texts, h)
 	return out, err
 }
@@ -423,71 +441,6 @@ func (r *rendering) sorted(c *chart.Chart, texts map[string]string, h deployment
 		all = append(all, objects...)
 	}
 	return all, nil
-}
-
-// Functions whose result is another one at each render, or depends on a cluster that is not asked.
-var unstableFunction = regexp.MustCompile(`\b(lookup|randAlphaNum|randAlpha|randNumeric|randAscii|randBytes|randInt|uuidv4|genPrivateKey|genCA|genCAWithKey|genSelfSignedCert|genSelfSignedCertWithKey|genSignedCert|genSignedCertWithKey|shuffle|bcrypt|htpasswd|encryptAES|now|ago|getHostByName)\b`)
-
-var (
-	templateAction = regexp.MustCompile(`(?s)\{\{-?(.*?)-?\}\}`)
-	templateText   = regexp.MustCompile("(?s)/\\*.*?\\*/|\"(?:[^\"\\\\]|\\\\.)*\"|`[^`]*`")
-	included       = regexp.MustCompile(`\b(?:include|template)\s+"([^"]+)"`)
-	defines        = regexp.MustCompile(`(?s)\{\{-?\s*define\s+"([^"]+)"\s*-?\}\}(.*?)\{\{-?\s*end\s*-?\}\}`)
-)
-
-// uses lists the unstable functions that the templates which rendered something use, themselves or through what they include.
-func uses(c *chart.Chart, texts map[string]string) []use {
-	bodies := map[string]string{}
-	var collect func(c *chart.Chart, prefix string)
-	collect = func(c *chart.Chart, prefix string) {
-		for _, t := range c.Templates {
-			text := string(t.Data)
-			for _, d := range defines.FindAllStringSubmatch(text, -1) {
-				bodies["define "+d[1]] += d[2]
-			}
-			bodies[path.Join(prefix, t.Name)] = defines.ReplaceAllString(text, "")
-		}
-		for _, sub := range c.Dependencies() {
-			collect(sub, path.Join(prefix, "charts", sub.Name()))
-		}
-	}
-	collect(c, c.Name())
-	var found []use
-	names := slices.Sorted(maps.Keys(texts))
-	for _, name := range names {
-		if strings.TrimSpace(texts[name]) == "" || strings.HasSuffix(name, "NOTES.txt") {
-			continue
-		}
-		for _, function := range reachable(bodies, name) {
-			found = append(found, use{name, function})
-		}
-	}
-	return found
-}
-
-// reachable is the unstable functions in a template and in what it includes.
-func reachable(bodies map[string]string, name string) []string {
-	var functions []string
-	seen := map[string]bool{}
-	var follow func(name string)
-	follow = func(name string) {
-		if seen[name] {
-			return
-		}
-		seen[name] = true
-		for _, action := range templateAction.FindAllStringSubmatch(bodies[name], -1) {
-			for _, include := range included.FindAllStringSubmatch(action[1], -1) {
-				follow("define " + include[1])
-			}
-			for _, function := range unstableFunction.FindAllString(templateText.ReplaceAllString(action[1], ""), -1) {
-				if !slices.Contains(functions, function) {
-					functions = append(functions, function)
-				}
-			}
-		}
-	}
-	follow(name)
-	return functions
 }
 
 // fileInfo is what .helmignore's rules ask of a file.

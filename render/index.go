@@ -97,6 +97,19 @@ func (x *Index[Name]) Dirty(tree fs.FS, changed []string) []Name {
 	return dirty
 }
 
+// Differing lists the renders that may come out differently in a tree, whatever changed in it: each record of each render is held against it.
+func (x *Index[Name]) Differing(tree fs.FS) []Name {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var differing []Name
+	for name, trace := range x.traces {
+		if !trace.Fresh(tree) {
+			differing = append(differing, name)
+		}
+	}
+	return differing
+}
+
 // Stale lists the renders that are to be made anew whatever changed in the tree: those that another version of this package made, that failed for a reason
 // which may have passed, or that saw other capabilities of their account's cluster than it has now. Its cost is that of what it lists.
 func (x *Index[Name]) Stale(capabilities func(account string) Capabilities) []Name {

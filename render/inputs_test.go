@@ -70,15 +70,18 @@ func link(t *testing.T, dir, name, target string) {
 func TestLinksAndSubmodulesOfARepository(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, render.Limits{})
-	base := files{"app/real/a.yaml": settings("a", "1"), "other/b.yaml": settings("b", "1"), "app/k/kustomization.yaml": "resources: [linked]\n", "other/kustomization.yaml": "resources: [b.yaml]\n"}
+	base := files{"app/real/a.yaml": settings("a", "1"), "other/b.yaml": settings("b", "1"), "app/k/kustomization.yaml": "resources: [linked]\n", "other/kustomization.yaml": "resources: [b.yaml]\n",
+		"app/c/Chart.yaml": "apiVersion: v2\nname: c\nversion: 1.0.0\n", "app/c/templates/c.yaml": settings("c", "1")}
 	links := func(at, target string) func(string, func(...string)) {
 		return func(dir string, git func(...string)) {
 			link(t, dir, at, target)
 			git("add", "-A")
 		}
 	}
-	submodule := func(_ string, git func(...string)) {
-		git("update-index", "--add", "--cacheinfo", "160000,"+strings.Repeat("1", 40)+",app/sub")
+	submodule := func(at string) func(string, func(...string)) {
+		return func(_ string, git func(...string)) {
+			git("update-index", "--add", "--cacheinfo", "160000,"+strings.Repeat("1", 40)+","+at)
+		}
 	}
 	for name, c := range map[string]struct {
 		change func(string, func(...string))
@@ -94,8 +97,11 @@ func TestLinksAndSubmodulesOfARepository(t *testing.T) {
 		"a link out of the repository":   {links("app/l.yaml", "../../x.yaml"), "path: l.yaml", "", "app/l.yaml leads out of the repository", files{"app/l.yaml": settings("a", "1")}},
 		"a link to itself":               {links("app/l.yaml", "l.yaml"), "path: l.yaml", "", "app/l.yaml: more than 40 symbolic links", files{"app/l.yaml": settings("a", "1")}},
 		"a link to what is not there":    {links("app/l.yaml", "gone.yaml"), "path: l.yaml", "", "is in the repository", files{"app/gone.yaml": settings("a", "1")}},
-		"a submodule":                    {submodule, "path: sub", "", "app/sub is a submodule; submodules are not rendered, so put the files into this repository", files{"app/sub/a.yaml": settings("a", "1")}},
-		"a kustomization in a submodule": {submodule, "kustomize: {path: sub}", "", "app/sub is a submodule", files{"app/sub/kustomization.yaml": "resources: []\n"}},
+		"a submodule":                    {submodule("app/sub"), "path: sub", "", "app/sub is a submodule; submodules are not rendered, so put the files into this repository", files{"app/sub/a.yaml": settings("a", "1")}},
+		"a kustomization in a submodule": {submodule("app/sub"), "kustomize: {path: sub}", "", "app/sub is a submodule", files{"app/sub/kustomization.yaml": "resources: []\n"}},
+		"a submodule in a listed folder": {submodule("app/real/sub"), "path: real", "", "app/real/sub is a submodule", files{"app/real/sub/a.yaml": settings("b", "1")}},
+		"a submodule that looks a file":  {submodule("app/real/b.yaml"), "path: real", "", "app/real/b.yaml is a submodule", files{"app/real/b.yaml": settings("b", "1")}},
+		"a submodule in a chart":         {submodule("app/c/charts/sub"), "helm: {path: c}", "", "app/c/charts/sub is a submodule", files{"app/c/charts/sub/Chart.yaml": "apiVersion: v2\nname: sub\nversion: 1.0.0\n"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -10,8 +10,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
-	sigsyaml "sigs.k8s.io/yaml"
 
 	"towpath/manifest"
 )
@@ -31,7 +31,10 @@ func (r *rendering) kustomize(dir string) ([]manifest.Object, error) {
 	options := krusty.MakeDefaultOptions()
 	options.Reorder = krusty.ReorderOptionUnspecified
 	built, err := krusty.MakeKustomizer(options).Run(&treeFiles{worker: r.worker}, "/"+dir)
-	if err != nil {
+	switch {
+	case r.over != nil: // the library wraps it in all that it was about to do
+		return nil, fmt.Errorf("kustomize %s: %w", dir, r.over)
+	case err != nil:
 		return nil, fmt.Errorf("kustomize %s: %s", dir, strings.ReplaceAll(err.Error(), "'/", "'"))
 	}
 	var all []manifest.Object
@@ -74,12 +77,6 @@ type kustomizations struct {
 	schema bool
 }
 
-// Fields of a kustomization that hold paths: lists of them, single ones, and those inside entries.
-var (
-	pathLists   = []string{"resources", "bases", "components", "crds", "configurations", "generators", "transformers", "validators", "patchesStrategicMerge"}
-	fileEntries = []string{"files", "envs"}
-)
-
 func (k *kustomizations) directory(dir string, depth int) error {
 	if k.done[dir] {
 		return nil
@@ -114,81 +111,109 @@ func (k *kustomizations) directory(dir string, depth int) error {
 	if err := k.measure(text); err != nil {
 		return fmt.Errorf("%s: %w", at, err)
 	}
-	var fields map[string]any
-	if err := sigsyaml.Unmarshal(text, &fields); err != nil {
-		return fmt.Errorf("%s: not valid YAML: %w", at, err)
+	// The library's own reading: it takes keys in any letter case, and what counts of two that differ only in that is for it to say.
+	var said types.Kustomization
+	if err := said.Unmarshal(text); err != nil {
+		return fmt.Errorf("%s: %w", at, err)
 	}
-	return k.fields(dir, at, fields, depth)
+	said.FixKustomization() // joins fields of earlier versions with those that took their place
+	return k.references(dir, at, said, depth)
 }
 
-func (k *kustomizations) fields(dir, at string, fields map[string]any, depth int) error {
-	for _, name := range []string{"helmCharts", "helmChartInflationGenerator"} {
-		if fields[name] != nil {
-			return fmt.Errorf("%s: %s is not supported; name the chart under manifests as helm: instead", at, name)
-		}
+// references holds whatever a kustomization refers to against the rules of the place it stands in.
+func (k *kustomizations) references(dir, at string, said types.Kustomization, depth int) error {
+	if len(said.HelmCharts) > 0 {
+		return fmt.Errorf("%s: helmCharts is not supported; name the chart under manifests as helm: instead", at)
 	}
-	for _, name := range pathLists {
-		for _, entry := range list(fields[name]) {
-			text, ok := entry.(string)
-			if !ok {
-				continue
+	for _, field := range pathFields(said) {
+		for _, entry := range field.entries {
+			var err error
+			if field.inPlace && strings.Contains(entry, "\n") {
+				err = k.measureAll(at, []byte(entry))
+			} else {
+				err = k.path(dir, at, field.name, entry, depth)
 			}
-			if strings.Contains(text, "\n") { // written in place
-				if err := k.measureAll(at, []byte(text)); err != nil {
-					return err
-				}
-				continue
-			}
-			if err := k.path(dir, at, name, text, depth); err != nil {
+			if err != nil {
 				return err
 			}
 		}
 	}
-	if schema := mapOf(fields["openapi"]); schema != nil {
+	if said.OpenAPI != nil {
 		k.schema = true
-		if text, ok := schema["path"].(string); ok {
-			if err := k.file(dir, at, "openapi.path", text); err != nil {
+		if name, given := said.OpenAPI["path"]; given {
+			if err := k.file(dir, at, "openapi.path", name); err != nil {
 				return err
 			}
 		}
 	}
-	for _, name := range []string{"patches", "patchesJson6902", "replacements"} {
-		for _, entry := range list(fields[name]) {
-			if text, ok := mapOf(entry)["path"].(string); ok {
-				if err := k.text(dir, at, name+".path", text); err != nil {
-					return err
-				}
+	if err := k.patches(dir, at, said); err != nil {
+		return err
+	}
+	for _, args := range said.ConfigMapGenerator {
+		if err := k.generator(dir, at, "configMapGenerator", args.KvPairSources); err != nil {
+			return err
+		}
+	}
+	for _, args := range said.SecretGenerator {
+		if err := k.generator(dir, at, "secretGenerator", args.KvPairSources); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pathField is a field of a kustomization that lists paths, or, where inPlace says so, what could stand at a path.
+type pathField struct {
+	name    string
+	entries []string
+	inPlace bool
+}
+
+func pathFields(said types.Kustomization) []pathField {
+	merges := make([]string, len(said.PatchesStrategicMerge))
+	for i, patch := range said.PatchesStrategicMerge {
+		merges[i] = string(patch)
+	}
+	return []pathField{
+		{"resources", said.Resources, false}, {"components", said.Components, false}, {"crds", said.Crds, false},
+		{"configurations", said.Configurations, false}, {"generators", said.Generators, true}, {"transformers", said.Transformers, true},
+		{"validators", said.Validators, true}, {"patchesStrategicMerge", merges, true},
+	}
+}
+
+func (k *kustomizations) patches(dir, at string, said types.Kustomization) error {
+	for _, patch := range slices.Concat(said.Patches, said.PatchesJson6902) {
+		if patch.Path != "" {
+			if err := k.text(dir, at, "patches.path", patch.Path); err != nil {
+				return err
 			}
-			if text, ok := mapOf(entry)["patch"].(string); ok {
-				if err := k.measureAll(at, []byte(text)); err != nil {
-					return err
-				}
+		}
+		if err := k.measureAll(at, []byte(patch.Patch)); err != nil {
+			return err
+		}
+	}
+	for _, replacement := range said.Replacements {
+		if replacement.Path != "" {
+			if err := k.text(dir, at, "replacements.path", replacement.Path); err != nil {
+				return err
 			}
 		}
 	}
-	return k.generators(dir, at, fields)
+	return nil
 }
 
-func (k *kustomizations) generators(dir, at string, fields map[string]any) error {
-	for _, name := range []string{"configMapGenerator", "secretGenerator"} {
-		for _, entry := range list(fields[name]) {
-			entry := mapOf(entry)
-			for _, kind := range fileEntries {
-				for _, source := range list(entry[kind]) {
-					text, _ := source.(string)
-					if _, after, named := strings.Cut(text, "="); named && kind == "files" {
-						text = after
-					}
-					if err := k.file(dir, at, name+"."+kind, text); err != nil {
-						return err
-					}
-				}
-			}
-			if text, ok := entry["env"].(string); ok {
-				if err := k.file(dir, at, name+".env", text); err != nil {
-					return err
-				}
-			}
+func (k *kustomizations) generator(dir, at, name string, from types.KvPairSources) error {
+	for _, source := range from.FileSources {
+		if _, after, named := strings.Cut(source, "="); named {
+			source = after
+		}
+		if err := k.file(dir, at, name+".files", source); err != nil {
+			return err
+		}
+	}
+	for _, source := range from.EnvSources {
+		if err := k.file(dir, at, name+".envs", source); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -255,16 +280,6 @@ func (k *kustomizations) local(dir, at, field, text string) (place, error) {
 		return place{}, fmt.Errorf("%s: %s: %w", at, field, err)
 	}
 	return found, nil
-}
-
-func list(v any) []any {
-	all, _ := v.([]any)
-	return all
-}
-
-func mapOf(v any) map[string]any {
-	m, _ := v.(map[string]any)
-	return m
 }
 
 // treeFiles is the tree as Kustomize sees it: read-only, with / as its root.

@@ -64,6 +64,7 @@ func (r *rendering) finish(all []manifest.Object) []manifest.Object {
 	}
 	if size > r.job.Limits.OutputBytes {
 		r.fail(deployment.Position{}, "manifests", "the objects have %d bytes; at most %d are deployed at once", size, r.job.Limits.OutputBytes)
+		return nil
 	}
 	return finished
 }

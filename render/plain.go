@@ -120,7 +120,7 @@ func (r *rendering) directory(dir string, m deployment.Manifest, field string) (
 		case slices.Contains(kustomizationNames, item.Name):
 			return r.kustomize(dir)
 		case item.Name == "Chart.yaml":
-			return r.chartAt(dir, deployment.Helm{Path: dir, IncludeCRDs: true}, m, field)
+			return r.chartAt(dir, deployment.Helm{Path: dir, IncludeCRDs: true}, map[string]any{}, m, field)
 		}
 	}
 	return r.walk(dir, 0)

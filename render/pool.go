@@ -97,12 +97,9 @@ func (p *Pool) Warm(ctx context.Context) error {
 
 // Render makes the manifests of a target. What is wrong with the files is among the result's problems; an error says that it could not be done now.
 func (p *Pool) Render(ctx context.Context, r Request) (Result, error) {
-	charts, problems := p.charts(ctx, r)
-	switch {
-	case ctx.Err() != nil:
+	charts := p.charts(ctx, r)
+	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
-	case len(problems) > 0:
-		return Result{Problems: problems, Trace: Trace{Version: version, Retry: true}}, nil
 	}
 	leave, err := p.turns.wait(ctx, r.File.Path)
 	if err != nil {
@@ -160,29 +157,28 @@ func (p *Pool) give(w *process, reuse bool) {
 	<-p.slots
 }
 
-// charts brings the charts that are not in the tree. It is done before a process is taken: a registry that is slow holds up only who asks for it.
-func (p *Pool) charts(ctx context.Context, r Request) (charts map[chartRef]archive, problems []deployment.Problem) {
-	charts = map[chartRef]archive{}
-	for i, m := range r.File.Manifests {
+// charts brings the charts that are not in the tree. It is done before a process is taken: a registry that is slow holds up only who asks for it. One that
+// cannot be had is for the entry that names it to say; the rest is rendered, so that the trace holds what it reads.
+func (p *Pool) charts(ctx context.Context, r Request) map[chartRef]archive {
+	charts := map[chartRef]archive{}
+	for _, m := range r.File.Manifests {
 		if m.Helm == nil || m.Helm.Path != "" || !m.Applies(r.Target) {
 			continue
 		}
 		ref := chartRef{m.Helm.Repository, m.Helm.Chart, m.Helm.Version}
-		text, digest, err := p.chart(ctx, ref)
-		if err != nil {
-			problems = append(problems, deployment.Problem{File: r.File.Path, Field: fmt.Sprintf("manifests[%d].helm", i), Line: max(m.Position.Line, 1),
-				Column: max(m.Position.Column, 1), Severity: deployment.Error, Text: fmt.Sprintf("chart %s %s: %v", ref.Chart, ref.Version, err)})
-			continue
+		if _, known := charts[ref]; !known {
+			text, digest, err := p.chart(ctx, ref)
+			charts[ref] = archive{text, digest, err}
 		}
-		charts[ref] = archive{text, digest}
 	}
-	return charts, problems
+	return charts
 }
 
-// archive is a chart from elsewhere.
+// archive is a chart from elsewhere, or why there is none.
 type archive struct {
 	text   []byte
 	digest string
+	err    error
 }
 
 func (p *Pool) chart(ctx context.Context, ref chartRef) (text []byte, digest string, err error) {
@@ -204,7 +200,7 @@ func (p *Pool) run(ctx context.Context, w *process, r Request, charts map[chartR
 		return result, false, ctx.Err()
 	case why != "":
 		result.Problems = []deployment.Problem{problem(r.File, "render of target %s was stopped: %s", r.Target, why)}
-		result.Trace.Retry = passing
+		result.Trace.Retry = result.Trace.Retry || passing
 		return result, false, nil
 	case served != nil:
 		result.Problems = []deployment.Problem{problem(r.File, "render of target %s broke off: %s", r.Target, w.lastWords(served))}
@@ -302,6 +298,10 @@ func (s serving) chart(payload []byte) error {
 	chart, found := s.charts[ref]
 	if !found {
 		return fmt.Errorf("the worker asked for a chart that the file does not name: %s", payload)
+	}
+	if chart.err != nil {
+		s.retry = true
+		return writeFrame(s.in, frameBad, []byte(chart.err.Error()))
 	}
 	s.add(fetched, ref.String(), chart.digest)
 	return s.answerBytes(chart.text, nil)
@@ -401,9 +401,12 @@ func (w *process) answer(v any, err error) error {
 }
 
 func (w *process) answerBytes(text []byte, err error) error {
+	var over overLimit
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return writeFrame(w.in, frameGone, nil)
+	case errors.As(err, &over):
+		return writeFrame(w.in, frameOver, []byte(over))
 	case err != nil:
 		return writeFrame(w.in, frameBad, []byte(err.Error()))
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // version of what rendering does with its inputs: ours, and those of the libraries that it is done with. A change makes every recorded trace stale.
-const version = "2 kustomize v0.21.1 helm v3.22.0 sprig v3.3.0"
+const version = "3 kustomize v0.21.1 helm v3.22.0 sprig v3.3.0"
 
 // Request is everything that a render depends on.
 type Request struct {

@@ -177,6 +177,8 @@ func TestWhatCannotBeRenderedSaysWhereAndWhy(t *testing.T) {
 		"a remote base of another form": {kustomize("resources: ['git@github.com:acme/base.git']\n"), "kustomize: {path: k}", "remote bases and files are not fetched"},
 		"a remote file of a generator":  {kustomize("configMapGenerator: [{name: a, files: ['x=https://example.com/x']}]\n"), "kustomize: {path: k}", "remote bases and files are not fetched"},
 		"a base on the machine's disk":  {kustomize("resources: [/etc]\n"), "kustomize: {path: k}", `"/etc" is no relative path`},
+		"a remote base of other case":   {kustomize("Resources: ['https://github.com/acme/base?ref=main']\n"), "kustomize: {path: k}", "remote bases and files are not fetched"},
+		"a path of two lines":           {kustomize("resources: [\"https://github.com/acme/base\\n\"]\n"), "kustomize: {path: k}", "remote bases and files are not fetched"},
 		"helmCharts":                    {kustomize("helmCharts: [{name: x}]\n"), "kustomize: {path: k}", "helmCharts is not supported; name the chart under manifests as helm: instead"},
 		"two kustomizations":            {kustomize("resources: []\n").with(files{"app/k/kustomization.yml": ""}), "kustomize: {path: k}", "only one of them may be there"},
 		"a hook":                        {chart.with(files{"app/chart/templates/hook.yaml": "apiVersion: batch/v1\nkind: Job\nmetadata: {name: h, annotations: {helm.sh/hook: pre-install}}\n"}), "helm: {path: chart}", "not yet supported: web/templates/hook.yaml of chart web is a hook (pre-install)"},
@@ -205,16 +207,20 @@ func TestWhatCannotBeRenderedSaysWhereAndWhy(t *testing.T) {
 func TestAKustomizationWithAnOpenAPISchemaPoisonsNoOther(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, render.Limits{})
-	schema := `{"definitions": {"io.k8s.api.apps.v1.Deployment": {"properties": {"spec": {"$ref": "#/definitions/x"}}}, "x": {"properties": {"template": {}}}}}`
+	// Without the key that their items are merged by, a patch's containers take the place of all that are there.
+	schema := `{"definitions": {"Deployment": {"type": "object", "x-kubernetes-group-version-kind": [{"group": "apps", "version": "v1", "kind": "Deployment"}], "properties": {"spec": {"type": "object",
+		"properties": {"template": {"type": "object", "properties": {"spec": {"type": "object", "properties": {"containers": {"type": "array", "items": {"type": "object"}}}}}}}}}}}}`
 	plain := files{"app/k/kustomization.yaml": "resources: [d.yaml]\npatches: [{path: p.yaml}]\n",
 		"app/k/d.yaml": "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {template: {spec: {containers: [{name: a, image: x}, {name: b, image: y}]}}}\n",
 		"app/k/p.yaml": "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {template: {spec: {containers: [{name: a, image: z}]}}}\n"}
 	before := run(t, pool, plain, "kustomize: {path: k}")
-	poison := plain.with(files{"app/k/kustomization.yaml": "resources: [d.yaml]\npatches: [{path: p.yaml}]\nopenapi: {path: s.json}\n", "app/k/s.json": schema})
-	run(t, pool, poison, "kustomize: {path: k}")
-	after := run(t, pool, plain, "kustomize: {path: k}")
-	if before.Failed() || before.Digest != after.Digest {
-		t.Errorf("before %s %s, after %s %s", before.Digest, said(before), after.Digest, said(after))
+	for _, key := range []string{"openapi", "OpenAPI", "OPENAPI"} {
+		poison := plain.with(files{"app/k/kustomization.yaml": "resources: [d.yaml]\npatches: [{path: p.yaml}]\n" + key + ": {path: s.json}\n", "app/k/s.json": schema})
+		poisoned := run(t, pool, poison, "kustomize: {path: k}")
+		after := run(t, pool, plain, "kustomize: {path: k}")
+		if before.Failed() || poisoned.Failed() || poisoned.Digest == before.Digest || after.Digest != before.Digest {
+			t.Errorf("%s: before %s %s, with the schema %s %s, after %s %s", key, before.Digest, said(before), poisoned.Digest, said(poisoned), after.Digest, said(after))
+		}
 	}
 }
 
@@ -271,6 +277,25 @@ func TestATraceSaysWhatMayChangeARender(t *testing.T) {
 				t.Errorf("dirty: %v, want fresh %v", dirty, c.fresh)
 			}
 		})
+	}
+}
+
+func TestWhatIsReadBesideAChartThatCannotBeHadIsInTheTrace(t *testing.T) {
+	t.Parallel()
+	f := chart.with(files{"app/m.yaml": settings("a", "1"), "app/v.yaml": "a: b\n", "app/k/kustomization.yaml": "resources: [k.yaml]\n", "app/k/k.yaml": settings("k", "1")})
+	r := run(t, newPool(t, render.Limits{}), f, `helm: {chart: web, repository: "https://charts.example.com", version: 1.2.3, valueFiles: [v.yaml]}
+  - path: m.yaml
+  - kustomize: {path: k}`)
+	read := r.Trace.Files()
+	slices.Sort(read)
+	if want := []string{"app/k/k.yaml", "app/k/kustomization.yaml", "app/m.yaml", "app/v.yaml"}; !slices.Equal(read, want) {
+		t.Errorf("read %v, want %v", read, want)
+	}
+	if want := "error: chart web 1.2.3: it is not in the Git repository, and nothing may be fetched here"; said(r) != want || r.Problems[0].Line != 5 {
+		t.Errorf("said %q in line %d, want %q", said(r), r.Problems[0].Line, want)
+	}
+	if r.Trace.Fresh(f.tree(t)) {
+		t.Error("it would not be tried again")
 	}
 }
 

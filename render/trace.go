@@ -136,6 +136,7 @@ type recorder struct {
 	bytes   int64
 
 	account, cluster string // as in Trace
+	retry            bool
 	attributes       attributes
 }
 
@@ -153,7 +154,7 @@ func (r *recorder) add(kind recordKind, path, hash string) {
 
 // trace is what was seen so far.
 func (r *recorder) trace() Trace {
-	return Trace{Version: version, Records: r.records, Account: r.account, Cluster: r.cluster}
+	return Trace{Version: version, Records: r.records, Account: r.account, Cluster: r.cluster, Retry: r.retry}
 }
 
 const maxLinks = 40
@@ -224,6 +225,11 @@ func (r *recorder) stat(name string) (physical string, dir bool, err error) {
 	return physical, info.IsDir(), nil
 }
 
+// overLimit is a sentence about a limit of all that a render reads.
+type overLimit string
+
+func (o overLimit) Error() string { return string(o) }
+
 var lfs = []byte("version https://git-lfs.github.com/spec/v1")
 
 func (r *recorder) read(name string) ([]byte, error) {
@@ -237,13 +243,13 @@ func (r *recorder) read(name string) ([]byte, error) {
 	}
 	r.add(readFile, physical, content(info))
 	if r.files++; r.files > r.limits.Files {
-		return nil, fmt.Errorf("more than %d files are read", r.limits.Files)
+		return nil, overLimit(fmt.Sprintf("more than %d files are read", r.limits.Files))
 	}
 	if info.Size() > r.limits.FileBytes {
 		return nil, fmt.Errorf("%s has %d bytes; at most %d are read", name, info.Size(), r.limits.FileBytes)
 	}
 	if r.bytes += info.Size(); r.bytes > r.limits.Bytes {
-		return nil, fmt.Errorf("more than %d bytes are read", r.limits.Bytes)
+		return nil, overLimit(fmt.Sprintf("more than %d bytes are read", r.limits.Bytes))
 	}
 	text, err := fs.ReadFile(r.tree, physical)
 	if err != nil {
@@ -256,7 +262,7 @@ func (r *recorder) read(name string) ([]byte, error) {
 	return text, nil
 }
 
-// item is one name in a directory.
+// item is one name in a directory. A submodule counts as a directory, as it would be one in a checkout: who goes into it gets the error that names it.
 type item struct {
 	Name string `json:"n"`
 	Dir  bool   `json:"d,omitempty"`
@@ -278,7 +284,7 @@ func (r *recorder) list(name string) ([]item, error) {
 	r.add(listed, physical, listing(entries))
 	items := make([]item, len(entries))
 	for i, e := range entries {
-		items[i] = item{e.Name(), e.IsDir(), e.Type()&fs.ModeSymlink != 0}
+		items[i] = item{e.Name(), e.Type()&(fs.ModeDir|fs.ModeIrregular) != 0, e.Type()&fs.ModeSymlink != 0}
 	}
 	return items, nil
 }

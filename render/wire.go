@@ -24,6 +24,7 @@ const (
 	frameGood    frameKind = 'g' // parent: the answer
 	frameGone    frameKind = 'n' // parent: nothing is there
 	frameBad     frameKind = 'b' // parent: why there is no answer, as a sentence
+	frameOver    frameKind = 'o' // parent: the same, as a limit of all reads is reached
 	frameReady   frameKind = 'i' // worker: it takes jobs from now on
 	frameDone    frameKind = 'd' // worker: what came of the job, as JSON
 )

@@ -2,6 +2,7 @@ package render
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"towpath/deployment"
 	"towpath/manifest"
@@ -19,7 +21,7 @@ import (
 func Worker(in io.Reader, out io.Writer) error {
 	debug.SetGCPercent(400)
 	http.DefaultTransport = noNetwork{} // libraries that read addresses do so with this; git they do not find, as the environment has no path
-	w := &worker{out: bufio.NewWriterSize(out, 64<<10), frames: make(chan frame)}
+	w := &worker{out: bufio.NewWriterSize(out, 64<<10), frames: make(chan frame), sights: map[[sha256.Size]byte]finding{}}
 	warm()
 	if err := writeFrame(w.out, frameReady, nil); err != nil {
 		return err
@@ -58,7 +60,9 @@ func (noNetwork) RoundTrip(r *http.Request) (*http.Response, error) {
 type worker struct {
 	out     *bufio.Writer
 	frames  chan frame
-	cluster Capabilities // that was asked for last
+	cluster Capabilities                  // that was asked for last
+	over    error                         // why the job under way may read no more
+	sights  map[[sha256.Size]byte]finding // by what a chart was made of
 }
 
 type frame struct {
@@ -91,6 +95,9 @@ func (w *worker) ask(kind frameKind, payload []byte) ([]byte, error) {
 		return f.payload, nil
 	case frameGone:
 		return nil, fs.ErrNotExist
+	case frameOver:
+		w.over = overLimit(f.payload)
+		return nil, w.over
 	}
 	return nil, errors.New(string(f.payload))
 }
@@ -133,6 +140,7 @@ func (w *worker) capabilities() (Capabilities, error) {
 
 // render does one job. A library that panics costs this job only.
 func (w *worker) render(j job) (out outcome) {
+	w.over = nil
 	r := &rendering{worker: w, job: j, target: j.File.Target(j.Target), unstable: map[source]bool{}}
 	defer func() {
 		if p := recover(); p != nil {
@@ -170,7 +178,17 @@ func (r *rendering) warn(at deployment.Position, field, format string, args ...a
 
 func (r *rendering) say(severity deployment.Severity, at deployment.Position, field, format string, args ...any) {
 	r.problems = append(r.problems, deployment.Problem{File: r.job.File.Path, Field: field, Line: max(at.Line, 1), Column: max(at.Column, 1),
-		Severity: severity, Text: fmt.Sprintf(format, args...)})
+		Severity: severity, Text: shortened(fmt.Sprintf(format, args...))})
+}
+
+// longest is how many bytes of a tool's words are told: a chart that includes itself says the same a thousand times.
+const longest = 2000
+
+func shortened(text string) string {
+	if len(text) <= longest {
+		return text
+	}
+	return strings.ToValidUTF8(text[:longest/2], "") + " … " + strings.ToValidUTF8(text[len(text)-longest/2:], "")
 }
 
 // all renders each entry of the file that is for the target.

@@ -42,6 +42,7 @@ var states = map[rollout.State]struct{ github, words string }{
 	rollout.RolledBack:       {"failure", "rolled back"},
 	rollout.Cancelled:        {"error", "cancelled"},
 	rollout.Rejected:         {"error", "rejected"},
+	rollout.Skipped:          {"success", "skipped"},
 }
 
 // Statuses puts a report into words: what a commit shall show. No two have one context, which GitHub compares without regard to case. link is the page of a
@@ -137,7 +138,7 @@ func ofApplication(name string, a rollout.ApplicationReport) Status {
 	case a.Deployment == "":
 		s.State, s.Final, s.Description = "success", true, "unchanged: the manifests are as they were"
 	default:
-		s.State, s.Final = states[a.State].github, a.State.Final()
+		s.State, s.Final = states[a.State].github, a.State.Final() && drifted(a.Targets) == ""
 		s.Description = Fit(fmt.Sprintf("#%d: %s", a.Number, course(a)))
 	}
 	return s
@@ -182,7 +183,7 @@ func course(a rollout.ApplicationReport) string {
 		case len(live) == 0:
 			return "removed from " + names(gone)
 		}
-		return "live on " + names(live)
+		return "live on " + names(live) + drifted(a.Targets)
 	}
 	text := open.Name + ": " + now(*open)
 	if len(live) > 0 {
@@ -193,7 +194,7 @@ func course(a rollout.ApplicationReport) string {
 
 // worse orders what the reader must know first: what failed, then who is waited for, then what moves.
 func worse(a, b rollout.State) bool {
-	order := []rollout.State{rollout.Failed, rollout.RolledBack, rollout.AwaitingApproval, rollout.Paused, rollout.Running, rollout.Queued, rollout.Rejected, rollout.Cancelled}
+	order := []rollout.State{rollout.Failed, rollout.RolledBack, rollout.AwaitingApproval, rollout.Paused, rollout.Running, rollout.Queued, rollout.Rejected, rollout.Cancelled, rollout.Skipped}
 	return slices.Index(order, a) < slices.Index(order, b)
 }
 
@@ -205,7 +206,7 @@ func names(all []string) string {
 }
 
 func ofTarget(application string, t rollout.TargetReport) Status {
-	return Status{Context: "towpath/" + application + "/" + t.Name, State: states[t.State].github, Final: t.State.Final(), Description: Fit(now(t)), target: true}
+	return Status{Context: "towpath/" + application + "/" + t.Name, State: states[t.State].github, Final: t.State.Final() && len(t.Drift) == 0, Description: Fit(now(t)), target: true}
 }
 
 // now says where a target stands, and why.
@@ -214,6 +215,8 @@ func now(t rollout.TargetReport) string {
 	switch {
 	case t.State == rollout.Succeeded && t.Removes:
 		return "removed"
+	case t.State == rollout.Succeeded && len(t.Drift) > 0:
+		return words + differs(t.Drift)
 	case t.State == rollout.Succeeded && t.Why == "unchanged":
 		return "live, unchanged"
 	case t.State == rollout.Succeeded:
@@ -222,6 +225,29 @@ func now(t rollout.TargetReport) string {
 		return sentence(words, t.Waits[0].Needs)
 	}
 	return sentence(words, t.Why)
+}
+
+// drifted names the targets that somebody changed since; "" when nobody did.
+func drifted(targets []rollout.TargetReport) string {
+	var changed []string
+	for _, t := range targets {
+		if t.State == rollout.Succeeded && len(t.Drift) > 0 {
+			changed = append(changed, t.Name)
+		}
+	}
+	if len(changed) == 0 {
+		return ""
+	}
+	return "; changed since by others: " + names(changed)
+}
+
+// differs says what somebody changed since.
+func differs(drift []rollout.Drift) string {
+	text := "; changed since by others: " + drift[0].Sentence()
+	if more := len(drift) - 1; more > 0 {
+		text += fmt.Sprintf(" (and %d more)", more)
+	}
+	return text
 }
 
 func sentence(words, why string) string {

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"towpath/deployment"
+	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
 
@@ -54,6 +55,12 @@ func TestWhatACommitShows(t *testing.T) {
 		"one that is live": {
 			[]rollout.ApplicationReport{application("shop", rollout.Succeeded, target("staging", rollout.Succeeded, "unchanged"), target("prod", rollout.Succeeded, ""))},
 			[]string{"towpath/shop success (final): #7: live on staging, prod", "towpath/shop/staging success (final): live, unchanged", "towpath/shop/prod success (final): live"}},
+		"one that others changed since": {
+			[]rollout.ApplicationReport{application("shop", rollout.Succeeded, target("staging", rollout.Succeeded, ""),
+				rollout.TargetReport{Name: "prod", State: rollout.Succeeded, Drift: []rollout.Drift{{Key: manifest.Key{Kind: "ConfigMap", Namespace: "shop", Name: "web"}, Fields: []string{"/data/A"}},
+					{Key: manifest.Key{Kind: "Service", Namespace: "shop", Name: "web"}, Missing: true}}})},
+			[]string{"towpath/shop success: #7: live on staging, prod; changed since by others: prod", "towpath/shop/staging success (final): live",
+				"towpath/shop/prod success: live; changed since by others: ConfigMap shop/web differs at /data/A (and 1 more)"}},
 		"one that went back": {
 			[]rollout.ApplicationReport{application("shop", rollout.Failed, target("staging", rollout.Succeeded, ""), target("prod", rollout.RolledBack, "pods of web-5d8 crash: exit code 1"))},
 			[]string{"towpath/shop failure (final): #7: 1 of 2 live; prod: rolled back: pods of web-5d8 crash: exit code 1", "towpath/shop/staging success (final): live",
@@ -87,6 +94,23 @@ func TestWhatACommitShows(t *testing.T) {
 
 // page is the address of a deployment, or of all.
 func page(deployment string) string { return "https://towpath.example.com/" + deployment }
+
+// Each state of a target has a word of GitHub's and one of ours, and one that failed is told before one that was passed over.
+func TestEachStateIsTold(t *testing.T) {
+	for _, state := range []rollout.State{rollout.Queued, rollout.Running, rollout.Paused, rollout.AwaitingApproval, rollout.Succeeded, rollout.Failed, rollout.RolledBack,
+		rollout.Cancelled, rollout.Rejected, rollout.Skipped} {
+		r := rollout.CommitReport{Applications: []rollout.ApplicationReport{{Application: "shop", Number: 3, Deployment: "d3", State: rollout.Running,
+			Targets: []rollout.TargetReport{{Name: "staging", State: rollout.Skipped, Why: "its agent is away"}, {Name: "prod", State: state}}}}}
+		for _, s := range Statuses(r, func(string) string { return "" }) {
+			if !slices.Contains([]string{"pending", "success", "failure", "error"}, s.State) {
+				t.Errorf("%s: the status %s has the state %q", state, s.Context, s.State)
+			}
+			if want := "prod: "; s.Context == "towpath/shop" && state != rollout.Succeeded && state != rollout.Skipped && !strings.Contains(s.Description, want) {
+				t.Errorf("%s: %q does not tell of prod", state, s.Description)
+			}
+		}
+	}
+}
 
 func TestVeryManyTargetsOrApplicationsAreToldTogether(t *testing.T) {
 	var targets []rollout.TargetReport

@@ -94,7 +94,7 @@ func (w *telling) start(source, application, commit string, targets ...string) {
 	start := rollout.Start{ID: application + "-" + commit, Tenant: "main", Application: application, At: time.Now(), Trigger: rollout.Trigger{Kind: "push", By: "ann"},
 		Origin: rollout.Origin{Source: source, Path: application + "/towpath.yaml", Commit: commit}}
 	for _, name := range targets {
-		start.Targets = append(start.Targets, rollout.StartTarget{Name: name, Account: name, Digest: commit, Manifests: commit, Timeout: time.Minute, Changed: true})
+		start.Targets = append(start.Targets, rollout.StartTarget{Name: name, Account: name, Digest: commit, Manifests: commit, Way: rollout.Way{Timeout: time.Minute}, Changed: true})
 	}
 	w.must(w.store.Start(w.Context(), start, nil))
 }
@@ -215,7 +215,7 @@ func TestFilesThatAreRefusedAndVeryManyApplicationsAreToldOnce(t *testing.T) {
 		w.run(teller)
 		w.after(time.Minute)
 		w.expectTold("acme/repo", "c1") // the commit is still being taken in
-		w.must(w.store.SourceProcessed(w.Context(), "main", "repo", "c1"))
+		w.must(w.store.SourceProcessed(w.Context(), "main", "repo", "c1", ""))
 		teller.Wake()
 		w.after(3 * time.Second)
 		refused := "towpath/web failure: web/towpath.yaml:3:5: unknown key " + long
@@ -225,7 +225,7 @@ func TestFilesThatAreRefusedAndVeryManyApplicationsAreToldOnce(t *testing.T) {
 		for i := range status.MaxApplications + 1 {
 			record(fmt.Sprintf("app-%02d", i), "c2")
 		}
-		w.must(w.store.SourceProcessed(w.Context(), "main", "repo", "c2"))
+		w.must(w.store.SourceProcessed(w.Context(), "main", "repo", "c2", ""))
 		teller.Wake()
 		w.after(3 * time.Second)
 		w.expectTold("acme/repo", "c2", "towpath success: 21 applications: 21 unchanged")

@@ -13,6 +13,7 @@ type Census struct {
 	Lanes           map[rollout.State]int // that are not removed, by the state of what runs on them or ran last
 	UnderWay        int                   // deployments
 	Untold, Refused int                   // messages to send, and those that were refused
+	Drifted         map[string]int        // objects that differ in their clusters, by account
 	Sources         []SourceView          // without what is untold
 }
 
@@ -40,6 +41,16 @@ func (s *Store) Census(ctx context.Context) (c Census, err error) {
 		if err := tx.queryRow(ctx, `SELECT COUNT(*) FROM outbox WHERE parked <> 0`).Scan(&c.Refused); err != nil {
 			return err
 		}
+		c.Drifted = map[string]int{}
+		if err := tx.each(ctx, `SELECT l.account, COUNT(*) FROM drift d JOIN lanes l ON l.id = d.lane_id GROUP BY l.account`, func(scan func(...any) error) error {
+			var account string
+			var count int
+			err := scan(&account, &count)
+			c.Drifted[account] = count
+			return err
+		}); err != nil {
+			return err
+		}
 		return tx.each(ctx, `SELECT tenant_id, name, failure, failed_since FROM sources ORDER BY tenant_id, name`, func(scan func(...any) error) error {
 			var v SourceView
 			var since sql.NullInt64
@@ -53,8 +64,8 @@ func (s *Store) Census(ctx context.Context) (c Census, err error) {
 }
 
 // each reads the rows of a query.
-func (tx *tx) each(ctx context.Context, query string, row func(scan func(...any) error) error) error {
-	rows, err := tx.query(ctx, query)
+func (tx *tx) each(ctx context.Context, query string, row func(scan func(...any) error) error, args ...any) error {
+	rows, err := tx.query(ctx, query, args...)
 	if err != nil {
 		return err
 	}

@@ -70,18 +70,55 @@ func (s *Store) Record(ctx context.Context, r rollout.FileRecord) error {
 				return err
 			}
 		}
-		if r.Start != nil {
+		switch {
+		case r.Start != nil:
 			_, err := tx.start(ctx, *r.Start)
 			return err
-		}
-		for _, stay := range r.Stay {
-			if _, err := tx.exec(ctx, `UPDATE lanes SET promise = ? WHERE tenant_id = ? AND application = ? AND target = ? AND account = ?`,
-				stay.Digest, r.Tenant, r.Application, stay.Name, stay.Account); err != nil {
-				return err
-			}
+		case r.Stay != nil:
+			return tx.stay(ctx, *r.Stay)
 		}
 		return nil
 	})
+}
+
+// stay records what a file wants of targets that it does not move. It owns its application from then on, as one that moves them does.
+func (tx *tx) stay(ctx context.Context, stay rollout.Start) error {
+	if _, err := tx.exec(ctx, `UPDATE applications SET source = ?, path = ? WHERE tenant_id = ? AND name = ?`,
+		stay.Origin.Source, stay.Origin.Path, stay.Tenant, stay.Application); err != nil {
+		return err
+	}
+	for _, target := range stay.Targets {
+		lane, err := tx.lane(ctx, stay, target)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `UPDATE lanes SET promise = ?, heal = ? WHERE id = ?`, target.Digest, truth(target.Heal), lane.id); err != nil {
+			return err
+		}
+		if lane.heal != truth(target.Heal) {
+			if err := tx.wakeLane(ctx, lane.id); err != nil {
+				return err
+			}
+		}
+		if err := tx.unpin(ctx, &lane, stay, target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unpin lets a lane go that is held at what is asked for: what brought that about is from now on what was asked for.
+func (tx *tx) unpin(ctx context.Context, lane *laneRow, start rollout.Start, target rollout.StartTarget) error {
+	event := lane.held.Unpin(start, target)
+	if event == nil {
+		return nil
+	}
+	if err := tx.queryRow(ctx, `UPDATE lanes SET pin = NULL, wanted = ?, promise = ?,
+		wanted_target = COALESCE((SELECT t.id FROM targets t WHERE t.lane_id = lanes.id AND t.deployment_id = ?), wanted_target) WHERE id = ? RETURNING wanted_target`,
+		target.Manifests, target.Digest, lane.held.Good.Deployment, lane.id).Scan(&lane.wanted); err != nil {
+		return err
+	}
+	return tx.event(ctx, *event)
 }
 
 func (tx *tx) recordFile(ctx context.Context, r rollout.FileRecord) error {
@@ -89,10 +126,11 @@ func (tx *tx) recordFile(ctx context.Context, r rollout.FileRecord) error {
 	if err != nil {
 		return err
 	}
+	asks := r.Asks()
 	if _, err := tx.exec(ctx, `INSERT INTO files (tenant_id, source, path, application, digest, commit_id, problems, prune) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (tenant_id, source, path) DO UPDATE SET application = excluded.application, digest = excluded.digest, commit_id = excluded.commit_id,
 		problems = excluded.problems, prune = CASE WHEN ? THEN excluded.prune ELSE files.prune END`,
-		r.Tenant, r.Source, r.Path, r.Application, r.Digest, r.Commit, string(problems), truth(r.Start != nil && r.Start.Prune), r.Start != nil); err != nil {
+		r.Tenant, r.Source, r.Path, r.Application, r.Digest, r.Commit, string(problems), truth(asks != nil && asks.Prune), asks != nil); err != nil {
 		return err
 	}
 	if err := tx.tell(ctx, r.Tenant, r.Source, r.Commit); err != nil || !rollout.HasErrors(r.Problems) {
@@ -107,17 +145,51 @@ func (tx *tx) recordDeleted(ctx context.Context, r rollout.FileRecord) error {
 	if _, err := tx.exec(ctx, `DELETE FROM files WHERE tenant_id = ? AND source = ? AND path = ?`, r.Tenant, r.Source, r.Path); err != nil {
 		return err
 	}
-	if _, err := tx.exec(ctx, `DELETE FROM renders WHERE tenant_id = ? AND source = ? AND path = ?`, r.Tenant, r.Source, r.Path); err != nil {
-		return err
-	}
-	if r.Start == nil {
-		return nil
-	}
-	if _, err := tx.start(ctx, *r.Start); err != nil {
-		return err
-	}
-	_, err := tx.exec(ctx, `UPDATE applications SET removed = 1 WHERE tenant_id = ? AND name = ?`, r.Tenant, r.Application)
+	_, err := tx.exec(ctx, `DELETE FROM renders WHERE tenant_id = ? AND source = ? AND path = ?`, r.Tenant, r.Source, r.Path)
 	return err
+}
+
+// Leave records that a file no longer names an application that it owns.
+func (s *Store) Leave(ctx context.Context, l rollout.Leave) error {
+	return s.write(ctx, "application.leave", func(tx *tx) error {
+		if l.Heir != "" {
+			return tx.inherit(ctx, l)
+		}
+		if _, err := tx.start(ctx, *l.Start); err != nil {
+			return err
+		}
+		_, err := tx.exec(ctx, `UPDATE applications SET removed = 1 WHERE tenant_id = ? AND name = ?`, l.Tenant, l.Application)
+		return err
+	})
+}
+
+func (tx *tx) inherit(ctx context.Context, l rollout.Leave) error {
+	if _, err := tx.exec(ctx, `UPDATE applications SET path = ? WHERE tenant_id = ? AND name = ?`, l.Heir, l.Tenant, l.Application); err != nil {
+		return err
+	}
+	_, err := tx.exec(ctx, `UPDATE files SET prune = ? WHERE tenant_id = ? AND source = ? AND path = ?`, truth(l.Prune), l.Tenant, l.Source, l.Heir)
+	return err
+}
+
+// Owned names the applications that a file owns: that which it names, and one that it named until now.
+func (s *Store) Owned(ctx context.Context, tenant, source, path string) (names []string, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		names = nil
+		rows, err := tx.query(ctx, `SELECT name FROM applications WHERE tenant_id = ? AND source = ? AND path = ? AND removed = 0 ORDER BY name`, tenant, source, path)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				return err
+			}
+			names = append(names, name)
+		}
+		return rows.Err()
+	})
+	return names, err
 }
 
 // start records a deployment. refused says why it was recorded as REJECTED.
@@ -134,8 +206,9 @@ func (tx *tx) start(ctx context.Context, start rollout.Start) (refused *ErrUnder
 	if err != nil {
 		return nil, err
 	}
+	turn := start.Turn(underWay != nil)
 	state, why := rollout.Queued, ""
-	if underWay != nil && start.Exclusive == rollout.RejectOthers {
+	if turn == rollout.IsRefused {
 		refused, state = underWay, rollout.Rejected
 		refused.Rejected, why = start.ID, underWay.Error()
 	}
@@ -145,22 +218,30 @@ func (tx *tx) start(ctx context.Context, start rollout.Start) (refused *ErrUnder
 	if refused != nil {
 		return refused, tx.tellOf(ctx, start.ID)
 	}
+	if turn == rollout.WaitsForIt {
+		return nil, tx.enqueueDeployment(ctx, start, number, underWay.Number)
+	}
+	return nil, tx.startTargets(ctx, start, number, underWay != nil)
+}
+
+// startTargets puts a deployment's targets on their lanes, or lets them be carried by what the lanes were asked for before.
+func (tx *tx) startTargets(ctx context.Context, start rollout.Start, number int, others bool) (err error) {
 	for i, target := range start.Targets {
-		if target.Changed || underWay != nil && start.Exclusive == rollout.SupersedeOthers {
+		if start.Moves(target, others) {
 			err = tx.startTarget(ctx, start, number, i, target)
 		} else {
 			err = tx.carryTarget(ctx, start, number, i, target)
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for i, gone := range start.Gone {
 		if err := tx.leave(ctx, start, number, len(start.Targets)+i, gone); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return nil, tx.summarize(ctx, start.ID, start.At)
+	return tx.summarize(ctx, start.ID, start.At)
 }
 
 // started reports whether a deployment was recorded before, and whether it was refused then.
@@ -185,18 +266,18 @@ func (tx *tx) number(ctx context.Context, start rollout.Start) (number int, err 
 	if source == "" {
 		path = ""
 	}
-	err = tx.queryRow(ctx, `INSERT INTO applications (tenant_id, name, source, path, number, removed) VALUES (?, ?, ?, ?, 1, 0)
-		ON CONFLICT (tenant_id, name) DO UPDATE SET number = applications.number + 1, removed = 0,
+	err = tx.queryRow(ctx, `INSERT INTO applications (tenant_id, name, source, path, number, removed) VALUES (?, ?, ?, ?, ?, 0)
+		ON CONFLICT (tenant_id, name) DO UPDATE SET number = CASE WHEN applications.number < excluded.number THEN excluded.number ELSE applications.number + 1 END, removed = 0,
 		source = CASE WHEN ? THEN applications.source ELSE excluded.source END, path = CASE WHEN ? THEN applications.path ELSE excluded.path END
-		RETURNING number`, start.Tenant, start.Application, source, path, start.Pin, start.Pin).Scan(&number)
+		RETURNING number`, start.Tenant, start.Application, source, path, start.Above+1, start.Pin, start.Pin).Scan(&number)
 	return number, err
 }
 
-// underWay is the newest unfinished deployment of an application, or nil.
+// underWay is the newest unfinished deployment of an application, or nil. One that has begun comes before those that wait for it.
 func (tx *tx) underWay(ctx context.Context, tenant, application string) (*ErrUnderWay, error) {
 	found := &ErrUnderWay{Application: application}
-	err := tx.queryRow(ctx, `SELECT id, number FROM deployments WHERE tenant_id = ? AND application = ? AND ended_at IS NULL ORDER BY number DESC LIMIT 1`,
-		tenant, application).Scan(&found.ID, &found.Number)
+	err := tx.queryRow(ctx, `SELECT id, number FROM deployments WHERE tenant_id = ? AND application = ? AND ended_at IS NULL
+		ORDER BY CASE WHEN queued IS NULL THEN 0 ELSE 1 END, number DESC LIMIT 1`, tenant, application).Scan(&found.ID, &found.Number)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -236,14 +317,13 @@ func (tx *tx) startTarget(ctx context.Context, start rollout.Start, number, orde
 	if err != nil {
 		return err
 	}
-	t := rollout.Target{ID: tx.newID(), Lane: lane.id, Deployment: start.ID, Number: number, Tenant: start.Tenant, Application: start.Application, Name: target.Name,
-		Account: target.Account, Namespace: target.Namespace, DependsOn: target.DependsOn, Timeout: target.Timeout, Digest: target.Digest,
-		Manifests: target.Manifests, State: rollout.Queued, Phase: rollout.Waiting}
+	t := start.Execution(tx.newID(), lane.id, number, target).On(lane.unproved)
 	if err := tx.insertTarget(ctx, t, order, sql.NullInt64{}); err != nil {
 		return err
 	}
 	if !start.Pin {
-		if _, err := tx.exec(ctx, `UPDATE lanes SET wanted = ?, promise = ?, wanted_target = ?, removed = 0 WHERE id = ?`, target.Manifests, target.Digest, t.ID, lane.id); err != nil {
+		if _, err := tx.exec(ctx, `UPDATE lanes SET wanted = ?, promise = ?, wanted_target = ?, heal = ?, removed = 0 WHERE id = ?`,
+			target.Manifests, target.Digest, t.ID, truth(target.Heal), lane.id); err != nil {
 			return err
 		}
 	}
@@ -251,22 +331,24 @@ func (tx *tx) startTarget(ctx context.Context, start rollout.Start, number, orde
 }
 
 func (tx *tx) enqueue(ctx context.Context, lane laneRow, t rollout.Target, now time.Time) error {
-	if !lane.current.Valid {
-		if _, err := tx.exec(ctx, `UPDATE lanes SET current_target = ? WHERE id = ?`, t.ID, lane.id); err != nil {
-			return err
-		}
-		return tx.wakeLane(ctx, lane.id)
-	}
-	if _, err := tx.exec(ctx, `UPDATE lanes SET next_target = ? WHERE id = ?`, t.ID, lane.id); err != nil {
+	queue, skipped := lane.queue().Put(t.ID)
+	if err := tx.setQueue(ctx, lane.id, queue); err != nil {
 		return err
 	}
-	if lane.next.Valid {
-		if err := tx.skip(ctx, lane.next.Int64, t, now); err != nil {
+	if skipped != 0 {
+		if err := tx.skip(ctx, skipped, t, now); err != nil {
 			return err
 		}
 	}
 	return tx.wakeLane(ctx, lane.id)
 }
+
+func (tx *tx) setQueue(ctx context.Context, lane int64, q rollout.Queue) error {
+	_, err := tx.exec(ctx, `UPDATE lanes SET current_target = ?, next_target = ? WHERE id = ?`, nullID(q.Current), nullID(q.Next), lane)
+	return err
+}
+
+func nullID(id int64) sql.NullInt64 { return sql.NullInt64{Int64: id, Valid: id != 0} }
 
 // skip ends a target that waited behind its lane's current one: a newer one has its place.
 func (tx *tx) skip(ctx context.Context, id int64, by rollout.Target, now time.Time) error {
@@ -286,10 +368,10 @@ func (tx *tx) carryTarget(ctx context.Context, start rollout.Start, number, orde
 	if err != nil {
 		return err
 	}
-	t := rollout.Target{ID: tx.newID(), Lane: lane.id, Deployment: start.ID, Number: number, Tenant: start.Tenant, Application: start.Application, Name: target.Name,
-		Account: target.Account, Namespace: target.Namespace, DependsOn: target.DependsOn, Timeout: target.Timeout, Digest: target.Digest,
-		Manifests: target.Manifests, State: rollout.Succeeded, Phase: rollout.Finished, Why: "unchanged"}
-	return tx.insertTarget(ctx, t, order, lane.wanted)
+	if err := tx.unpin(ctx, &lane, start, target); err != nil {
+		return err
+	}
+	return tx.insertTarget(ctx, start.Carried(tx.newID(), lane.id, number, target), order, lane.wanted)
 }
 
 // leave records that a target left the file: its objects go through a rollout of their own, or are orphaned.
@@ -303,13 +385,17 @@ func (tx *tx) leave(ctx context.Context, start rollout.Start, number, order int,
 		if _, err := tx.exec(ctx, `UPDATE lanes SET removed = 1, wanted = '', promise = '' WHERE id = ?`, gone.Lane); err != nil {
 			return err
 		}
+		if err := tx.noDrift(ctx, gone.Lane); err != nil {
+			return err
+		}
 		return tx.event(ctx, rollout.Event{At: start.At, Tenant: start.Tenant, Application: start.Application, Deployment: start.ID, Target: name, Who: start.Trigger.By,
-			Kind: "target.orphaned", What: fmt.Sprintf("%s: its objects stay and nobody owns them", name),
-			Why: "the target left the file, and the file did not say deploymentConfig.prune: true"})
+			Kind: "target.orphaned", What: fmt.Sprintf("%s: its objects stay and nobody owns them", name), Why: gone.Why})
 	}
-	t := rollout.Target{ID: tx.newID(), Lane: gone.Lane, Deployment: start.ID, Number: number, Tenant: start.Tenant, Application: start.Application, Name: name,
-		Account: account, Timeout: 30 * time.Minute, Digest: "removes:" + start.ID, Removes: true, State: rollout.Queued, Phase: rollout.Waiting}
+	t := start.Removal(tx.newID(), gone.Lane, number, name, account)
 	if err := tx.insertTarget(ctx, t, order, sql.NullInt64{}); err != nil {
+		return err
+	}
+	if _, err := tx.exec(ctx, `UPDATE lanes SET wanted = '', promise = '' WHERE id = ?`, gone.Lane); err != nil { // a file that comes back moves it
 		return err
 	}
 	return tx.enqueue(ctx, lane, t, start.At)
@@ -328,17 +414,32 @@ func (tx *tx) insertTarget(ctx context.Context, t rollout.Target, order int, car
 // laneRow is what starting a target has to know of its lane.
 type laneRow struct {
 	id                    int64
-	current, next, wanted sql.NullInt64 // targets
+	current, next, wanted sql.NullInt64    // targets
+	unproved              *rollout.Target  // what was last asked for; nil: it was proved good
+	held                  rollout.Standing // its Good and Pin alone
+	heal                  int
+}
+
+func (l laneRow) queue() rollout.Queue {
+	return rollout.Queue{Current: l.current.Int64, Next: l.next.Int64}
 }
 
 // lane finds the lane of a target, or makes it.
 func (tx *tx) lane(ctx context.Context, start rollout.Start, target rollout.StartTarget) (laneRow, error) {
 	var lane laneRow
-	find := func() error {
-		return tx.queryRow(ctx, `SELECT id, current_target, next_target, wanted_target FROM lanes WHERE tenant_id = ? AND application = ? AND target = ? AND account = ?`,
-			start.Tenant, start.Application, target.Name, target.Account).Scan(&lane.id, &lane.current, &lane.next, &lane.wanted)
+	var unproved, good, pin sql.NullString
+	err := tx.queryRow(ctx, `SELECT l.id, l.current_target, l.next_target, l.wanted_target, l.good, l.pin, l.heal, t.data FROM lanes l LEFT JOIN targets t ON t.id = l.wanted_target AND t.state <> ?
+		WHERE l.tenant_id = ? AND l.application = ? AND l.target = ? AND l.account = ?`, string(rollout.Succeeded), start.Tenant, start.Application, target.Name, target.Account).
+		Scan(&lane.id, &lane.current, &lane.next, &lane.wanted, &good, &pin, &lane.heal, &unproved)
+	if err == nil {
+		lane.unproved, err = fromText[rollout.Target](unproved)
 	}
-	err := find()
+	if err == nil {
+		lane.held.Good, err = fromText[rollout.Release](good)
+	}
+	if err == nil {
+		lane.held.Pin, err = fromText[rollout.Pin](pin)
+	}
 	if !errors.Is(err, sql.ErrNoRows) {
 		return lane, err
 	}
@@ -352,7 +453,7 @@ func (tx *tx) lane(ctx context.Context, start rollout.Start, target rollout.Star
 func (s *Store) Lanes(ctx context.Context, tenant, application string) (lanes []rollout.LaneState, err error) {
 	err = s.read(ctx, func(tx *tx) error {
 		lanes = nil
-		rows, err := tx.query(ctx, `SELECT l.id, l.target, l.account, l.wanted, l.promise, l.good, l.removed, COALESCE(d.number, 0) FROM lanes l
+		rows, err := tx.query(ctx, `SELECT l.id, l.target, l.account, l.wanted, l.promise, l.good, l.pin, l.removed, COALESCE(d.number, 0) FROM lanes l
 			LEFT JOIN targets t ON t.id = l.wanted_target LEFT JOIN deployments d ON d.id = t.deployment_id
 			WHERE l.tenant_id = ? AND l.application = ? ORDER BY l.target, l.account`, tenant, application)
 		if err != nil {
@@ -361,16 +462,17 @@ func (s *Store) Lanes(ctx context.Context, tenant, application string) (lanes []
 		defer rows.Close()
 		for rows.Next() {
 			var lane rollout.LaneState
-			var good sql.NullString
+			var good, pin sql.NullString
 			var removed int
-			if err := rows.Scan(&lane.ID, &lane.Target, &lane.Account, &lane.Wanted, &lane.Promise, &good, &removed, &lane.Number); err != nil {
+			if err := rows.Scan(&lane.ID, &lane.Target, &lane.Account, &lane.Wanted, &lane.Promise, &good, &pin, &removed, &lane.Number); err != nil {
 				return err
 			}
 			lane.Removed = removed != 0
-			if good.Valid {
-				if err := json.Unmarshal([]byte(good.String), &lane.Good); err != nil {
-					return err
-				}
+			if lane.Good, err = fromText[rollout.Release](good); err != nil {
+				return err
+			}
+			if lane.Pin, err = fromText[rollout.Pin](pin); err != nil {
+				return err
 			}
 			lanes = append(lanes, lane)
 		}

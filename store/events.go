@@ -37,8 +37,7 @@ func (tx *tx) writeEvents(ctx context.Context) error {
 	if err := tx.chain(ctx); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `SELECT pg_notify('`+eventsChannel+`', '')`)
-	return err
+	return tx.notify(ctx, eventsChannel)
 }
 
 // chain writes the lines of each application as a chain: each holds the hash of the one before, so that none can be changed, left out or put in

@@ -30,8 +30,9 @@ const (
 	JobOutbox Job = "outbox" // something is to be told
 )
 
-// parallel is how many wakes of a job are worked on at once by one process.
-var parallel = map[Job]int{JobLane: 64, JobSource: 4, JobOutbox: 1}
+// parallel is how many wakes of a job are worked on at once by one process. Sources mostly wait for their remotes, and one that says nothing shall
+// keep none of the others waiting; lanes wait for their clusters, and a runner has places for each cluster.
+var parallel = map[Job]int{JobLane: 512, JobSource: 256, JobOutbox: 1}
 
 // wake is a job to be inserted with the commit.
 type wake struct {
@@ -163,7 +164,7 @@ func survive(ctx context.Context, id string, handle func(context.Context, string
 }
 
 // pollEvery finds wakes of which no notification came.
-const pollEvery = 2 * time.Second
+const pollEvery = 10 * time.Second
 
 func (s *Store) newWorker(config *river.Config) (worker, error) {
 	if s.dialect == postgresDialect {

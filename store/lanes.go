@@ -28,6 +28,14 @@ func (s *Store) Claim(ctx context.Context, lane int64, lasts time.Duration) (rol
 	return lease, err
 }
 
+// AccountOf is whose lane it is, and on which account.
+func (s *Store) AccountOf(ctx context.Context, lane int64) (tenant, account string, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		return tx.queryRow(ctx, `SELECT tenant_id, account FROM lanes WHERE id = ?`, lane).Scan(&tenant, &account)
+	})
+	return tenant, account, err
+}
+
 // Extend makes a lease last from now on; rollout.ErrStale when it was lost.
 func (s *Store) Extend(ctx context.Context, lease rollout.Lease, lasts time.Duration) (rollout.Lease, error) {
 	lease.Until = s.clock().Add(lasts)
@@ -175,7 +183,7 @@ func (s *Store) Lane(ctx context.Context, id int64) (rollout.Lane, error) {
 	err := s.read(ctx, func(tx *tx) error {
 		var current, next sql.NullInt64
 		var good sql.NullString
-		err := tx.queryRow(ctx, `SELECT wake_seq, current_target, next_target, good FROM lanes WHERE id = ?`, id).Scan(&lane.Seq, &current, &next, &good)
+		err := tx.queryRow(ctx, `SELECT wake_seq, current_target, next_target, good, replaced FROM lanes WHERE id = ?`, id).Scan(&lane.Seq, &current, &next, &good, &lane.Replaced)
 		if err != nil {
 			return fmt.Errorf("lane %d: %w", id, err)
 		}
@@ -208,7 +216,7 @@ func (s *Store) Lane(ctx context.Context, id int64) (rollout.Lane, error) {
 func (tx *tx) around(ctx context.Context, lane *rollout.Lane) (err error) {
 	t := lane.Current
 	if len(t.DependsOn) > 0 {
-		states, err := tx.states(ctx, t.Deployment, ofDependents)
+		states, err := tx.states(ctx, t.Deployment, rollout.OfDependents)
 		if err != nil {
 			return err
 		}
@@ -226,7 +234,10 @@ func (tx *tx) around(ctx context.Context, lane *rollout.Lane) (err error) {
 			return err
 		}
 	}
-	lane.Approvals, err = tx.approvals(ctx, t.Deployment)
+	if lane.Words, err = tx.words(ctx, t.Deployment); err != nil {
+		return err
+	}
+	lane.Hold, err = tx.holdOn(ctx, t)
 	return err
 }
 
@@ -256,25 +267,6 @@ func (tx *tx) inventory(ctx context.Context, lane int64) ([]manifest.Key, error)
 	return keys, rows.Err()
 }
 
-func (tx *tx) approvals(ctx context.Context, deployment string) ([]rollout.Approval, error) {
-	rows, err := tx.query(ctx, `SELECT target, gate, digest, who, at FROM approvals WHERE deployment_id = ? ORDER BY at, target`, deployment)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var approvals []rollout.Approval
-	for rows.Next() {
-		var a rollout.Approval
-		var at int64
-		if err := rows.Scan(&a.Target, &a.Gate, &a.Digest, &a.By, &at); err != nil {
-			return nil, err
-		}
-		a.At = fromMicros(at)
-		approvals = append(approvals, a)
-	}
-	return approvals, rows.Err()
-}
-
 // Save records a decision and all that follows from it in one transaction: inventory, waits, events, the lane's next deployment, states of
 // deployments, messages to send, wakes. rollout.ErrStale when the lease was lost or the target is no longer the lane's current one; a
 // *rollout.Failure when an object to be claimed belongs to another lane. Either way nothing is written.
@@ -282,7 +274,7 @@ func (s *Store) Save(ctx context.Context, lease rollout.Lease, d rollout.Decisio
 	return s.write(ctx, "lane.save", func(tx *tx) error {
 		var current, next sql.NullInt64
 		var epoch int64
-		var was string
+		var was sql.NullString // NULL: nothing runs on the lane any more
 		err := tx.queryRow(ctx, `SELECT l.lease_epoch, l.current_target, l.next_target, t.state FROM lanes l LEFT JOIN targets t ON t.id = l.current_target WHERE l.id = ?`,
 			lease.Lane).Scan(&epoch, &current, &next, &was)
 		if err != nil {
@@ -300,7 +292,7 @@ func (s *Store) Save(ctx context.Context, lease rollout.Lease, d rollout.Decisio
 		if err := tx.saveTarget(ctx, d.Target); err != nil {
 			return err
 		}
-		if err := tx.saveGood(ctx, lease.Lane, d); err != nil {
+		if err := tx.settle(ctx, lease.Lane, d); err != nil {
 			return err
 		}
 		for _, event := range d.Events {
@@ -308,12 +300,17 @@ func (s *Store) Save(ctx context.Context, lease rollout.Lease, d rollout.Decisio
 				return err
 			}
 		}
-		if d.Target.State.Final() {
-			if err := tx.promote(ctx, d.Target, next); err != nil {
+		if d.Cancels != nil {
+			if err := tx.cancelAll(ctx, d.Target.Deployment, *d.Cancels); err != nil {
 				return err
 			}
 		}
-		if string(d.Target.State) != was {
+		if d.Target.State.Final() {
+			if err := tx.promote(ctx, d.Target, next.Int64); err != nil {
+				return err
+			}
+		}
+		if string(d.Target.State) != was.String {
 			return tx.moved(ctx, d.Target.ID, s.clock())
 		}
 		return tx.tellOf(ctx, d.Target.Deployment)
@@ -370,37 +367,78 @@ func (tx *tx) saveTarget(ctx context.Context, t rollout.Target) error {
 		if err != nil {
 			return err
 		}
-		if _, err := tx.exec(ctx, `INSERT INTO waits (target_id, ord, tenant_id, kind, since_at, until_at, needs, who, command) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			t.ID, i, t.Tenant, string(wait.Kind), micros(wait.Since), nullMicros(wait.Until), wait.Needs, string(who), wait.Command); err != nil {
+		if _, err := tx.exec(ctx, `INSERT INTO waits (target_id, ord, tenant_id, kind, gate, since_at, until_at, needs, who, command) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			t.ID, i, t.Tenant, string(wait.Kind), wait.Gate, micros(wait.Since), nullMicros(wait.Until), wait.Needs, string(who), wait.Command); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (tx *tx) saveGood(ctx context.Context, lane int64, d rollout.Decision) error {
-	switch {
-	case d.Good != nil:
-		text, err := json.Marshal(d.Good)
-		if err != nil {
-			return err
-		}
-		_, err = tx.exec(ctx, `UPDATE lanes SET good = ? WHERE id = ?`, string(text), lane)
-		return err
-	case d.Emptied:
-		_, err := tx.exec(ctx, `UPDATE lanes SET good = NULL, wanted = '', promise = '', removed = 1 WHERE id = ?`, lane)
+// settle records what a decision changes of what its lane keeps.
+func (tx *tx) settle(ctx context.Context, lane int64, d rollout.Decision) error {
+	if !d.Settles() {
+		return nil
+	}
+	var was rollout.Standing
+	var good, pin sql.NullString
+	var removed int
+	if err := tx.queryRow(ctx, `SELECT wanted, promise, good, pin, removed, replaced FROM lanes WHERE id = ?`, lane).
+		Scan(&was.Wanted, &was.Promise, &good, &pin, &removed, &was.Replaced); err != nil {
 		return err
 	}
-	return nil
+	was.Removed = removed != 0
+	var err error
+	if was.Good, err = fromText[rollout.Release](good); err != nil {
+		return err
+	}
+	if was.Pin, err = fromText[rollout.Pin](pin); err != nil {
+		return err
+	}
+	is := was.Settle(d)
+	if good, err = toText(is.Good); err != nil {
+		return err
+	}
+	if pin, err = toText(is.Pin); err != nil {
+		return err
+	}
+	_, err = tx.exec(ctx, `UPDATE lanes SET wanted = ?, promise = ?, good = ?, pin = ?, removed = ?, replaced = ? WHERE id = ?`,
+		is.Wanted, is.Promise, good, pin, truth(is.Removed), is.Replaced, lane)
+	if err == nil && (d.Good != nil || d.Emptied) {
+		err = tx.noDrift(ctx, lane) // all of it was applied, or is gone
+	}
+	return err
+}
+
+// fromText reads a value that may be NULL.
+func fromText[T any](text sql.NullString) (*T, error) {
+	if !text.Valid {
+		return nil, nil
+	}
+	v := new(T)
+	return v, json.Unmarshal([]byte(text.String), v)
+}
+
+// toText is NULL for nil.
+func toText[T any](v *T) (sql.NullString, error) {
+	if v == nil {
+		return sql.NullString{}, nil
+	}
+	text, err := json.Marshal(v)
+	return sql.NullString{String: string(text), Valid: true}, err
 }
 
 // promote makes the lane's next target its current one, and wakes it. What was cancelled for it is known to be replaced by it.
-func (tx *tx) promote(ctx context.Context, ended rollout.Target, next sql.NullInt64) error {
-	if _, err := tx.exec(ctx, `UPDATE lanes SET current_target = next_target, next_target = NULL WHERE id = ?`, ended.Lane); err != nil || !next.Valid {
+func (tx *tx) promote(ctx context.Context, ended rollout.Target, next int64) error {
+	queue, replacedBy := rollout.Queue{Current: ended.ID, Next: next}.End(ended.State)
+	if err := tx.setQueue(ctx, ended.Lane, queue); err != nil || queue.Current == 0 {
 		return err
 	}
-	if ended.State == rollout.Cancelled {
-		if _, err := tx.exec(ctx, `UPDATE targets SET replaced_by = ? WHERE id = ?`, next.Int64, ended.ID); err != nil {
+	if replacedBy != 0 {
+		if _, err := tx.exec(ctx, `UPDATE targets SET replaced_by = ? WHERE id = ?`, replacedBy, ended.ID); err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `UPDATE lanes SET replaced = replaced + 1 WHERE id = ?`, ended.Lane); err != nil {
 			return err
 		}
 	}
@@ -458,7 +496,7 @@ func (tx *tx) standingOn(ctx context.Context, target int64) ([]string, error) {
 // summarize derives a deployment's state from its targets'. A final state is never left again: what was told stays true, even when a target that
 // it only carried moves later.
 func (tx *tx) summarize(ctx context.Context, deployment string, now time.Time) error {
-	states, err := tx.states(ctx, deployment, ofDeployment)
+	states, err := tx.states(ctx, deployment, rollout.OfDeployment)
 	if err != nil {
 		return err
 	}
@@ -466,13 +504,14 @@ func (tx *tx) summarize(ctx context.Context, deployment string, now time.Time) e
 	for _, state := range states {
 		all = append(all, state)
 	}
-	state := rollout.Summary(all)
 	var tenant, application, was string
 	var number int
-	err = tx.queryRow(ctx, `SELECT tenant_id, application, number, state FROM deployments WHERE id = ?`, deployment).Scan(&tenant, &application, &number, &was)
+	var stopped bool
+	err = tx.queryRow(ctx, `SELECT tenant_id, application, number, state, cancel IS NOT NULL FROM deployments WHERE id = ?`, deployment).Scan(&tenant, &application, &number, &was, &stopped)
 	if err != nil || rollout.State(was).Final() {
 		return err
 	}
+	state := rollout.Summary(all, stopped)
 	if err := tx.tellOf(ctx, deployment); err != nil || string(state) == was {
 		return err
 	}
@@ -486,53 +525,46 @@ func (tx *tx) summarize(ctx context.Context, deployment string, now time.Time) e
 	if _, err := tx.exec(ctx, `UPDATE deployments SET state = ?, started_at = COALESCE(started_at, ?), ended_at = ? WHERE id = ?`, string(state), started, ended, deployment); err != nil {
 		return err
 	}
-	return tx.event(ctx, rollout.Event{At: now, Tenant: tenant, Application: application, Deployment: deployment, Who: "towpath",
-		Kind: "deployment.state", What: fmt.Sprintf("#%d is %s", number, state)})
+	if err := tx.event(ctx, rollout.Event{At: now, Tenant: tenant, Application: application, Deployment: deployment, Who: "towpath",
+		Kind: "deployment.state", What: fmt.Sprintf("#%d is %s", number, state)}); err != nil || !state.Final() {
+		return err
+	}
+	return tx.startQueued(ctx, tenant, application, now)
 }
 
-// states is the state of each target of a deployment. A carried target has that of the target that carries it. In the eyes of those that depend on
-// it, a replaced target has that of the one which took its place; in the eyes of its own deployment it is cancelled.
-func (tx *tx) states(ctx context.Context, deployment string, eyes eyes) (map[string]rollout.State, error) {
-	type row struct {
-		name, state       string
-		carried, replaced sql.NullInt64
-	}
+// states is the state of each target of a deployment in the eyes of others.
+func (tx *tx) states(ctx context.Context, deployment string, eyes rollout.Eyes) (map[string]rollout.State, error) {
 	rows, err := tx.query(ctx, `SELECT name, state, carried_by, replaced_by FROM targets WHERE deployment_id = ?`, deployment)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var all []row
+	stands := map[string]rollout.Stand{}
 	for rows.Next() {
-		var r row
-		if err := rows.Scan(&r.name, &r.state, &r.carried, &r.replaced); err != nil {
+		var name string
+		stand, err := scanStand(func(into ...any) error { return rows.Scan(append([]any{&name}, into...)...) })
+		if err != nil {
 			return nil, err
 		}
-		all = append(all, r)
+		stands[name] = stand
 	}
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return nil, err
 	}
 	states := map[string]rollout.State{}
-	for _, r := range all {
-		follow := r.carried
-		if eyes == ofDependents && !follow.Valid {
-			follow = r.replaced
+	for name, stand := range stands {
+		if states[name], err = stand.Seen(eyes, func(id int64) (rollout.Stand, error) {
+			return scanStand(tx.queryRow(ctx, `SELECT state, carried_by, replaced_by FROM targets WHERE id = ?`, id).Scan)
+		}); err != nil {
+			return nil, err
 		}
-		for hops := 0; follow.Valid && hops < 1000; hops++ {
-			if err := tx.queryRow(ctx, `SELECT state, COALESCE(carried_by, replaced_by) FROM targets WHERE id = ?`, follow.Int64).Scan(&r.state, &follow); err != nil {
-				return nil, err
-			}
-		}
-		states[r.name] = rollout.State(r.state)
 	}
 	return states, nil
 }
 
-// eyes is who looks at a target's state.
-type eyes int
-
-const (
-	ofDependents eyes = iota
-	ofDeployment
-)
+func scanStand(scan func(...any) error) (s rollout.Stand, err error) {
+	var carried, replaced sql.NullInt64
+	err = scan(&s.State, &carried, &replaced)
+	s.CarriedBy, s.ReplacedBy = carried.Int64, replaced.Int64
+	return s, err
+}

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// news tells listeners of this process that there are new events.
+// news tells listeners of this process that something is new.
 type news struct {
 	mu        sync.Mutex
 	listeners map[chan struct{}]struct{}
@@ -34,31 +34,49 @@ func (n *news) close() {
 	n.listeners = nil
 }
 
-// News gives a channel that is ready when there may be events after those that were read before; stop ends it. It is closed with the store.
-func (s *Store) News() (news <-chan struct{}, stop func()) {
+// follow gives a channel that is ready when there may be something new; stop ends it.
+func (n *news) follow() (news <-chan struct{}, stop func()) {
 	listener := make(chan struct{}, 1)
-	s.news.mu.Lock()
-	defer s.news.mu.Unlock()
-	if s.news.closed {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
 		close(listener)
 		return listener, func() {}
 	}
-	if s.news.listeners == nil {
-		s.news.listeners = map[chan struct{}]struct{}{}
+	if n.listeners == nil {
+		n.listeners = map[chan struct{}]struct{}{}
 	}
-	s.news.listeners[listener] = struct{}{}
+	n.listeners[listener] = struct{}{}
 	return listener, func() {
-		s.news.mu.Lock()
-		defer s.news.mu.Unlock()
-		delete(s.news.listeners, listener)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.listeners, listener)
 	}
 }
+
+// News gives a channel that is ready when there may be events after those that were read before; stop ends it. It is closed with the store.
+func (s *Store) News() (news <-chan struct{}, stop func()) { return s.news.follow() }
+
+// Moves gives a channel that is ready when agents' sessions may be others than were read before; stop ends it. It is closed with the store.
+func (s *Store) Moves() (moves <-chan struct{}, stop func()) { return s.moves.follow() }
 
 // HangUp closes the channels that News gave, for those who follow the news to end before all else does.
 func (s *Store) HangUp() { s.news.close() }
 
-// eventsChannel is where transactions of all processes that share a PostgreSQL database say that they wrote events.
-const eventsChannel = "towpath_events"
+// Channels on which transactions of all processes that share a PostgreSQL database say that they wrote events, or sessions of agents.
+const (
+	eventsChannel = "towpath_events"
+	movesChannel  = "towpath_moves"
+)
+
+// notify tells those who listen on a channel, once the transaction is committed. SQLite has no other process to tell.
+func (tx *tx) notify(ctx context.Context, channel string) error {
+	if tx.store.dialect != postgresDialect {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `SELECT pg_notify('`+channel+`', '')`)
+	return err
+}
 
 // relisten is how long it takes to listen anew after the connection was lost.
 const relisten = time.Second
@@ -85,13 +103,18 @@ func (s *Store) listenOnce(ctx context.Context) error {
 		return err
 	}
 	defer connection.Release()
-	if _, err := connection.Exec(ctx, "LISTEN "+eventsChannel); err != nil {
-		return err
-	}
-	for {
-		s.news.tell()
-		if _, err := connection.Conn().WaitForNotification(ctx); err != nil {
+	told := map[string]*news{eventsChannel: &s.news, movesChannel: &s.moves}
+	for channel, news := range told {
+		if _, err := connection.Exec(ctx, "LISTEN "+channel); err != nil {
 			return err
 		}
+		news.tell()
+	}
+	for {
+		note, err := connection.Conn().WaitForNotification(ctx)
+		if err != nil {
+			return err
+		}
+		told[note.Channel].tell()
 	}
 }

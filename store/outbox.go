@@ -341,5 +341,34 @@ func (tx *tx) reportTargets(ctx context.Context, deployment string) ([]rollout.T
 	for i, v := range views {
 		reports[i] = rollout.TargetReport{Name: v.Name, Removes: v.Removes, State: v.State, Why: v.Why, Waits: v.Waits}
 	}
-	return reports, err
+	if err != nil {
+		return nil, err
+	}
+	return reports, tx.reportDrift(ctx, deployment, reports)
+}
+
+// reportDrift adds what differs to the targets that are held to what this deployment brought about.
+func (tx *tx) reportDrift(ctx context.Context, deployment string, reports []rollout.TargetReport) error {
+	return tx.each(ctx, `SELECT l.target, l.good, f.data FROM drift f JOIN lanes l ON l.id = f.lane_id JOIN targets t ON t.lane_id = l.id AND t.deployment_id = ?
+		ORDER BY f.api_group, f.kind, f.namespace, f.name`, func(scan func(...any) error) error {
+		var name string
+		var text, data sql.NullString
+		if err := scan(&name, &text, &data); err != nil {
+			return err
+		}
+		good, err := fromText[rollout.Release](text)
+		if err != nil || good == nil || good.Deployment != deployment {
+			return err
+		}
+		d, err := fromText[rollout.Drift](data)
+		if err != nil {
+			return err
+		}
+		for i := range reports {
+			if reports[i].Name == name {
+				reports[i].Drift = append(reports[i].Drift, *d)
+			}
+		}
+		return nil
+	}, deployment)
 }

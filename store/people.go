@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"towpath/reconcile/rollout"
@@ -36,8 +35,8 @@ func (s *Store) Started(ctx context.Context, tenant, id string) (start rollout.S
 		}
 		for _, t := range targets {
 			if !t.Removes {
-				start.Targets = append(start.Targets, rollout.StartTarget{Name: t.Name, Account: t.Account, Namespace: t.Namespace, DependsOn: t.DependsOn,
-					Timeout: t.Timeout, Digest: t.Digest, Manifests: t.Manifests})
+				start.Targets = append(start.Targets, rollout.StartTarget{Name: t.Name, Account: t.Account, Namespace: t.Namespace, Way: t.Way,
+					Digest: t.Digest, Manifests: t.Manifests})
 			}
 		}
 		return nil
@@ -113,60 +112,31 @@ func (s *Store) GoodBefore(ctx context.Context, tenant, application, target stri
 	return id, err
 }
 
-// Approve records a person's word for what a target waits for. roles are those the person holds.
-func (s *Store) Approve(ctx context.Context, tenant, deployment, target, by string, roles []string, comment string) error {
-	return s.write(ctx, "approve", func(tx *tx) error {
-		t, err := tx.find(ctx, tenant, deployment, target)
-		if err != nil {
-			return err
+// Newest is the newest deployment of an application that was started by a change, and not to go back.
+func (s *Store) Newest(ctx context.Context, tenant, application string) (rollout.Start, error) {
+	var id string
+	err := s.read(ctx, func(tx *tx) error {
+		err := tx.queryRow(ctx, `SELECT id FROM deployments WHERE tenant_id = ? AND application = ? AND trigger_kind NOT IN ('rollback', 'remove') AND state <> ? ORDER BY number DESC LIMIT 1`,
+			tenant, application, string(rollout.Rejected)).Scan(&id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return rollout.Refuse(rollout.Missing, "no deployment of application %s", application)
 		}
-		waiting := slices.IndexFunc(t.Waits, func(w rollout.Wait) bool { return w.Kind == rollout.WaitApproval })
-		if waiting < 0 || t.State != rollout.AwaitingApproval {
-			return rollout.Refuse(rollout.Conflicts, "target %s of deployment %s waits for no approval: it is %s", t.Name, deployment, t.State)
-		}
-		if who := t.Waits[waiting].Who; len(who) > 0 && !slices.ContainsFunc(roles, func(role string) bool { return slices.Contains(who, role) }) {
-			return rollout.Refuse(rollout.Forbidden, "approving target %s needs one of the roles %v; %s holds %v", t.Name, who, by, roles)
-		}
-		if _, err := tx.exec(ctx, `INSERT INTO approvals (tenant_id, deployment_id, target, gate, digest, who, comment, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT DO NOTHING`, tenant, deployment, t.Name, t.Waits[waiting].Gate, t.Digest, by, comment, micros(tx.now())); err != nil {
-			return err
-		}
-		if err := tx.event(ctx, rollout.Event{At: tx.now(), Tenant: tenant, Application: t.Application, Deployment: deployment, Target: t.Name, Who: by,
-			Kind: "target.approved", What: fmt.Sprintf("%s: %s approved", t.Name, by), Why: comment}); err != nil {
-			return err
-		}
-		return tx.wakeLane(ctx, t.Lane)
+		return err
 	})
+	if err != nil {
+		return rollout.Start{}, err
+	}
+	return s.Started(ctx, tenant, id)
 }
 
-// find is a target of a deployment by name; with "", the only one that waits for approval.
-func (tx *tx) find(ctx context.Context, tenant, deployment, name string) (rollout.Target, error) {
-	var known int
-	if err := tx.queryRow(ctx, `SELECT COUNT(*) FROM deployments WHERE tenant_id = ? AND id = ?`, tenant, deployment).Scan(&known); err != nil {
-		return rollout.Target{}, err
+// Halt is Cancel for a deployment that may have ended.
+func (s *Store) Halt(ctx context.Context, tenant, id, by, reason string) error {
+	err := s.Cancel(ctx, tenant, id, by, reason)
+	var refusal *rollout.Refusal
+	if errors.As(err, &refusal) && refusal.Kind == rollout.Conflicts {
+		return nil
 	}
-	if known == 0 {
-		return rollout.Target{}, rollout.Refuse(rollout.Missing, "no deployment %s", deployment)
-	}
-	targets, err := tx.targets(ctx, deployment)
-	if err != nil {
-		return rollout.Target{}, err
-	}
-	var found []rollout.Target
-	for _, t := range targets {
-		if t.Name == name || name == "" && t.State == rollout.AwaitingApproval {
-			found = append(found, t)
-		}
-	}
-	switch {
-	case len(found) == 1:
-		return found[0], nil
-	case name != "":
-		return rollout.Target{}, rollout.Refuse(rollout.Missing, "deployment %s has no target %s", deployment, name)
-	case len(found) == 0:
-		return rollout.Target{}, rollout.Refuse(rollout.Conflicts, "no target of deployment %s waits for approval", deployment)
-	}
-	return rollout.Target{}, rollout.Refuse(rollout.Malformed, "%d targets of deployment %s wait for approval; name one", len(found), deployment)
+	return err
 }
 
 // Cancel records that a person wants a deployment to stop: what waits is cancelled, what is under way goes back.
@@ -183,23 +153,36 @@ func (s *Store) Cancel(ctx context.Context, tenant, deployment, by, reason strin
 		case rollout.State(state).Final():
 			return rollout.Refuse(rollout.Conflicts, "deployment %s is %s already", deployment, state)
 		}
-		text, err := json.Marshal(rollout.Request{By: by, Reason: reason, At: tx.now()})
-		if err != nil {
-			return err
-		}
-		if _, err := tx.exec(ctx, `UPDATE deployments SET cancel = COALESCE(cancel, ?) WHERE id = ?`, string(text), deployment); err != nil {
-			return err
-		}
+		request := rollout.Request{By: by, Reason: reason, At: tx.now()}
 		if err := tx.event(ctx, rollout.Event{At: tx.now(), Tenant: tenant, Application: application, Deployment: deployment, Who: by, Kind: "deployment.cancel",
 			What: fmt.Sprintf("%s asked #%d to stop", by, number), Why: reason}); err != nil {
 			return err
 		}
-		return tx.cancelTargets(ctx, deployment, by, reason)
+		var queued bool
+		if err := tx.queryRow(ctx, `SELECT queued IS NOT NULL FROM deployments WHERE id = ?`, deployment).Scan(&queued); err != nil {
+			return err
+		}
+		if queued {
+			return tx.dropQueued(ctx, deployment, number, request.Sentence(), tx.now())
+		}
+		return tx.cancelAll(ctx, deployment, request)
 	})
 }
 
+// cancelAll records that a deployment is to stop, and stops its targets.
+func (tx *tx) cancelAll(ctx context.Context, deployment string, request rollout.Request) error {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.exec(ctx, `UPDATE deployments SET cancel = COALESCE(cancel, ?) WHERE id = ?`, string(text), deployment); err != nil {
+		return err
+	}
+	return tx.cancelTargets(ctx, deployment, request)
+}
+
 // cancelTargets ends the targets of a deployment that wait behind others, and wakes the lanes of those that are under way.
-func (tx *tx) cancelTargets(ctx context.Context, deployment, by, reason string) error {
+func (tx *tx) cancelTargets(ctx context.Context, deployment string, request rollout.Request) error {
 	waiting, err := tx.ids(ctx, `SELECT t.id FROM targets t JOIN lanes l ON l.next_target = t.id WHERE t.deployment_id = ? ORDER BY t.ord`, deployment)
 	if err != nil {
 		return err
@@ -212,11 +195,7 @@ func (tx *tx) cancelTargets(ctx context.Context, deployment, by, reason string) 
 		if _, err := tx.exec(ctx, `UPDATE lanes SET next_target = NULL WHERE id = ? AND next_target = ?`, t.Lane, id); err != nil {
 			return err
 		}
-		why := "cancelled by " + by
-		if reason != "" {
-			why += ": " + reason
-		}
-		if err := tx.endUnstarted(ctx, t, why, tx.now()); err != nil {
+		if err := tx.endUnstarted(ctx, t, request.Sentence(), tx.now()); err != nil {
 			return err
 		}
 	}
@@ -225,12 +204,11 @@ func (tx *tx) cancelTargets(ctx context.Context, deployment, by, reason string) 
 
 // endUnstarted cancels a target that was never its lane's current one.
 func (tx *tx) endUnstarted(ctx context.Context, t *rollout.Target, why string, now time.Time) error {
-	t.State, t.Phase, t.Waits, t.Ended, t.Why = rollout.Cancelled, rollout.Finished, nil, now, why
-	if err := tx.saveTarget(ctx, *t); err != nil {
+	ended, event := t.Unstarted(why, now)
+	if err := tx.saveTarget(ctx, ended); err != nil {
 		return err
 	}
-	if err := tx.event(ctx, rollout.Event{At: now, Tenant: t.Tenant, Application: t.Application, Deployment: t.Deployment, Target: t.Name,
-		Who: "towpath", Kind: "target.cancelled", What: fmt.Sprintf("%s: #%d is %s", t.Name, t.Number, t.State), Why: why}); err != nil {
+	if err := tx.event(ctx, event); err != nil {
 		return err
 	}
 	return tx.moved(ctx, t.ID, now)
@@ -255,7 +233,7 @@ func (s *Store) Release(ctx context.Context, tenant, application, id, by string,
 		}
 		start := rollout.Start{ID: id, Tenant: tenant, Application: application, At: tx.now(), Pin: true, Trigger: rollout.Trigger{Kind: "remove", By: by}}
 		for _, lane := range lanes {
-			start.Gone = append(start.Gone, rollout.Gone{Lane: lane, Prune: objects})
+			start.Gone = append(start.Gone, rollout.Gone{Lane: lane, Prune: objects, Why: "its application was to be removed and its objects kept"})
 		}
 		if _, err := tx.start(ctx, start); err != nil {
 			return err

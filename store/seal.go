@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"database/sql"
@@ -214,10 +215,12 @@ func (s *Store) Kept(ctx context.Context, name string) (content []byte, found bo
 	return content, found, err
 }
 
-// NamingKey is a secret of this installation that names of objects are made with, so that they tell nothing about the content they depend on. It is
-// made at first and never changes.
-func (s *Store) NamingKey(ctx context.Context) (key []byte, err error) {
-	fresh := make([]byte, 32)
-	rand.Read(fresh)
-	return s.Keep(ctx, "naming key", fresh)
+// NamingKey is a secret of this installation that names of objects are made with, so that they tell nothing about the content they depend on. At first it is
+// derived from the oldest of the keys, which is the last one, so that a database made anew gives the same names; later it stays as it is, whatever keys come.
+func (s *Store) NamingKey(ctx context.Context) ([]byte, error) {
+	derived, err := hkdf.Key(sha256.New, s.seals.keys[len(s.seals.keys)-1], nil, "towpath names", 32)
+	if err != nil {
+		return nil, err
+	}
+	return s.Keep(ctx, "naming key", derived)
 }

@@ -13,7 +13,7 @@ import (
 // Source is how far a source's commits were taken in; the zero value for one that was never seen.
 func (s *Store) Source(ctx context.Context, tenant, source string) (state rollout.SourceState, err error) {
 	err = s.read(ctx, func(tx *tx) error {
-		err := tx.queryRow(ctx, `SELECT head, processed FROM sources WHERE tenant_id = ? AND name = ?`, tenant, source).Scan(&state.Head, &state.Processed)
+		err := tx.queryRow(ctx, `SELECT head, processed, terms FROM sources WHERE tenant_id = ? AND name = ?`, tenant, source).Scan(&state.Head, &state.Processed, &state.Terms)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -37,6 +37,14 @@ func (s *Store) SourceSeen(ctx context.Context, tenant, source, head string, fai
 		return err
 	}
 	return s.write(ctx, "source.seen", func(tx *tx) error {
+		var was string
+		err := tx.queryRow(ctx, `SELECT failure FROM sources WHERE tenant_id = ? AND name = ?`, tenant, source).Scan(&was)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if err := tx.turned(ctx, tenant, source, was, failure); err != nil {
+			return err
+		}
 		now := micros(tx.now())
 		if failed != nil {
 			_, err := tx.exec(ctx, `INSERT INTO sources (tenant_id, name, seen_at, failed_since, failure) VALUES (?, ?, ?, ?, ?)
@@ -44,18 +52,29 @@ func (s *Store) SourceSeen(ctx context.Context, tenant, source, head string, fai
 				tenant, source, now, now, failure)
 			return err
 		}
-		_, err := tx.exec(ctx, `INSERT INTO sources (tenant_id, name, head, seen_at) VALUES (?, ?, ?, ?)
+		_, err = tx.exec(ctx, `INSERT INTO sources (tenant_id, name, head, seen_at) VALUES (?, ?, ?, ?)
 			ON CONFLICT (tenant_id, name) DO UPDATE SET head = excluded.head, seen_at = excluded.seen_at, failed_since = NULL, failure = ''`, tenant, source, head, now)
 		return err
 	})
 }
 
-// SourceProcessed records that each file of a commit is recorded. "" makes all files be looked at anew with the next fetch.
-func (s *Store) SourceProcessed(ctx context.Context, tenant, source, commit string) error {
+// turned writes into history that a source fails from now on, or no longer does. Failing for another reason is no other state.
+func (tx *tx) turned(ctx context.Context, tenant, source, was, is string) error {
+	switch {
+	case was == "" && is != "":
+		return tx.event(ctx, rollout.Event{At: tx.now(), Tenant: tenant, Who: "towpath", Kind: "source.failing", What: "source " + source + " cannot be fetched", Why: is})
+	case was != "" && is == "":
+		return tx.event(ctx, rollout.Event{At: tx.now(), Tenant: tenant, Who: "towpath", Kind: "source.recovered", What: "source " + source + " can be fetched again"})
+	}
+	return nil
+}
+
+// SourceProcessed records that each file of a commit is recorded, as the source's terms have it.
+func (s *Store) SourceProcessed(ctx context.Context, tenant, source, commit, terms string) error {
 	return s.write(ctx, "source.processed", func(tx *tx) error {
-		_, err := tx.exec(ctx, `INSERT INTO sources (tenant_id, name, processed) VALUES (?, ?, ?)
-			ON CONFLICT (tenant_id, name) DO UPDATE SET processed = excluded.processed`, tenant, source, commit)
-		if err != nil || commit == "" {
+		_, err := tx.exec(ctx, `INSERT INTO sources (tenant_id, name, processed, terms) VALUES (?, ?, ?, ?)
+			ON CONFLICT (tenant_id, name) DO UPDATE SET processed = excluded.processed, terms = excluded.terms`, tenant, source, commit, terms)
+		if err != nil {
 			return err
 		}
 		return tx.tellAgain(ctx, tenant, source, commit)

@@ -55,6 +55,7 @@ type Store struct {
 	compiledWrites *compiled // SQLite only
 	compiledReads  *compiled // SQLite only
 	news           news
+	moves          news // of agents' sessions
 	bus            bus
 	told           atomic.Pointer[map[string]bool] // sources about whose commits is told
 
@@ -160,6 +161,7 @@ func (s *Store) Close() error {
 		s.workers = nil
 	}
 	s.news.close()
+	s.moves.close()
 	if s.unlisten != nil {
 		s.unlisten()
 		s.listening.Wait()
@@ -229,11 +231,12 @@ func (d dialect) again(err error) bool {
 // tx is one transaction, and what is to be done with its commit.
 type tx struct {
 	*sql.Tx
-	store    *Store
-	compiled *compiled
-	shared   bool // with other writes
-	wakes    []wake
-	events   []rollout.Event // to be written before the commit
+	store       *Store
+	compiled    *compiled
+	shared      bool // with other writes
+	wakes       []wake
+	events      []rollout.Event // to be written before the commit
+	agentsMoved bool            // sessions are others than before
 }
 
 // of is the context of a statement: one that breaks off would undo the writes of others that share the transaction.
@@ -291,6 +294,9 @@ func (s *Store) write(ctx context.Context, name string, do func(*tx) error) erro
 			if len(written.events) > 0 {
 				s.news.tell()
 			}
+			if written.agentsMoved {
+				s.moves.tell()
+			}
 			return nil
 		}
 		if try == tries || !s.dialect.again(err) {
@@ -347,7 +353,10 @@ func (tx *tx) run(ctx context.Context, name string, do func(*tx) error) (err err
 	if err := tx.insertWakes(ctx); err != nil {
 		return err
 	}
-	return tx.writeEvents(ctx)
+	if err := tx.writeEvents(ctx); err != nil || !tx.agentsMoved {
+		return err
+	}
+	return tx.notify(ctx, movesChannel)
 }
 
 // read runs queries on one consistent picture.

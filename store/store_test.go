@@ -52,31 +52,28 @@ func open(t *testing.T, url string) *Store {
 
 func suite(t *testing.T, url func(t *testing.T) string) {
 	for name, test := range map[string]func(*testing.T, *Store, string){
-		"a deployment runs through its lanes":             lanesRun,
-		"a lease keeps others out":                        leases,
-		"a newer deployment waits behind and replaces":    replaces,
-		"an unchanged target is carried":                  carries,
-		"a second push is refused while one is under way": rejects,
-		"an object has one owner":                         owners,
-		"history is a chain":                              history,
-		"the outbox coalesces":                            outbox,
-		"a message is claimed by one":                     claims,
-		"a delayed message comes early with news":         newsComeEarly,
-		"a commit is reported whole":                      report,
-		"tokens are kept as hashes":                       tokens,
-		"manifests are sealed":                            sealed,
-		"a delivery counts once":                          deliveries,
-		"wakes reach their handlers":                      wakes,
-		"sources remember how far they are":               sources,
-		"issuer's keys and clients":                       issuerRows,
-		"people's words":                                  people,
-		"who reads on misses no event":                    readsOn,
-		"one of many claims a lane":                       oneClaims,
-		"a request sent again is known":                   attempts,
-		"agents come and go":                              agents,
-		"tokens are listed and revoked":                   listed,
-		"what an operator counts":                         census,
-		"opening again changes nothing":                   reopens,
+		"who has an object is known":                 owners,
+		"an application is released by whoever asks": releases,
+		"history is a chain":                         history,
+		"a lost database is observed":                observes,
+		"the outbox coalesces":                       outbox,
+		"a message is claimed by one":                claims,
+		"a delayed message comes early with news":    newsComeEarly,
+		"a commit is reported whole":                 report,
+		"tokens are kept as hashes":                  tokens,
+		"manifests are sealed":                       sealed,
+		"a delivery counts once":                     deliveries,
+		"wakes reach their handlers":                 wakes,
+		"sources remember how far they are":          sources,
+		"issuer's keys and clients":                  issuerRows,
+		"who reads on misses no event":               readsOn,
+		"a request sent again is known":              attempts,
+		"agents come and go":                         agents,
+		"replicas tell each other of sessions":       replicas,
+		"history tells which lanes moved":            lanesMoved,
+		"tokens are listed and revoked":              listed,
+		"what an operator counts":                    census,
+		"opening again changes nothing":              reopens,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -93,7 +90,7 @@ func begin(id string, targets ...rollout.StartTarget) rollout.Start {
 }
 
 func moving(name, manifests string, dependsOn ...string) rollout.StartTarget {
-	return rollout.StartTarget{Name: name, Account: name, Digest: "promise-" + manifests, Manifests: manifests, DependsOn: dependsOn, Timeout: time.Minute, Changed: true}
+	return rollout.StartTarget{Name: name, Account: name, Digest: "promise-" + manifests, Manifests: manifests, Way: rollout.Way{DependsOn: dependsOn, Timeout: time.Minute}, Changed: true}
 }
 
 func must(t *testing.T, err error) {
@@ -144,140 +141,21 @@ func state(t *testing.T, s *Store, id string) rollout.State {
 	return d.State
 }
 
-func lanesRun(t *testing.T, s *Store, _ string) {
-	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1"), moving("prod", "m1", "staging")), nil))
-	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil)) // recording the same again changes nothing
-	prod, err := s.Lane(t.Context(), laneOf(t, s, "prod"))
-	must(t, err)
-	if prod.Dependencies["staging"] != rollout.Queued || prod.Current.Number != 1 {
-		t.Errorf("prod: %+v", prod)
-	}
-	finish(t, s, "staging", rollout.Succeeded)
-	after, err := s.Lane(t.Context(), prod.ID)
-	must(t, err)
-	if after.Dependencies["staging"] != rollout.Succeeded || after.Seq <= prod.Seq {
-		t.Errorf("prod after staging: %+v, was at sequence %d", after, prod.Seq)
-	}
-	finish(t, s, "prod", rollout.Succeeded)
-	if got := state(t, s, "d1"); got != rollout.Succeeded {
-		t.Errorf("the deployment is %s", got)
-	}
-	if id, err := s.GoodBefore(t.Context(), "main", "shop", "prod"); err == nil {
-		t.Errorf("before the first deployment there was %s", id)
-	}
-}
-
-func leases(t *testing.T, s *Store, _ string) {
-	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
-	id := laneOf(t, s, "staging")
-	first, err := s.Claim(t.Context(), id, time.Minute)
-	must(t, err)
-	if _, err := s.Claim(t.Context(), id, time.Minute); !errors.Is(err, rollout.ErrLeased) {
-		t.Errorf("a second claim: %v", err)
-	}
-	lane, err := s.Lane(t.Context(), id)
-	must(t, err)
-	must(t, s.Wake(t.Context(), id))
-	if rests, err := s.Rest(t.Context(), first, lane.Seq, time.Time{}); err != nil || rests {
-		t.Errorf("it rests although it was woken: %v %v", rests, err)
-	}
-	must(t, s.write(t.Context(), "test", func(tx *tx) error {
-		_, err := tx.exec(t.Context(), `UPDATE lanes SET lease_until = 0`)
-		return err
-	}))
-	second, err := s.Claim(t.Context(), id, time.Minute)
-	must(t, err)
-	d := rollout.Decision{Target: *lane.Current, Changed: true}
-	if err := s.Save(t.Context(), first, d); !errors.Is(err, rollout.ErrStale) {
-		t.Errorf("a late save: %v", err)
-	}
-	must(t, s.Save(t.Context(), second, d))
-	if _, err := s.Extend(t.Context(), first, time.Minute); !errors.Is(err, rollout.ErrStale) {
-		t.Errorf("a late extension: %v", err)
-	}
-}
-
-func replaces(t *testing.T, s *Store, _ string) {
-	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
-	must(t, s.Start(t.Context(), begin("d2", moving("staging", "m2")), nil))
-	must(t, s.Start(t.Context(), begin("d3", moving("staging", "m3")), nil))
-	lane, err := s.Lane(t.Context(), laneOf(t, s, "staging"))
-	must(t, err)
-	if lane.Current.Number != 1 || lane.ReplacedBy != 3 {
-		t.Errorf("current #%d, behind it #%d", lane.Current.Number, lane.ReplacedBy)
-	}
-	d2, err := s.Deployment(t.Context(), "main", "d2")
-	must(t, err)
-	if d2.State != rollout.Cancelled || d2.Targets[0].Why != "replaced by #3" {
-		t.Errorf("the one in between: %s, %s", d2.State, d2.Targets[0].Why)
-	}
-	finish(t, s, "staging", rollout.Cancelled)
-	finish(t, s, "staging", rollout.Succeeded)
-	if state(t, s, "d1") != rollout.Cancelled || state(t, s, "d3") != rollout.Succeeded {
-		t.Errorf("d1 %s, d3 %s", state(t, s, "d1"), state(t, s, "d3"))
-	}
-}
-
-func carries(t *testing.T, s *Store, _ string) {
-	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1"), moving("prod", "m1", "staging")), nil))
-	same := moving("staging", "m1")
-	same.Changed = false
-	must(t, s.Start(t.Context(), begin("d2", same, moving("prod", "m2", "staging")), nil))
-	finish(t, s, "prod", rollout.Cancelled) // d1's prod makes room for d2's
-	prod, err := s.Lane(t.Context(), laneOf(t, s, "prod"))
-	must(t, err)
-	if prod.Current.Number != 2 || prod.Dependencies["staging"] != rollout.Queued {
-		t.Errorf("prod of d2 waits for %v", prod.Dependencies)
-	}
-	finish(t, s, "staging", rollout.RolledBack)
-	prod, err = s.Lane(t.Context(), prod.ID)
-	must(t, err)
-	if prod.Dependencies["staging"] != rollout.RolledBack {
-		t.Errorf("what carries staging was rolled back; prod of d2 sees %v", prod.Dependencies)
-	}
-	view, err := s.Deployment(t.Context(), "main", "d2")
-	must(t, err)
-	if view.Targets[0].CarriedBy != 1 || view.Targets[0].State != rollout.RolledBack {
-		t.Errorf("staging of d2: %+v", view.Targets[0])
-	}
-}
-
-func rejects(t *testing.T, s *Store, _ string) {
-	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
-	second := begin("d2", moving("staging", "m2"))
-	second.Exclusive = rollout.RejectOthers
-	var underWay *ErrUnderWay
-	if err := s.Start(t.Context(), second, nil); !errors.As(err, &underWay) || underWay.ID != "d1" {
-		t.Errorf("a second one: %v", err)
-	}
-	if state(t, s, "d2") != rollout.Rejected {
-		t.Errorf("it is recorded as %s", state(t, s, "d2"))
-	}
-}
-
 func owners(t *testing.T, s *Store, _ string) {
 	key := manifest.Key{Kind: "Service", Namespace: "ns", Name: "web"}
-	claim := func(application string) error {
-		start := begin(application+"-d", moving("staging", "m1"))
-		start.Application = application
-		must(t, s.Start(t.Context(), start, nil))
-		lanes, err := s.Lanes(t.Context(), "main", application)
-		must(t, err)
-		lease, err := s.Claim(t.Context(), lanes[0].ID, time.Minute)
-		must(t, err)
-		lane, err := s.Lane(t.Context(), lanes[0].ID)
-		must(t, err)
-		return s.Save(t.Context(), lease, rollout.Decision{Target: *lane.Current, Changed: true, Claim: []manifest.Key{key}})
-	}
-	must(t, claim("shop"))
-	var refused *rollout.Failure
-	if err := claim("other"); !errors.As(err, &refused) || refused.Error() != "Service ns/web: belongs to application shop; an object has one owner" {
-		t.Errorf("a second owner: %v", err)
-	}
-	taken, err := s.Taken(t.Context(), "main", "other", "staging", []manifest.Key{key})
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
+	id := laneOf(t, s, "staging")
+	lease, err := s.Claim(t.Context(), id, time.Minute)
 	must(t, err)
-	if taken[key] != "shop" {
-		t.Errorf("taken: %v", taken)
+	lane, err := s.Lane(t.Context(), id)
+	must(t, err)
+	must(t, s.Save(t.Context(), lease, rollout.Decision{Target: *lane.Current, Changed: true, Claim: []manifest.Key{key}}))
+	for application, owner := range map[string]string{"shop": "", "other": "shop"} {
+		taken, err := s.Taken(t.Context(), "main", application, "staging", []manifest.Key{key})
+		must(t, err)
+		if taken[key] != owner {
+			t.Errorf("in the way of %s: %v", application, taken)
+		}
 	}
 }
 
@@ -369,7 +247,7 @@ func outbox(t *testing.T, s *Store, _ string) {
 	if len(sources) != 1 || sources[0].Untold != (Untold{Commits: 1, Failure: "403 no right"}) {
 		t.Errorf("sources: %+v", sources)
 	}
-	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1"))
+	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1", ""))
 	if m, _ := claim(); m.Seq == 0 {
 		t.Error("a change of a refused message's commit does not bring it back")
 	}
@@ -465,7 +343,7 @@ func newsComeEarly(t *testing.T, s *Store, _ string) {
 	m.Unsure = true
 	must(t, s.TellLater(t.Context(), *m, nil, rollout.Delay{At: now.Add(time.Hour), Failure: "no answer", Unsure: true}))
 	must(t, s.SourceSeen(t.Context(), "main", "repo", "d1", nil))
-	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1"))
+	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1", ""))
 	if claim() != nil {
 		t.Error("news end a delay that is because of a failure")
 	}
@@ -474,7 +352,7 @@ func newsComeEarly(t *testing.T, s *Store, _ string) {
 		t.Fatalf("after a failure: %+v", m)
 	}
 	must(t, s.Park(t.Context(), *m, nil, "404"))
-	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1"))
+	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1", ""))
 	if m = claim(); m == nil || !m.Unsure {
 		t.Errorf("that it may have been told is forgotten when it is refused: %+v", m)
 	}
@@ -510,7 +388,7 @@ func report(t *testing.T, s *Store, _ string) {
 			t.Error("the commit is taken in already")
 		}
 	}
-	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1"))
+	must(t, s.SourceProcessed(t.Context(), "main", "repo", "d1", ""))
 	if r, err := s.Report(t.Context(), "main", "repo", "d1", 10); err != nil || !r.Taken {
 		t.Errorf("report of a commit that was taken in: %v, %v", r.Taken, err)
 	}
@@ -612,7 +490,7 @@ func wakes(t *testing.T, s *Store, _ string) {
 
 func sources(t *testing.T, s *Store, _ string) {
 	must(t, s.SourceSeen(t.Context(), "main", "repo", "c1", nil))
-	must(t, s.SourceProcessed(t.Context(), "main", "repo", "c1"))
+	must(t, s.SourceProcessed(t.Context(), "main", "repo", "c1", ""))
 	must(t, s.SourceSeen(t.Context(), "main", "repo", "", errors.New("no way there")))
 	views, err := s.Sources(t.Context(), "main")
 	if err != nil || len(views) != 1 || views[0].Head != "c1" || views[0].Processed != "c1" || views[0].Failure != "no way there" || views[0].FailedSince.IsZero() {
@@ -657,36 +535,22 @@ func issuerRows(t *testing.T, s *Store, _ string) {
 	}
 }
 
-func people(t *testing.T, s *Store, _ string) {
+func releases(t *testing.T, s *Store, _ string) {
 	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
+	finish(t, s, "staging", rollout.Succeeded)
 	var refusal *rollout.Refusal
-	for want, err := range map[string]error{
-		"no deployment x":                  s.Approve(t.Context(), "main", "x", "", "ann", nil, ""),
-		"deployment d1 has no target prod": s.Approve(t.Context(), "main", "d1", "prod", "ann", nil, ""),
-		"target staging of deployment d1 waits for no approval: it is QUEUED": s.Approve(t.Context(), "main", "d1", "staging", "ann", nil, ""),
-		"no application other": s.Release(t.Context(), "main", "other", "r", "ann", true),
-	} {
-		if !errors.As(err, &refusal) || refusal.Text != want {
-			t.Errorf("got %v, want %s", err, want)
-		}
+	if err := s.Release(t.Context(), "main", "other", "r", "ann", true); !errors.As(err, &refusal) || refusal.Text != "no application other" {
+		t.Errorf("one that is not there: %v", err)
 	}
-	id := laneOf(t, s, "staging")
-	lease, err := s.Claim(t.Context(), id, time.Minute)
-	must(t, err)
-	lane, err := s.Lane(t.Context(), id)
-	must(t, err)
-	d := rollout.Decision{Target: *lane.Current, Changed: true}
-	d.Target.State, d.Target.Waits = rollout.AwaitingApproval, []rollout.Wait{{Kind: rollout.WaitApproval, Gate: "prune", Who: []string{"sre"}, Since: when, Needs: "a word"}}
-	must(t, s.Save(t.Context(), lease, d))
-	if err := s.Approve(t.Context(), "main", "d1", "", "bob", []string{"web"}, ""); !errors.As(err, &refusal) || refusal.Text != "approving target staging needs one of the roles [sre]; bob holds [web]" {
-		t.Errorf("without the role: %v", err)
+	if id, err := s.GoodBefore(t.Context(), "main", "shop", "staging"); !errors.As(err, &refusal) {
+		t.Errorf("before the first deployment there was %s (%v)", id, err)
 	}
-	must(t, s.Approve(t.Context(), "main", "d1", "", "ann", []string{"sre"}, "go"))
-	must(t, s.Cancel(t.Context(), "main", "d1", "ann", "no"))
-	after, err := s.Lane(t.Context(), id)
-	must(t, err)
-	if len(after.Approvals) != 1 || after.Approvals[0].Digest != "promise-m1" || after.Cancel == nil || after.Cancel.Reason != "no" {
-		t.Errorf("approvals %v, cancel %v", after.Approvals, after.Cancel)
+	must(t, s.Release(t.Context(), "main", "shop", "r", "ann", true))
+	if owner, err := s.Owner(t.Context(), "main", "shop"); err != nil || !owner.Removed {
+		t.Errorf("%+v, %v", owner, err)
+	}
+	if state(t, s, "r") != rollout.Queued {
+		t.Errorf("what removes its objects is %s", state(t, s, "r"))
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,27 +61,6 @@ func readsOn(t *testing.T, s *Store, _ string) {
 	}
 }
 
-func oneClaims(t *testing.T, s *Store, _ string) {
-	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1")), nil))
-	id := laneOf(t, s, "staging")
-	var won atomic.Int64
-	var claiming sync.WaitGroup
-	for range 10 {
-		claiming.Go(func() {
-			switch _, err := s.Claim(t.Context(), id, time.Minute); {
-			case err == nil:
-				won.Add(1)
-			case !errors.Is(err, rollout.ErrLeased):
-				t.Errorf("a claim that lost: %v", err)
-			}
-		})
-	}
-	claiming.Wait()
-	if won.Load() != 1 {
-		t.Errorf("%d claims won", won.Load())
-	}
-}
-
 func attempts(t *testing.T, s *Store, _ string) {
 	now := when
 	s.clock = func() time.Time { return now }
@@ -125,7 +103,7 @@ func attempts(t *testing.T, s *Store, _ string) {
 }
 
 func agents(t *testing.T, s *Store, _ string) {
-	_, before, err := s.AgentsRemoved(t.Context(), -1)
+	_, before, err := s.Dismissals(t.Context(), -1)
 	must(t, err)
 	must(t, s.AddAgent(t.Context(), Agent{Tenant: "main", Name: "prod", Issuer: "i", Subject: "one"}, "ann"))
 	must(t, s.AddAgent(t.Context(), Agent{Tenant: "other", Name: "prod", Issuer: "i", Subject: "two"}, "bob"))
@@ -135,6 +113,22 @@ func agents(t *testing.T, s *Store, _ string) {
 	}
 	if a, err := s.AgentOf(t.Context(), "i", "two"); err != nil || a.Tenant != "other" || a.Name != "prod" {
 		t.Errorf("%+v, %v", a, err)
+	}
+	must(t, s.AgentCame(t.Context(), "other", "prod"))
+	must(t, s.AgentLeft(t.Context(), "other", "prod", "it stopped"))
+	if all, err := s.Agents(t.Context(), "other"); err != nil || all[0].Connected.IsZero() || all[0].Away.Before(all[0].Connected) || all[0].AwayWhy != "it stopped" {
+		t.Errorf("one that is away: %+v, %v", all, err)
+	}
+	must(t, s.AgentCame(t.Context(), "other", "prod"))
+	if all, err := s.Agents(t.Context(), "other"); err != nil || all[0].Connected.IsZero() || !all[0].Away.IsZero() || all[0].AwayWhy != "" {
+		t.Errorf("one that came back: %+v, %v", all, err)
+	}
+	must(t, s.RevokeTokens(t.Context(), "other", "prod", "bob"))
+	if a, err := s.AgentOf(t.Context(), "i", "two"); err != nil || a.Revoked.IsZero() {
+		t.Errorf("one whose tokens were revoked: %+v, %v", a, err)
+	}
+	if err := s.RevokeTokens(t.Context(), "other", "staging", "bob"); !errors.As(err, &refusal) || refusal.Text != "no agent staging" {
+		t.Errorf("tokens of one that is not there: %v", err)
 	}
 	if removed, err := s.RemoveAgent(t.Context(), "main", "prod", "ann"); err != nil || removed.Subject != "one" {
 		t.Errorf("%+v, %v", removed, err)
@@ -147,15 +141,138 @@ func agents(t *testing.T, s *Store, _ string) {
 			t.Errorf("one that is not there: %v", err)
 		}
 	}
-	gone, newest, err := s.AgentsRemoved(t.Context(), before)
-	if err != nil || len(gone) != 1 || gone[0].Tenant != "main" || gone[0].Name != "prod" {
-		t.Errorf("removed since: %+v, %v", gone, err)
+	gone, newest, err := s.Dismissals(t.Context(), before)
+	if err != nil || len(gone) != 2 || gone[0] != (Dismissal{"other", "prod", "the tokens of agent prod were revoked; it may come back with a new one"}) ||
+		gone[1] != (Dismissal{"main", "prod", "the agent prod was removed"}) {
+		t.Errorf("dismissed since: %+v, %v", gone, err)
 	}
-	if gone, _, err := s.AgentsRemoved(t.Context(), newest); err != nil || len(gone) != 0 {
-		t.Errorf("removed since then: %+v, %v", gone, err)
+	if gone, _, err := s.Dismissals(t.Context(), newest); err != nil || len(gone) != 0 {
+		t.Errorf("dismissed since then: %+v, %v", gone, err)
 	}
 	if all, err := s.Agents(t.Context(), "other"); err != nil || len(all) != 1 {
 		t.Errorf("another tenant's: %+v, %v", all, err)
+	}
+}
+
+func replicas(t *testing.T, s *Store, _ string) {
+	now := when
+	s.clock = func() time.Time { return now }
+	const alive, forget = 15 * time.Second, time.Minute
+	moves, stop := s.Moves()
+	defer stop()
+	moved := func(what string) {
+		t.Helper()
+		select {
+		case <-moves:
+		case <-t.Context().Done():
+			t.Errorf("nobody was told that %s", what)
+		}
+	}
+	list := func(tenant, agent string) (found []string) {
+		t.Helper()
+		all, err := s.Sessions(t.Context(), tenant, agent, alive)
+		must(t, err)
+		for _, n := range all {
+			found = append(found, fmt.Sprint(n.ID, "@", n.Replica.ID))
+		}
+		return found
+	}
+	same := func(what string, got, want []string) {
+		t.Helper()
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", what, got, want)
+		}
+	}
+	a, b := Replica{"a", "10.0.0.1:8444"}, Replica{"b", "10.0.0.2:8444"}
+	if err := s.SaveSessions(t.Context(), "a", nil, []Session{{ID: "s0", Tenant: "main", Agent: "prod", Since: now}}); err == nil {
+		t.Error("sessions of a replica that nobody knows are saved")
+	}
+	for _, r := range []Replica{a, b} {
+		for _, want := range []bool{false, true} {
+			if known, err := s.Beat(t.Context(), r, forget); err != nil || known != want {
+				t.Errorf("%s is known: %t, %v", r.ID, known, err)
+			}
+		}
+	}
+	prod, staging := [2]string{"main", "prod"}, [2]string{"main", "staging"}
+	first := Session{ID: "s1", Tenant: "main", Agent: "prod", Instance: "prod-0", Version: "1.2", Remote: "192.0.2.1:5", Targets: []string{"kubernetes"}, Since: now.Add(-time.Hour), Admitted: true}
+	must(t, s.SaveSessions(t.Context(), "a", [][2]string{prod, staging}, []Session{first, {ID: "s2", Tenant: "main", Agent: "staging", Since: now}}))
+	moved("agents came")
+	must(t, s.SaveSessions(t.Context(), "b", [][2]string{prod}, []Session{{ID: "s3", Tenant: "main", Agent: "prod", Since: now}, {ID: "s4", Tenant: "main", Agent: "prod", Since: now}}))
+	same("all, the oldest first", list("", ""), []string{"s1@a", "s2@a", "s3@b", "s4@b"})
+	same("one agent's", list("main", "prod"), []string{"s1@a", "s3@b", "s4@b"})
+	same("another tenant's", list("other", ""), nil)
+	all, err := s.Sessions(t.Context(), "main", "prod", alive)
+	must(t, err)
+	first.Replica, first.Beat = a, now
+	if got := fmt.Sprintf("%+v", all[0]); got != fmt.Sprintf("%+v", first) {
+		t.Errorf("listed: %s, want %+v", got, first)
+	}
+	must(t, s.SaveSessions(t.Context(), "b", [][2]string{prod}, []Session{{ID: "s4", Tenant: "main", Agent: "prod", Since: now}}))
+	same("after one went", list("main", "prod"), []string{"s1@a", "s4@b"})
+
+	superseded := func(replica string) []string {
+		t.Helper()
+		ids, err := s.Superseded(t.Context(), replica, alive)
+		must(t, err)
+		return ids
+	}
+	same("superseded before an instance came again", superseded("a"), nil)
+	must(t, s.SaveSessions(t.Context(), "b", [][2]string{prod}, []Session{{ID: "s4", Tenant: "main", Agent: "prod", Instance: "prod-0", Since: now}}))
+	same("superseded at a", superseded("a"), []string{"s1"})
+	same("superseded at b", superseded("b"), nil)
+
+	oldest := func() map[[2]string]string {
+		t.Helper()
+		all, err := s.Oldest(t.Context(), alive)
+		must(t, err)
+		return all
+	}
+	if all := oldest(); len(all) != 1 || all[prod] != "a" {
+		t.Errorf("the oldest that are admitted: %v", all)
+	}
+
+	now = now.Add(alive + time.Second)
+	_, err = s.Beat(t.Context(), b, forget)
+	must(t, err)
+	if all := oldest(); len(all) != 0 { // b's was not admitted
+		t.Errorf("the oldest that are admitted: %v", all)
+	}
+	if all, err := s.Replicas(t.Context(), alive); err != nil || !slices.Equal(all, []Replica{b}) {
+		t.Errorf("replicas: %v, %v", all, err)
+	}
+	same("after a was silent", list("", ""), []string{"s4@b"})
+	now = now.Add(forget)
+	for len(moves) > 0 {
+		<-moves
+	}
+	if known, err := s.Beat(t.Context(), b, forget); err != nil || !known {
+		t.Errorf("b is known: %t, %v", known, err)
+	}
+	moved("a was given up")
+	if known, err := s.Beat(t.Context(), a, forget); err != nil || known {
+		t.Errorf("a is known: %t, %v", known, err)
+	}
+	same("after a came back with nothing", list("", ""), []string{"s4@b"})
+	must(t, s.DropReplica(t.Context(), "b"))
+	same("after b left", list("", ""), nil)
+}
+
+func lanesMoved(t *testing.T, s *Store, _ string) {
+	must(t, s.Start(t.Context(), begin("d1", moving("staging", "m1"), moving("prod", "m1", "staging")), nil))
+	lanes, before, err := s.LanesMoved(t.Context(), -1)
+	if err != nil || len(lanes) > 0 {
+		t.Errorf("at first: %v, %v", lanes, err)
+	}
+	must(t, s.write(t.Context(), "test", func(tx *tx) error {
+		return tx.event(t.Context(), rollout.Event{At: when, Tenant: "main", Application: "shop", Target: "staging", Who: "towpath", Kind: "target.state", What: "it is there"})
+	}))
+	lanes, after, err := s.LanesMoved(t.Context(), before)
+	if err != nil || !slices.Equal(lanes, []int64{laneOf(t, s, "staging")}) {
+		t.Errorf("after staging: %v, %v", lanes, err)
+	}
+	if lanes, _, err := s.LanesMoved(t.Context(), after); err != nil || len(lanes) > 0 {
+		t.Errorf("after that: %v, %v", lanes, err)
 	}
 }
 

@@ -129,7 +129,12 @@ func (s *Store) RevokeToken(ctx context.Context, id string) error {
 type Agent struct {
 	Tenant, Name    string
 	Issuer, Subject string
+	Labels          map[string]string // for people: region, environment
 	Created         time.Time
+	Connected       time.Time // when it last came; zero: never
+	Away            time.Time // since when it has no session; zero: it has one, or whoever knew stopped before the session's end
+	AwayWhy         string    // why its last session ended
+	Revoked         time.Time // tokens that were issued before this count no more
 }
 
 // ErrNoAgent says that an identity belongs to no agent.
@@ -145,15 +150,30 @@ func (s *Store) AddAgent(ctx context.Context, a Agent, by string) error {
 		if known > 0 {
 			return rollout.Refuse(rollout.Conflicts, "agent %[1]s is there already; `towpath agent rotate %[1]s` gives it a new secret, `towpath agent remove %[1]s` ends it", a.Name)
 		}
-		if _, err := tx.exec(ctx, `INSERT INTO agents (tenant_id, name, issuer, subject, created_at) VALUES (?, ?, ?, ?, ?)`, a.Tenant, a.Name, a.Issuer, a.Subject, micros(tx.now())); err != nil {
+		var other string
+		switch err := tx.queryRow(ctx, `SELECT name FROM agents WHERE issuer = ? AND subject = ?`, a.Issuer, a.Subject).Scan(&other); {
+		case err == nil:
+			return rollout.Refuse(rollout.Conflicts, "the identity %s of issuer %s is that of agent %s already", a.Subject, a.Issuer, other)
+		case !errors.Is(err, sql.ErrNoRows):
+			return err
+		}
+		labels, err := json.Marshal(a.Labels)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `INSERT INTO agents (tenant_id, name, issuer, subject, labels, created_at) VALUES (?, ?, ?, ?, ?, ?)`,
+			a.Tenant, a.Name, a.Issuer, a.Subject, string(labels), micros(tx.now())); err != nil {
 			return err
 		}
 		return tx.event(ctx, rollout.Event{At: tx.now(), Tenant: a.Tenant, Who: by, Kind: "agent.created", What: fmt.Sprintf("agent %s was given the identity %s", a.Name, a.Subject)})
 	})
 }
 
-// agentRemoved is the kind of the event that says so; its target is the agent's name.
-const agentRemoved = "agent.removed"
+// agentRemoved and agentRevoked are the kinds of the events that say so; their target is the agent's name.
+const (
+	agentRemoved = "agent.removed"
+	agentRevoked = "agent.revoked"
+)
 
 // RemoveAgent ends an agent: its identity is nobody's from then on. It returns what it was; a *rollout.Refusal when there is none of that name.
 func (s *Store) RemoveAgent(ctx context.Context, tenant, name, by string) (a Agent, err error) {
@@ -194,28 +214,67 @@ func (s *Store) AgentRotated(ctx context.Context, a Agent, by string, keep time.
 	})
 }
 
-// AgentsRemoved lists the agents that were removed since an event, and the newest event by now. After a negative one nothing is listed.
-func (s *Store) AgentsRemoved(ctx context.Context, after int64) (removed []Agent, newest int64, err error) {
+// AgentCame records that an agent has a session, and AgentLeft that it has none, and why its last one ended. Neither is history: agents come and go.
+func (s *Store) AgentCame(ctx context.Context, tenant, name string) error {
+	return s.write(ctx, "agent.came", func(tx *tx) error {
+		_, err := tx.exec(ctx, `UPDATE agents SET connected_at = ?, away_at = NULL, away_why = '' WHERE tenant_id = ? AND name = ?`, micros(tx.now()), tenant, name)
+		return err
+	})
+}
+
+// AgentLeft is told at AgentCame.
+func (s *Store) AgentLeft(ctx context.Context, tenant, name, why string) error {
+	return s.write(ctx, "agent.left", func(tx *tx) error {
+		_, err := tx.exec(ctx, `UPDATE agents SET away_at = ?, away_why = ? WHERE tenant_id = ? AND name = ?`, micros(tx.now()), why, tenant, name)
+		return err
+	})
+}
+
+// RevokeTokens ends the tokens that an agent was given until now; its identity stays. A *rollout.Refusal when there is none of that name.
+func (s *Store) RevokeTokens(ctx context.Context, tenant, name, by string) error {
+	return s.write(ctx, "agent.revoke", func(tx *tx) error {
+		refusal := rollout.Refuse(rollout.Missing, "no agent %s", name)
+		if err := tx.one(ctx, refusal, `UPDATE agents SET tokens_from = ? WHERE tenant_id = ? AND name = ?`, micros(tx.now()), tenant, name); err != nil {
+			return err
+		}
+		return tx.event(ctx, rollout.Event{At: tx.now(), Tenant: tenant, Target: name, Who: by, Kind: agentRevoked, What: fmt.Sprintf("the tokens that agent %s had been given were revoked", name)})
+	})
+}
+
+// Dismissal is an agent whose sessions are to end.
+type Dismissal struct {
+	Tenant, Agent string
+	Why           string
+}
+
+// Dismissals lists the agents that were removed, or whose tokens were revoked, since an event, and the newest event by now. After a negative one nothing is
+// listed.
+func (s *Store) Dismissals(ctx context.Context, after int64) (list []Dismissal, newest int64, err error) {
 	err = s.read(ctx, func(tx *tx) error {
-		removed = nil
+		list = nil
 		if err := tx.queryRow(ctx, `SELECT COALESCE(MAX(id), 0) FROM events`).Scan(&newest); err != nil || after < 0 {
 			return err
 		}
-		rows, err := tx.query(ctx, `SELECT tenant_id, target FROM events WHERE id > ? AND id <= ? AND kind = ? ORDER BY id`, after, newest, agentRemoved)
+		rows, err := tx.query(ctx, `SELECT tenant_id, target, kind FROM events WHERE id > ? AND id <= ? AND kind IN (?, ?) ORDER BY id`, after, newest, agentRemoved, agentRevoked)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
-			var a Agent
-			if err := rows.Scan(&a.Tenant, &a.Name); err != nil {
+			var d Dismissal
+			var kind string
+			if err := rows.Scan(&d.Tenant, &d.Agent, &kind); err != nil {
 				return err
 			}
-			removed = append(removed, a)
+			d.Why = "the agent " + d.Agent + " was removed"
+			if kind == agentRevoked {
+				d.Why = "the tokens of agent " + d.Agent + " were revoked; it may come back with a new one"
+			}
+			list = append(list, d)
 		}
 		return rows.Err()
 	})
-	return removed, newest, err
+	return list, newest, err
 }
 
 // AgentOf is the agent of an identity; ErrNoAgent when there is none.
@@ -223,8 +282,10 @@ func (s *Store) AgentOf(ctx context.Context, issuer, subject string) (a Agent, e
 	err = s.read(ctx, func(tx *tx) error {
 		a = Agent{Issuer: issuer, Subject: subject}
 		var created int64
-		err := tx.queryRow(ctx, `SELECT tenant_id, name, created_at FROM agents WHERE issuer = ? AND subject = ?`, issuer, subject).Scan(&a.Tenant, &a.Name, &created)
-		a.Created = fromMicros(created)
+		var revoked sql.NullInt64
+		err := tx.queryRow(ctx, `SELECT tenant_id, name, created_at, tokens_from FROM agents WHERE issuer = ? AND subject = ?`, issuer, subject).
+			Scan(&a.Tenant, &a.Name, &created, &revoked)
+		a.Created, a.Revoked = fromMicros(created), nullTime(revoked)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrNoAgent
 		}
@@ -237,7 +298,7 @@ func (s *Store) AgentOf(ctx context.Context, issuer, subject string) (a Agent, e
 func (s *Store) Agents(ctx context.Context, tenant string) (agents []Agent, err error) {
 	err = s.read(ctx, func(tx *tx) error {
 		agents = nil
-		rows, err := tx.query(ctx, `SELECT name, issuer, subject, created_at FROM agents WHERE tenant_id = ? ORDER BY name, created_at`, tenant)
+		rows, err := tx.query(ctx, `SELECT name, issuer, subject, labels, created_at, connected_at, away_at, away_why FROM agents WHERE tenant_id = ? ORDER BY name, created_at`, tenant)
 		if err != nil {
 			return err
 		}
@@ -245,7 +306,13 @@ func (s *Store) Agents(ctx context.Context, tenant string) (agents []Agent, err 
 		for rows.Next() {
 			a := Agent{Tenant: tenant}
 			var created int64
-			if err := rows.Scan(&a.Name, &a.Issuer, &a.Subject, &created); err != nil {
+			var labels string
+			var connected, away sql.NullInt64
+			if err := rows.Scan(&a.Name, &a.Issuer, &a.Subject, &labels, &created, &connected, &away, &a.AwayWhy); err != nil {
+				return err
+			}
+			a.Connected, a.Away = nullTime(connected), nullTime(away)
+			if err := json.Unmarshal([]byte(labels), &a.Labels); err != nil {
 				return err
 			}
 			a.Created = fromMicros(created)

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -163,6 +165,7 @@ type LaneView struct {
 	Waits   []rollout.Wait
 	Current string // id of the deployment that is under way; "": none
 	Last    string // id of the deployment that was last asked for
+	Drift   []Drifted
 }
 
 // ApplicationFilter says which applications are wanted, by name; zero fields match all.
@@ -219,14 +222,22 @@ func (s *Store) laneViews(ctx context.Context, tenant, application string) ([]La
 			if err != nil {
 				return err
 			}
-			var t rollout.Target
+			drift, err := tx.drift(ctx, lane.ID)
+			if err != nil {
+				return err
+			}
+			for _, key := range slices.SortedFunc(maps.Keys(drift), manifest.Key.Compare) {
+				views[i].Drift = append(views[i].Drift, drift[key])
+			}
 			if last.Valid {
+				var t rollout.Target
 				if err := json.Unmarshal([]byte(last.String), &t); err != nil {
 					return err
 				}
 				views[i].Last, views[i].State, views[i].Why, views[i].Waits = t.Deployment, t.State, t.Why, t.Waits
 			}
 			if current.Valid {
+				var t rollout.Target
 				if err := json.Unmarshal([]byte(current.String), &t); err != nil {
 					return err
 				}

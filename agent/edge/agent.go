@@ -42,11 +42,14 @@ type Timing struct {
 	Move       time.Duration // sessions move after this to twice this, so that replicas of the hub share them (6 h)
 	Refresh    time.Duration // token and CA files are read so often (1 min)
 	Concurrent int64         // requests at once (1,000)
+
+	ServerSilent time.Duration // a connection to the API server, or to another target, that was silent so long is asked whether it is alive (30 s)
+	ServerAnswer time.Duration // and given up when it does not answer within this (15 s)
 }
 
 type timing struct {
-	beat, hello, drain, giveUp, settled, forbidden, move, refresh time.Duration
-	most                                                          int64
+	beat, hello, drain, giveUp, settled, forbidden, move, refresh, serverSilent, serverAnswer time.Duration
+	most                                                                                      int64
 }
 
 func (t Timing) complete() timing {
@@ -54,6 +57,7 @@ func (t Timing) complete() timing {
 		beat: cmp.Or(t.Beat, 10*time.Second), hello: cmp.Or(t.Hello, 10*time.Second), drain: cmp.Or(t.Drain, 20*time.Second),
 		giveUp: cmp.Or(t.GiveUp, 10*time.Minute), settled: cmp.Or(t.Settled, time.Minute), forbidden: cmp.Or(t.Forbidden, time.Minute),
 		move: cmp.Or(t.Move, 6*time.Hour), refresh: cmp.Or(t.Refresh, time.Minute), most: cmp.Or(t.Concurrent, 1000),
+		serverSilent: cmp.Or(t.ServerSilent, 30*time.Second), serverAnswer: cmp.Or(t.ServerAnswer, 15*time.Second),
 	}
 }
 
@@ -84,7 +88,8 @@ func Run(ctx context.Context, config Config, options Options) error {
 	if err := config.complete(options.Getenv); err != nil {
 		return err
 	}
-	all, err := backends(&config)
+	times := options.Timing.complete()
+	all, err := backends(&config, times)
 	if err != nil {
 		return err
 	}
@@ -93,7 +98,7 @@ func Run(ctx context.Context, config Config, options Options) error {
 	if err != nil {
 		return fmt.Errorf("proxy.ca: %w", err)
 	}
-	issuerRoots, err := roots(config.Proxy.CAFile == "", config.Identity.CAFile, config.Proxy.CAFile)
+	issuerRoots, err := roots(config.Identity.CAFile != "", config.Identity.CAFile, config.Proxy.CAFile)
 	if err != nil {
 		return fmt.Errorf("identity.ca: %w", err)
 	}
@@ -109,7 +114,7 @@ func Run(ctx context.Context, config Config, options Options) error {
 	requests, endRequests := context.WithCancelCause(life)
 	defer endRequests(nil)
 	a := &agent{
-		config: &config, version: options.Version, log: options.Log, timing: options.Timing.complete(), codec: wire.NewCodec(),
+		config: &config, version: options.Version, log: options.Log, timing: times, codec: wire.NewCodec(),
 		tokens: newTokens(config.Identity, client, options.Log), outward: outward{proxy: proxy, tls: &tls.Config{RootCAs: proxyRoots, MinVersion: tls.VersionTLS12}},
 		backends: all, requests: requests,
 	}
@@ -118,7 +123,8 @@ func Run(ctx context.Context, config Config, options Options) error {
 		if b.insecure {
 			a.log.Warnf("target %q is insecure: the certificate of %s is not checked", b.name, b.base.Host)
 		}
-		defer b.transport().CloseIdleConnections()
+		defer b.transport(false).CloseIdleConnections()
+		defer b.transport(true).CloseIdleConnections()
 	}
 	var parts sync.WaitGroup
 	defer parts.Wait()
@@ -185,7 +191,7 @@ func (a *agent) connect(ctx, life context.Context, sessions *sync.WaitGroup, cur
 			wait = pause.next()
 			var refused *hubError
 			if errors.As(err, &refused) && refused.code == codes.PermissionDenied {
-				wait = max(wait, a.timing.forbidden+rand.N(4*a.timing.forbidden))
+				wait = max(wait, jitter(a.timing.forbidden))
 			}
 			a.log.WithError(err).Warnf("not connected; the next try is in %s", wait.Round(time.Millisecond))
 		} else {
@@ -216,7 +222,10 @@ func (a *agent) connect(ctx, life context.Context, sessions *sync.WaitGroup, cur
 			move.Stop()
 			lastUp = time.Now()
 		}
-		wait = max(wait, jitter(time.Duration(a.penalty.Swap(0))))
+		if penalty := time.Duration(a.penalty.Swap(0)); penalty > 0 {
+			wait = max(wait, jitter(penalty))
+			a.log.Warnf("the hub wants this agent to stay away; the next session is tried in %s", wait.Round(time.Millisecond))
+		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
@@ -227,12 +236,8 @@ func (a *agent) connect(ctx, life context.Context, sessions *sync.WaitGroup, cur
 	return nil
 }
 
-func jitter(least time.Duration) time.Duration {
-	if least <= 0 {
-		return 0
-	}
-	return least + rand.N(4*least)
-}
+// jitter is a time from least, which is not 0, to five times that.
+func jitter(least time.Duration) time.Duration { return least + rand.N(4*least) }
 
 // refusedBy makes a hub's error one for people; a token it did not accept is replaced.
 func (a *agent) refusedBy(err error) error {

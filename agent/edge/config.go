@@ -30,8 +30,10 @@ type Config struct {
 	Targets    []Target   `yaml:"targets"` // private hosts the controller may reach through this agent
 	Proxy      Proxy      `yaml:"proxy"`
 
-	Listen   string `yaml:"listen"`   // health and metrics; empty: ":8080"; "off": none
-	LogLevel string `yaml:"logLevel"` // error, warn, info (default), debug
+	Listen    string `yaml:"listen"`    // health and metrics; empty: ":8080"; "off": none
+	LogLevel  string `yaml:"logLevel"`  // error, warn, info (default), debug
+	LogFormat string `yaml:"logFormat"` // json (default), console, console-wide
+	LogColors bool   `yaml:"logColors"` // of a console, also where it is none: in a pod
 }
 
 // Hub is where the agent connects to.
@@ -46,10 +48,11 @@ type Identity struct {
 	TokenURL         string `yaml:"tokenURL"` // in place of discovery
 	ClientID         string `yaml:"clientId"`
 	ClientSecretFile string `yaml:"clientSecretFile"` // read at each fetch of a token
-	Audience         string `yaml:"audience"`
-	Scope            string `yaml:"scope"`      // empty: agent:connect; "-": none is asked for
-	ClientAuth       string `yaml:"clientAuth"` // basic (default) or post: how the secret is sent
-	CAFile           string `yaml:"ca"`         // PEM; empty: the system's roots
+	Audience         string `yaml:"audience"`         // asked for, by issuers that know the parameter
+	Resource         string `yaml:"resource"`         // asked for, by issuers that know resource indicators (RFC 8707): the hub's URL there
+	Scope            string `yaml:"scope"`            // empty: agent:connect; "-": none is asked for
+	ClientAuth       string `yaml:"clientAuth"`       // basic (default) or post: how the secret is sent
+	CAFile           string `yaml:"ca"`               // PEM; empty: the system's roots
 }
 
 // Kubernetes is the API server. Without server, it is the one of the pod's ServiceAccount.
@@ -83,7 +86,7 @@ type Target struct {
 type Proxy struct {
 	URL     string `yaml:"url"`     // http://user:password@host:port
 	NoProxy string `yaml:"noProxy"` // as in NO_PROXY
-	CAFile  string `yaml:"ca"`      // PEM, beside the system's roots, of a proxy that intercepts or speaks TLS
+	CAFile  string `yaml:"ca"`      // PEM, of a proxy that intercepts or speaks TLS: it counts beside hub.ca and identity.ca, or beside the system's roots
 }
 
 const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -133,6 +136,7 @@ func (c *Config) complete(getenv func(string) string) error {
 	for field, value := range map[string]string{"issuer": c.Identity.Issuer, "tokenURL": c.Identity.TokenURL} {
 		need(value == "" || isURL(value), "identity.%s: %q must be an http(s) URL", field, value)
 	}
+	need(c.Identity.Resource == "" || strings.Contains(c.Identity.Resource, ":"), "identity.resource: %q must be an absolute URI", c.Identity.Resource)
 	need(c.Identity.ClientID != "", "identity.clientId is missing")
 	need(c.Identity.ClientSecretFile != "", "identity.clientSecretFile is missing")
 	need(slices.Contains([]string{"basic", "post"}, c.Identity.ClientAuth), "identity.clientAuth: %q must be basic or post", c.Identity.ClientAuth)

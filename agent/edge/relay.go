@@ -173,7 +173,7 @@ func (r *request) carry() {
 			r.stream.finish()
 		}
 	}
-	agent.metrics.request(agent.backends[r.head.GetTarget()] != nil, r.head.GetTarget(), outcome, bytes, time.Since(r.began))
+	agent.metrics.request(agent.backends[r.head.GetTarget()] != nil, r.head.GetTarget(), outcome, bytes)
 }
 
 // finish ends a call that sent Reset: the hub ends its side, and if it does not, the session's end does.
@@ -242,27 +242,36 @@ func (r *request) relay(agent *agent) (status int, bytes int64, sent bool, err e
 	case err != nil:
 		return 0, 0, false, err
 	}
-	if head.GetUpgrade() {
-		return 0, 0, false, &failure{code: agentpb.Code_UNSUPPORTED, text: "this agent carries no upgraded connections (exec, attach, port-forward); a later release does"}
-	}
 	limit := r.limit()
 	defer limit.Stop()
 	request, err := target.prepare(r.ctx, head.GetMethod(), head.GetPath(), header, agent.version)
 	if err != nil {
 		return 0, 0, false, err
 	}
-	if head.GetHasBody() {
+	switch protocol := wire.UpgradeOf(head.GetHeader()); {
+	case head.GetUpgrade() && (!target.upgrades || protocol == ""):
+		return 0, 0, false, &failure{code: agentpb.Code_UNSUPPORTED, text: fmt.Sprintf("connections to target %q are not upgraded (exec, attach, port-forward)", target.name)}
+	case head.GetUpgrade():
+		wire.Upgrade(request.Header, protocol)
+	case head.GetHasBody():
 		request.Body, request.ContentLength = r.upload, max(-1, head.GetLength())
-	} else {
+	default:
 		r.upload.end(io.EOF)
 	}
 	var left atomic.Bool
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { left.Store(true) }} // from there on it cannot be told
-	response, err := target.send(request.WithContext(httptrace.WithClientTrace(request.Context(), trace)), agent.log)
+	asked := time.Now()
+	response, err := target.send(head.GetUpgrade(), request.WithContext(httptrace.WithClientTrace(request.Context(), trace)), agent.log)
 	if err != nil {
 		return 0, 0, left.Load(), err
 	}
+	agent.metrics.answer(target.name, time.Since(asked))
 	defer response.Body.Close()
+	if response.StatusCode == http.StatusSwitchingProtocols && head.GetUpgrade() {
+		limit.Stop()
+		bytes, err := r.upgraded(response)
+		return response.StatusCode, bytes, true, err
+	}
 	if response.StatusCode == http.StatusSwitchingProtocols {
 		return 0, 0, true, errors.New("the target switched protocols, which nobody had asked for")
 	}
@@ -288,6 +297,35 @@ func (r *request) relay(agent *agent) (status int, bytes int64, sent bool, err e
 	}
 	_ = response.Body.Close()
 	return response.StatusCode, bytes, true, r.end(trailer)
+}
+
+// upgraded carries both ways of a connection that no longer speaks HTTP, until the target ends it or the hub leaves.
+func (r *request) upgraded(response *http.Response) (bytes int64, err error) {
+	conn, ok := response.Body.(io.ReadWriteCloser)
+	if !ok {
+		return 0, errors.New("the connection to the target cannot be written to")
+	}
+	headers, err := wire.ToWire(response.Header)
+	if err != nil {
+		return 0, &failure{code: agentpb.Code_UNSUPPORTED, text: "the target's answer: " + err.Error()}
+	}
+	answer := &agentpb.Status{Code: http.StatusSwitchingProtocols, Header: wire.Upgraded(headers, response.Header.Get("Upgrade")), Length: -1}
+	if err := r.stream.send(&agentpb.Up{Frame: &agentpb.Up_Status{Status: answer}}); err != nil {
+		return 0, err
+	}
+	r.endless = true
+	gone := context.AfterFunc(r.ctx, func() { _ = conn.Close() })
+	defer gone()
+	var up sync.WaitGroup
+	up.Go(func() { _, _ = io.Copy(conn, r.upload) }) // a connection that cannot be written to cannot be read from either
+	bytes, err = r.stream.session.agent.codec.Copy(r.stream.send, conn)
+	_ = conn.Close()
+	r.upload.close()
+	up.Wait()
+	if err != nil {
+		return bytes, err
+	}
+	return bytes, r.end(nil)
 }
 
 // end sends End; from then on the hub may use the stream again.

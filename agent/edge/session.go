@@ -53,7 +53,7 @@ func (a *agent) open(ctx context.Context) (s *session, run func() error, err err
 	if err != nil {
 		return nil, nil, fmt.Errorf("no token to connect with: %w", err)
 	}
-	pool, err := roots(true, a.config.Hub.CAFile)
+	pool, err := roots(a.config.Hub.CAFile != "", a.config.Hub.CAFile, a.config.Proxy.CAFile)
 	if err != nil {
 		return nil, nil, fmt.Errorf("hub.ca: %w", err)
 	}
@@ -72,6 +72,7 @@ func (a *agent) open(ctx context.Context) (s *session, run func() error, err err
 		grpc.WithDisableServiceConfig(),
 		grpc.WithNoProxy(), // the dialer sees to it
 		grpc.WithSharedWriteBuffer(true),
+		grpc.WithReadBufferSize(0), // TLS reads ahead for itself
 		grpc.WithUserAgent("towpath-agent/"+a.version),
 	)
 	if err != nil {
@@ -124,6 +125,9 @@ func (s *session) introduce(ctx context.Context, cancel context.CancelCauseFunc,
 	hello := &agentpb.Hello{Agent: a.config.Agent, Instance: a.config.Instance, Version: a.version, Protocol: wire.Protocol}
 	for _, name := range slices.Sorted(maps.Keys(a.backends)) {
 		b := a.backends[name]
+		if b.upgrades {
+			hello.Features = []string{wire.FeatureUpgrade}
+		}
 		hello.Targets = append(hello.Targets, &agentpb.Target{Name: name, ReadOnly: b.methods != nil && !slices.ContainsFunc(b.methods, writes)})
 	}
 	if err := control.Send(&agentpb.AgentNote{Note: &agentpb.AgentNote_Hello{Hello: hello}}); err != nil && !errors.Is(err, io.EOF) { // EOF: Recv knows why
@@ -208,6 +212,9 @@ func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc, contr
 			})
 		case *agentpb.HubNote_Refuse:
 			s.agent.penalty.Store(int64(min(max(note.Refuse.GetRetryAfter().AsDuration(), 0), 5*time.Minute)))
+			if note.Refuse.GetCode() == agentpb.Code_REFUSED {
+				s.agent.tokens.refused() // a token that was revoked is not to be shown again
+			}
 			return fmt.Errorf("the hub ended the session: %s: %.2000s", note.Refuse.GetCode(), note.Refuse.GetMessage())
 		}
 	}
@@ -302,11 +309,11 @@ func (s *session) reserve() bool {
 	return true
 }
 
-// keep opens one stream and carries requests on it. A stream that fails before it carried anything is replaced after a pause.
+// keep opens one stream and carries requests on it. A stream that fails soon, before it carried anything, is replaced after a pause.
 func (s *session) keep(ctx context.Context, token string) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	st := &stream{session: s, waiting: true}
+	st, began := &stream{session: s, waiting: true}, time.Now()
 	rpc, err := s.client.Relay(s.metadata(ctx, token))
 	carried := false
 	if err == nil {
@@ -321,7 +328,10 @@ func (s *session) keep(ctx context.Context, token string) {
 	if st.waiting {
 		s.idle--
 	}
-	if err != nil && !carried {
+	switch {
+	case time.Since(began) > s.agent.timing.beat: // it was well: a balancer's patience with a silent stream was over
+		s.failing = backoff{}
+	case err != nil && !carried:
 		pause = s.failing.next()
 	}
 	s.mu.Unlock()
@@ -336,6 +346,7 @@ func (s *session) keep(ctx context.Context, token string) {
 		defer timer.Stop()
 		select {
 		case <-timer.C:
+		case <-s.retired: // there is no next one, and the session waits for this
 		case <-ctx.Done():
 		}
 	}

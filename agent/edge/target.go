@@ -34,11 +34,13 @@ type backend struct {
 	insecure bool
 
 	caFile string
+	pings  http.HTTP2Config
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 
 	mu     sync.Mutex
 	ca     string // what was read
 	client *http.Transport
+	plain  *http.Transport // HTTP/1.1 alone: for connections that are upgraded
 }
 
 // refusedError is a request that the configuration does not allow.
@@ -54,7 +56,7 @@ type forbiddenError struct{ text string }
 func (e *forbiddenError) Error() string { return e.text }
 
 // backends makes the API server and the entries of the allow-list.
-func backends(c *Config) (map[string]*backend, error) {
+func backends(c *Config, times timing) (map[string]*backend, error) {
 	all := map[string]*backend{}
 	if !c.Kubernetes.Off {
 		base, err := url.Parse(c.Kubernetes.Server)
@@ -85,6 +87,7 @@ func backends(c *Config) (map[string]*backend, error) {
 		}
 	}
 	for name, b := range all {
+		b.pings = http.HTTP2Config{SendPingTimeout: times.serverSilent, PingTimeout: times.serverAnswer}
 		if err := b.reload(); err != nil {
 			return nil, fmt.Errorf("target %q: %w", name, err)
 		}
@@ -110,28 +113,35 @@ func (b *backend) reload() error {
 	if err != nil {
 		return err
 	}
-	old := b.client
+	old, oldPlain := b.client, b.plain
 	b.ca = string(text)
 	b.client = &http.Transport{
 		DialContext:            b.dial,
 		TLSClientConfig:        &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12, InsecureSkipVerify: b.insecure}, // logged at each start
 		TLSHandshakeTimeout:    10 * time.Second,
 		ForceAttemptHTTP2:      true,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+		HTTP2:                  &b.pings,
 		DisableCompression:     true, // bodies pass as they are
 		MaxIdleConnsPerHost:    32,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 1 << 20, // more than the tunnel carries, so that the error can say so
 	}
+	b.plain = b.client.Clone()
+	b.plain.ForceAttemptHTTP2, b.plain.TLSNextProto = false, map[string]func(string, *tls.Conn) http.RoundTripper{}
+	b.plain.TLSClientConfig.NextProtos = []string{"http/1.1"}
 	if old != nil {
 		old.CloseIdleConnections()
+		oldPlain.CloseIdleConnections()
 	}
 	return nil
 }
 
-func (b *backend) transport() *http.Transport {
+func (b *backend) transport(upgrade bool) *http.Transport {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if upgrade {
+		return b.plain
+	}
 	return b.client
 }
 
@@ -246,8 +256,8 @@ func (b *backend) prepare(ctx context.Context, method, escapedPath string, heade
 }
 
 // send sends a request. The API server's 401 has the token read again; when that changed, a request without a body is sent once more.
-func (b *backend) send(request *http.Request, log logrus.FieldLogger) (*http.Response, error) {
-	response, err := b.transport().RoundTrip(request)
+func (b *backend) send(upgrade bool, request *http.Request, log logrus.FieldLogger) (*http.Response, error) {
+	response, err := b.transport(upgrade).RoundTrip(request)
 	if err != nil || b.token == nil || response.StatusCode != http.StatusUnauthorized {
 		return response, err
 	}
@@ -261,7 +271,7 @@ func (b *backend) send(request *http.Request, log logrus.FieldLogger) (*http.Res
 	_ = response.Body.Close() // another answer takes its place
 	again := request.Clone(request.Context())
 	again.Header.Set("Authorization", "Bearer "+b.token.get())
-	return b.transport().RoundTrip(again)
+	return b.transport(upgrade).RoundTrip(again)
 }
 
 // tokenFile is a ServiceAccount's token, which is replaced in its file long before it ends.

@@ -142,6 +142,9 @@ func (t *tokens) fetch(ctx context.Context) (string, time.Duration, error) {
 	if t.identity.Audience != "" {
 		form.Set("audience", t.identity.Audience)
 	}
+	if t.identity.Resource != "" {
+		form.Set("resource", t.identity.Resource)
+	}
 	if t.identity.Scope != "-" {
 		form.Set("scope", t.identity.Scope)
 	}

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"fmt"
 
 	"towpath/agent/agentpb"
@@ -54,3 +55,6 @@ func codeOf(c agentpb.Code) Code {
 }
 
 func (c Code) wire() agentpb.Code { return agentpb.Code(agentpb.Code_value[string(c)]) }
+
+// Is makes TIMEOUT the end of a deadline, which it is wherever it was noticed.
+func (e *Error) Is(target error) bool { return e.Code == Timeout && target == context.DeadlineExceeded }

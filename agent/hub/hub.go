@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -38,12 +39,19 @@ type Config struct {
 	// Verify proves a bearer token. It is called for each stream, so it must be quick for a token it has seen (Verifier is). An error that is
 	// no gRPC status is told to the agent as UNAUTHENTICATED with its text.
 	Verify func(ctx context.Context, token string) (Identity, error)
+	// Admit, when set, is asked of each new session before a request of anybody else goes through it, and then again each few seconds, and at each Readmit,
+	// until it says true or the session has ended. way leads through that very session. A session that is not admitted stays, and carries nothing.
+	Admit func(ctx context.Context, s Status, way http.RoundTripper) bool
 	// Changed, when set, is told that an agent got its first or lost its last session. Calls may come late or out of order: ask Connected for
 	// what holds now. It must not block.
 	Changed func(tenant, agent string)
-	Log     logrus.FieldLogger // none: nothing is logged
-	Clock   func() time.Time   // none: time.Now
-	Limits  Limits
+	// Peers, when set, has requests for agents that are connected to other hubs sent there, and serves theirs: see ServePeers.
+	Peers *Peers
+	// Ended, when set, is told of each session that ended, and why. It must not block.
+	Ended  func(s Status, why string)
+	Log    logrus.FieldLogger // none: nothing is logged
+	Clock  func() time.Time   // none: time.Now
+	Limits Limits
 }
 
 // Limits are bounds and times, with their defaults for zero values.
@@ -53,6 +61,8 @@ type Limits struct {
 	Beat          time.Duration // both sides beat so often; three missed ones of the agent end its session (30 s)
 	ExpiryGrace   time.Duration // a session with an expired token ends after this (60 s)
 	Quiet         time.Duration // without waiting requests for this long, an agent is asked for fewer streams again (5 min)
+	Readmit       time.Duration // a session that was not admitted is looked at again after this (5 s)
+	Look          time.Duration // an agent that requests wait for is looked for at other hubs so often, for all of them at once (0.5 s)
 	MoveWithin    time.Duration // agents spread their move over this when the hub drains (5 s)
 	Instances     int           // sessions of one agent (8)
 	Streams       int           // streams of one session (2,000)
@@ -66,6 +76,8 @@ func (l Limits) withDefaults() Limits {
 	l.Beat = cmp.Or(l.Beat, 30*time.Second)
 	l.ExpiryGrace = cmp.Or(l.ExpiryGrace, time.Minute)
 	l.Quiet = cmp.Or(l.Quiet, 5*time.Minute)
+	l.Readmit = cmp.Or(l.Readmit, 5*time.Second)
+	l.Look = cmp.Or(l.Look, 500*time.Millisecond)
 	l.MoveWithin = cmp.Or(l.MoveWithin, 5*time.Second)
 	l.Instances = cmp.Or(l.Instances, 8)
 	l.Streams = cmp.Or(l.Streams, 2000)
@@ -76,6 +88,7 @@ func (l Limits) withDefaults() Limits {
 
 // Status is what the hub knows of one session of an agent.
 type Status struct {
+	Session       string // its id, which no other has
 	Tenant, Agent string
 	Instance      string // one process of the agent
 	Version       string // of the agent's build, as it says
@@ -86,6 +99,7 @@ type Status struct {
 	Targets       []string // what it says it reaches
 	Running, Idle int      // streams
 	Draining      bool     // it takes no new requests
+	Held          bool     // it was not admitted, so it carries nothing
 }
 
 // Hub keeps the sessions of all agents. Use New; safe for concurrent use.
@@ -93,30 +107,41 @@ type Hub struct {
 	agentpb.UnimplementedTunnelServer
 
 	verify  func(context.Context, string) (Identity, error)
+	admits  func(context.Context, Status, http.RoundTripper) bool
 	changed func(tenant, agent string)
+	ended   func(s Status, why string)
 	log     logrus.FieldLogger
 	now     func() time.Time
 	limits  Limits
 	codec   *wire.Codec
 	metrics *metrics
+	peers   *peers // nil: there are none
 
-	tasks  sync.WaitGroup // goroutines that outlive the call that started them
-	closed chan struct{}  // no request waits for an agent any more
+	tasks  sync.WaitGroup  // goroutines that outlive the call that started them
+	closed chan struct{}   // no request waits for an agent any more
+	hangUp func()          // closes closed
+	life   context.Context // of all that is asked of others; ends with Close
+	die    context.CancelFunc
 
-	mu       sync.Mutex
-	agents   map[key]*agent
-	sessions map[string]*session
-	servers  map[*grpc.Server]struct{}
-	draining bool
-	down     bool
+	mu          sync.Mutex
+	agents      map[key]*agent
+	sessions    map[string]*session
+	servers     []*grpc.Server
+	peerServers []*grpc.Server
+	moves       uint64 // how often Moved was called
+	draining    bool
+	down        bool
 }
 
 type key struct{ tenant, agent string }
 
-// agent is all sessions of one name, and the requests that wait for a stream of any of them. It is there as long as either is.
+// agent is all sessions of one name, what is known of those at other hubs, and the requests that wait for any of them. It is there as long as any is.
 type agent struct {
 	sessions []*session
 	waiters  []*waiter
+	places   []Place       // as they were found last; none: to be looked up
+	seeking  bool          // look runs
+	moved    chan struct{} // for look; capacity 1
 }
 
 // New makes a hub without a listener; see Serve.
@@ -135,10 +160,22 @@ func New(c Config) (*Hub, error) {
 	if c.Changed == nil {
 		c.Changed = func(string, string) {}
 	}
-	return &Hub{
-		verify: c.Verify, changed: c.Changed, log: c.Log, now: c.Clock, limits: c.Limits.withDefaults(), codec: wire.NewCodec(), metrics: newMetrics(),
-		closed: make(chan struct{}), agents: map[key]*agent{}, sessions: map[string]*session{}, servers: map[*grpc.Server]struct{}{},
-	}, nil
+	if c.Ended == nil {
+		c.Ended = func(Status, string) {}
+	}
+	h := &Hub{
+		verify: c.Verify, admits: c.Admit, changed: c.Changed, ended: c.Ended, log: c.Log, now: c.Clock, limits: c.Limits.withDefaults(), codec: wire.NewCodec(), metrics: newMetrics(),
+		closed: make(chan struct{}), agents: map[key]*agent{}, sessions: map[string]*session{},
+	}
+	h.hangUp = sync.OnceFunc(func() { close(h.closed) })
+	h.life, h.die = context.WithCancel(context.Background())
+	if c.Peers != nil {
+		var err error
+		if h.peers, err = newPeers(*c.Peers); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
 }
 
 // Serve takes agents from a listener until Close or Drain; then it returns nil. The TLS configuration must hold a certificate. It closes the listener.
@@ -158,6 +195,7 @@ func (h *Hub) Serve(listener net.Listener, config *tls.Config) error {
 		grpc.MaxSendMsgSize(wire.MaxFrame),
 		grpc.ConnectionTimeout(10*time.Second),
 		grpc.SharedWriteBuffer(true), // an idle agent holds no write buffer
+		grpc.ReadBufferSize(0),       // and no read buffer beside that of TLS, which reads ahead for itself
 		grpc.WaitForHandlers(true),
 	)
 	agentpb.RegisterTunnelServer(server, h)
@@ -166,7 +204,7 @@ func (h *Hub) Serve(listener net.Listener, config *tls.Config) error {
 		h.mu.Unlock()
 		return listener.Close()
 	}
-	h.servers[server] = struct{}{}
+	h.servers = append(h.servers, server)
 	h.mu.Unlock()
 	err := server.Serve(listener)
 	if err == nil || errors.Is(err, grpc.ErrServerStopped) {
@@ -175,31 +213,55 @@ func (h *Hub) Serve(listener net.Listener, config *tls.Config) error {
 	return fmt.Errorf("hub: listening on %s: %w", listener.Addr(), err)
 }
 
-// Drain stops taking agents and asks those connected to move, lets running requests end until ctx does, then ends what is left: answers without
-// a length (watches, logs) as if complete, the rest with code DRAIN. Requests that wait for an agent get NO_AGENT at once. It is final, and ends
-// with Close.
-func (h *Hub) Drain(ctx context.Context) error {
+// Retire stops taking agents and asks those connected to move. From then on requests find no session here: with peers they go to where the agents have moved,
+// without they get NO_AGENT at once. It is final, does not wait, and may be called twice; Drain or Close follow.
+func (h *Hub) Retire() {
 	h.mu.Lock()
-	if !h.draining {
-		h.draining = true
-		close(h.closed)
+	defer h.mu.Unlock()
+	if h.draining {
+		return
 	}
-	var ended []<-chan struct{}
+	h.draining = true
+	if h.peers == nil {
+		h.hangUp()
+	}
+	var left []key
 	for _, s := range h.sessions {
 		s.drain(h.limits.MoveWithin)
-		ended = append(ended, s.quiet)
 		for _, st := range s.takeIdle(0) {
 			st.finish(nil)
 		}
 		s.noteQuiet()
+		left = append(left, s.key)
 	}
-	servers := h.listServers()
-	h.mu.Unlock()
+	for k, a := range h.agents {
+		a.turnAway()
+		h.seek(k, a)
+	}
+	for _, server := range h.servers {
+		h.tasks.Go(server.GracefulStop) // closes the listener, sends GOAWAY; returns once all handlers have, which Close makes sure of
+	}
+	h.tasks.Go(func() {
+		for _, k := range left {
+			h.changed(k.tenant, k.agent)
+		}
+	})
+}
 
-	var graceful sync.WaitGroup
-	for _, server := range servers {
-		graceful.Go(server.GracefulStop) // closes the listener, sends GOAWAY; returns once all handlers have, which Close makes sure of
+// Drain retires the hub, lets running requests end until ctx does, then ends what is left: answers without a length (watches, logs) as if complete, the
+// rest with code DRAIN. It ends with Close.
+func (h *Hub) Drain(ctx context.Context) error {
+	h.Retire()
+	h.mu.Lock()
+	var ended []<-chan struct{}
+	for _, s := range h.sessions {
+		ended = append(ended, s.quiet)
 	}
+	if h.peers != nil && h.peers.total > 0 {
+		h.peers.last = make(chan struct{})
+		ended = append(ended, h.peers.last)
+	}
+	h.mu.Unlock()
 	var err error
 	for _, quiet := range ended {
 		select {
@@ -211,47 +273,55 @@ func (h *Hub) Drain(ctx context.Context) error {
 		break
 	}
 	h.Close()
-	graceful.Wait()
 	return err
 }
 
 // Close ends everything at once; requests under way fail with code DRAIN. It may be called twice, and returns when no goroutine of the hub is left.
 func (h *Hub) Close() {
+	h.Retire()
+	h.hangUp()
 	h.mu.Lock()
-	if !h.draining {
-		h.draining = true
-		close(h.closed)
-	}
 	h.down = true
 	for _, s := range h.sessions {
-		s.end(&ending{code: Drain, grpc: codes.Unavailable, message: "the hub stops"})
+		s.end(&ending{reason: "drained", code: Drain, grpc: codes.Unavailable, message: "the hub stops"})
 	}
-	servers := h.listServers()
+	servers, peerServers := h.servers, h.peerServers
 	h.mu.Unlock()
+	h.die()
+	h.stopPeers(peerServers)
 	for _, server := range servers {
 		server.Stop()
 	}
 	h.tasks.Wait()
 }
 
-// listServers is called with mu held.
-func (h *Hub) listServers() []*grpc.Server {
-	var list []*grpc.Server
-	for server := range h.servers {
-		list = append(list, server)
+// Connected reports whether a request to the agent would find a session now, here or at another hub, of which what was found last counts.
+func (h *Hub) Connected(tenant, name string) bool {
+	k := key{tenant, name}
+	return h.Has(tenant, name) || len(h.places(h.life, k)) > 0
+}
+
+// Has reports whether the agent has a session here that takes requests.
+func (h *Hub) Has(tenant, name string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a := h.agents[key{tenant, name}]
+	return a != nil && a.connected(nil)
+}
+
+// Sessions lists the sessions of an agent here.
+func (h *Hub) Sessions(tenant, name string) (list []Status) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if a := h.agents[key{tenant, name}]; a != nil {
+		for _, s := range a.sessions {
+			list = append(list, s.status())
+		}
 	}
 	return list
 }
 
-// Connected reports whether a request to the agent would find a session now.
-func (h *Hub) Connected(tenant, name string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	a := h.agents[key{tenant, name}]
-	return a != nil && a.connected()
-}
-
-// Agents lists all sessions by tenant, agent and start.
+// Agents lists all sessions here by tenant, agent and start.
 func (h *Hub) Agents() []Status {
 	h.mu.Lock()
 	list := make([]Status, 0, len(h.sessions))
@@ -272,19 +342,88 @@ func (h *Hub) Disconnect(tenant, name, why string) {
 	defer h.mu.Unlock()
 	if a := h.agents[key{tenant, name}]; a != nil {
 		for _, s := range a.sessions {
-			s.end(&ending{code: Refused, grpc: codes.PermissionDenied, message: why, retry: time.Minute})
+			s.end(&ending{reason: "refused", code: Refused, grpc: codes.PermissionDenied, message: why, retry: time.Minute})
 		}
 	}
 }
 
-// connected is called with mu held.
-func (a *agent) connected() bool { return slices.ContainsFunc(a.sessions, (*session).serves) }
+// Supersede ends a session, by its id, because its instance has begun another at another hub. One that drains is left to its end, as its agent has moved.
+func (h *Hub) Supersede(session string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.sessions[session]; s != nil && !s.draining {
+		s.supersede()
+	}
+}
+
+// connected reports whether a session beside those to be avoided takes requests; called with mu held.
+func (a *agent) connected(avoid []string) bool {
+	return slices.ContainsFunc(a.sessions, func(s *session) bool { return s.may(avoid, nil) && s.serves() })
+}
+
+// Readmit has the sessions of an agent that were not admitted looked at again now.
+func (h *Hub) Readmit(tenant, name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if a := h.agents[key{tenant, name}]; a != nil {
+		for _, s := range a.sessions {
+			select {
+			case s.reconsider <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// admission asks whether a session may carry requests until it may, or has ended.
+func (h *Hub) admission(s *session) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if !h.spawn(func() {
+		select {
+		case <-s.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}) {
+		return
+	}
+	through := &Transport{hub: h, key: s.key, target: wire.Kubernetes, only: s}
+	for ctx.Err() == nil {
+		h.mu.Lock()
+		status := s.status()
+		h.mu.Unlock()
+		if h.admits(ctx, status, through) {
+			h.mu.Lock()
+			s.admitted = true
+			a := h.agents[s.key]
+			for len(s.idle) > 0 && a != nil && len(a.waiters) > 0 { // what waited for it
+				st := s.idle[len(s.idle)-1]
+				s.idle = s.idle[:len(s.idle)-1]
+				if !h.give(a, st) {
+					s.idle = append(s.idle, st)
+					break
+				}
+			}
+			h.mu.Unlock()
+			h.changed(s.key.tenant, s.key.agent)
+			return
+		}
+		timer := time.NewTimer(h.limits.Readmit)
+		select {
+		case <-timer.C:
+		case <-s.reconsider:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
 
 // group finds or makes the agent of a key; called with mu held.
 func (h *Hub) group(k key) *agent {
 	a := h.agents[k]
 	if a == nil {
-		a = &agent{}
+		a = &agent{moved: make(chan struct{}, 1)}
 		h.agents[k] = a
 	}
 	return a
@@ -292,7 +431,7 @@ func (h *Hub) group(k key) *agent {
 
 // forget drops an agent that nobody needs; called with mu held.
 func (h *Hub) forget(k key) {
-	if a := h.agents[k]; a != nil && len(a.sessions) == 0 && len(a.waiters) == 0 {
+	if a := h.agents[k]; a != nil && len(a.sessions) == 0 && len(a.waiters) == 0 && len(a.places) == 0 && !a.seeking {
 		delete(h.agents, k)
 	}
 }

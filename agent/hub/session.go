@@ -34,6 +34,7 @@ type session struct {
 	version  string
 	remote   string
 	targets  []string
+	features []string
 	since    time.Time
 	spare    *rate.Limiter // of streams nobody asked for
 	log      logrus.FieldLogger
@@ -44,7 +45,10 @@ type session struct {
 	wake    chan struct{} // notes or want changed; capacity 1
 	quiet   chan struct{} // closed when it drains and no request runs
 
+	reconsider chan struct{} // whether it is admitted; capacity 1
+
 	// ---
+	admitted  bool // requests may use it
 	expiry    time.Time
 	lastBeat  time.Time
 	idle      []*stream // most recently used last
@@ -54,12 +58,14 @@ type session struct {
 	wantSent  int
 	pressed   time.Time // when a request last had to wait
 	draining  bool      // said by either side
+	leaving   bool      // said by the agent
 	isQuiet   bool
 	drainNote *agentpb.Drain
 }
 
 // ending is why a session ends: what requests under way get, and what the agent gets.
 type ending struct {
+	reason  string // of the metric: one word
 	code    Code
 	grpc    codes.Code
 	message string
@@ -82,6 +88,11 @@ func (s *session) end(why *ending) {
 		s.why = why
 		close(s.ended)
 	})
+}
+
+// supersede ends a session of an instance that has begun another: a partition healed.
+func (s *session) supersede() {
+	s.end(&ending{reason: "replaced", code: Lost, grpc: codes.Aborted, message: "another session of the same instance took its place"})
 }
 
 // drain asks the agent to move, and sends it nothing new; called with Hub.mu held.
@@ -117,8 +128,8 @@ func (s *session) takeIdle(keep int) []*stream {
 // status is called with Hub.mu held.
 func (s *session) status() Status {
 	return Status{
-		Tenant: s.key.tenant, Agent: s.key.agent, Instance: s.instance, Version: s.version, Remote: s.remote, Since: s.since, LastBeat: s.lastBeat,
-		TokenExpiry: s.expiry, Targets: s.targets, Running: s.running, Idle: len(s.idle), Draining: s.draining,
+		Session: s.id, Tenant: s.key.tenant, Agent: s.key.agent, Instance: s.instance, Version: s.version, Remote: s.remote, Since: s.since, LastBeat: s.lastBeat,
+		TokenExpiry: s.expiry, Targets: s.targets, Running: s.running, Idle: len(s.idle), Draining: s.draining, Held: !s.admitted,
 	}
 }
 
@@ -211,10 +222,12 @@ func (h *Hub) Session(rpc grpc.BidiStreamingServer[agentpb.AgentNote, agentpb.Hu
 		return err
 	}
 	if old != nil {
-		old.end(&ending{code: Lost, grpc: codes.Aborted, message: "another session of the same instance took its place"})
+		old.supersede()
 	}
-	h.changed(c.Tenant, c.Agent)
 	log.WithField("version", s.version).Info("agent connected")
+	if h.admits == nil || !h.spawn(func() { h.admission(s) }) {
+		h.changed(c.Tenant, c.Agent)
+	}
 
 	err = s.serve(rpc, notes, received)
 
@@ -222,14 +235,17 @@ func (h *Hub) Session(rpc grpc.BidiStreamingServer[agentpb.AgentNote, agentpb.Hu
 	delete(h.sessions, s.id)
 	a := h.agents[s.key]
 	a.sessions = slices.DeleteFunc(a.sessions, func(other *session) bool { return other == s })
+	a.turnAway()
 	h.forget(s.key)
 	s.draining = true
 	idle := s.takeIdle(0)
+	last := s.status()
 	h.mu.Unlock()
 	for _, st := range idle {
 		st.finish(nil)
 	}
 	h.metrics.ended(s.why)
+	h.ended(last, s.why.message)
 	h.changed(c.Tenant, c.Agent)
 	log.WithField("reason", s.why.message).Info("agent disconnected")
 	return err
@@ -253,10 +269,10 @@ func (h *Hub) admit(c caller, hello *agentpb.Hello, remote string, log logrus.Fi
 		return nil, nil, refusal(codes.InvalidArgument, "Hello is larger than the hub accepts")
 	}
 	s := &session{
-		hub: h, id: newID(), key: key{c.Tenant, c.Agent}, subject: c.Subject, instance: c.instance, version: hello.GetVersion(), remote: remote,
+		hub: h, id: newID(), key: key{c.Tenant, c.Agent}, subject: c.Subject, instance: c.instance, version: hello.GetVersion(), features: hello.GetFeatures(), remote: remote,
 		since: h.now(), lastBeat: h.now(), expiry: c.Expiry, log: log,
 		spare: rate.NewLimiter(rate.Limit(h.limits.SpareStreams), h.limits.SpareStreams),
-		ended: make(chan struct{}), wake: make(chan struct{}, 1), quiet: make(chan struct{}), want: wire.IdleDefault, wantSent: wire.IdleDefault,
+		ended: make(chan struct{}), wake: make(chan struct{}, 1), quiet: make(chan struct{}), reconsider: make(chan struct{}, 1), admitted: h.admits == nil, want: wire.IdleDefault, wantSent: wire.IdleDefault,
 	}
 	for _, target := range hello.GetTargets() {
 		s.targets = append(s.targets, target.GetName())
@@ -296,7 +312,7 @@ func (s *session) serve(rpc grpc.BidiStreamingServer[agentpb.AgentNote, agentpb.
 	limits := s.hub.limits
 	welcome := &agentpb.Welcome{Session: s.id, Beat: durationpb.New(limits.Beat), WantIdle: wire.IdleDefault, Now: timestamppb.New(s.hub.now())}
 	if err := rpc.Send(&agentpb.HubNote{Note: &agentpb.HubNote_Welcome{Welcome: welcome}}); err != nil {
-		s.end(&ending{code: Lost, message: "the connection broke"})
+		s.end(s.broke(err))
 		return err
 	}
 	beat := time.NewTicker(limits.Beat)
@@ -317,10 +333,10 @@ func (s *session) serve(rpc grpc.BidiStreamingServer[agentpb.AgentNote, agentpb.
 		case <-s.wake:
 			err = s.sendNotes(rpc)
 		case <-expired.C:
-			s.end(&ending{code: Refused, grpc: codes.Unauthenticated, message: "the agent's token has expired and no new one came"})
+			s.end(&ending{reason: "expired", code: Refused, grpc: codes.Unauthenticated, message: "the agent's token has expired and no new one came"})
 		case err = <-received:
 			if errors.Is(err, io.EOF) {
-				s.end(&ending{code: Lost, grpc: codes.OK, message: "the agent ended its session"})
+				s.end(&ending{reason: "stopped", code: Lost, grpc: codes.OK, message: "the agent ended its session"})
 				return nil
 			}
 		case <-s.ended:
@@ -331,10 +347,20 @@ func (s *session) serve(rpc grpc.BidiStreamingServer[agentpb.AgentNote, agentpb.
 			return refusal(s.why.grpc, "%s", s.why.message)
 		}
 		if err != nil {
-			s.end(&ending{code: Lost, message: fmt.Sprintf("the connection broke (%s)", status.Convert(err).Message())})
+			s.end(s.broke(err))
 			return err
 		}
 	}
+}
+
+// broke is the end of a session whose connection has ended: that of an agent that had said so is no fault.
+func (s *session) broke(err error) *ending {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	if s.leaving {
+		return &ending{reason: "stopped", code: Lost, message: "the agent stopped"}
+	}
+	return &ending{reason: "broken", code: Lost, message: fmt.Sprintf("the connection broke (%s)", status.Convert(err).Message())}
 }
 
 // untilEnd is how long the session lasts with the token it has.
@@ -355,7 +381,7 @@ func (s *session) take(ctx context.Context, note *agentpb.AgentNote) error {
 			return nil
 		}
 		if identity.Tenant != s.key.tenant || identity.Agent != s.key.agent || identity.Subject != s.subject {
-			s.end(&ending{code: Refused, grpc: codes.PermissionDenied, message: fmt.Sprintf("the new token is that of agent %q, identity %q", identity.Agent, identity.Subject)})
+			s.end(&ending{reason: "refused", code: Refused, grpc: codes.PermissionDenied, message: fmt.Sprintf("the new token is that of agent %q, identity %q", identity.Agent, identity.Subject)})
 			return nil
 		}
 		s.hub.mu.Lock()
@@ -367,9 +393,10 @@ func (s *session) take(ctx context.Context, note *agentpb.AgentNote) error {
 		s.hub.mu.Unlock()
 	case *agentpb.AgentNote_Draining:
 		s.hub.mu.Lock()
-		s.draining = true
+		s.draining, s.leaving = true, true
 		idle := s.takeIdle(0)
 		s.noteQuiet()
+		s.hub.agents[s.key].turnAway()
 		s.hub.mu.Unlock()
 		for _, st := range idle {
 			st.finish(nil)

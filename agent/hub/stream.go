@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -97,10 +98,18 @@ func (h *Hub) leave(st *stream) {
 	}
 }
 
-// waiter is a request that waits for a stream.
+// waiter is a request that waits for a way to its agent.
 type waiter struct {
-	avoid *session
-	got   chan *stream // capacity 1
+	avoid []string // sessions
+	only  *session // that very one, admitted or not
+	here  bool     // another hub's: it waits for a stream, but for no session
+	got   chan way // capacity 1
+}
+
+// way is what a request that waited is given: a stream, which is its own from then on, or the hub where the agent is. The zero way leads nowhere.
+type way struct {
+	stream *stream
+	place  Place
 }
 
 // offer hands a stream that carries nothing to the first request that waits, or puts it in the pool.
@@ -111,21 +120,37 @@ func (h *Hub) offer(st *stream) error {
 	if !s.serves() {
 		return refusal(codes.Unavailable, "the session takes no new requests")
 	}
-	a := h.agents[s.key]
-	for i, w := range a.waiters {
-		if w.avoid != s {
-			a.waiters = slices.Delete(a.waiters, i, i+1)
-			s.running++
-			w.got <- st
-			return nil
-		}
+	if !h.give(h.agents[s.key], st) {
+		s.idle = append(s.idle, st)
 	}
-	s.idle = append(s.idle, st)
 	return nil
 }
 
+// give hands a stream to the first request that waits for one like it; called with mu held.
+func (h *Hub) give(a *agent, st *stream) bool {
+	s := st.session
+	for i, w := range a.waiters {
+		if s.may(w.avoid, w.only) {
+			a.waiters = slices.Delete(a.waiters, i, i+1)
+			s.running++
+			w.got <- way{stream: st}
+			return true
+		}
+	}
+	return false
+}
+
+// may reports whether a request may use the session: one that was admitted, and none of those to be avoided; or the only one that the request is for.
+func (s *session) may(avoid []string, only *session) bool {
+	if only != nil {
+		return s == only
+	}
+	return s.admitted && !slices.Contains(avoid, s.id)
+}
+
 // release is called when a request no longer uses its stream, whatever became of it.
-func (h *Hub) release(st *stream, reusable bool) {
+func (st *stream) release(reusable bool) {
+	h := st.session.hub
 	h.mu.Lock()
 	st.session.running--
 	st.session.noteQuiet()
@@ -139,13 +164,13 @@ func (h *Hub) release(st *stream, reusable bool) {
 }
 
 // take finds an idle stream of the least busy session; called with Hub.mu held.
-func (a *agent) take(avoid *session) *stream {
+func (a *agent) take(avoid []string, only *session) *stream {
 	var best *session
 	for _, s := range a.sessions {
 		for len(s.idle) > 0 && !s.idle[len(s.idle)-1].alive() {
 			s.idle = s.idle[:len(s.idle)-1]
 		}
-		if s != avoid && len(s.idle) > 0 && s.serves() && (best == nil || s.running < best.running) {
+		if s.may(avoid, only) && len(s.idle) > 0 && s.serves() && (best == nil || s.running < best.running) {
 			best = s
 		}
 	}
@@ -158,46 +183,42 @@ func (a *agent) take(avoid *session) *stream {
 	return st
 }
 
-// acquire takes a stream for a request, waiting for an agent that is away. It fails with an *Error or ctx's.
-func (h *Hub) acquire(ctx context.Context, k key, avoid *session) (*stream, error) {
+// errElsewhere is what another hub gets that looks for an agent here in vain.
+var errElsewhere = errors.New("the agent is not connected to this hub")
+
+// wait gives a request a way to its agent as soon as there is one. It fails with an *Error or ctx's; with NO_AGENT or BUSY once patience is over; another hub's
+// with errElsewhere as soon as the agent is not connected here.
+func (h *Hub) wait(ctx context.Context, k key, w *waiter, patience <-chan time.Time) (way, error) {
+	w.got = make(chan way, 1)
 	h.mu.Lock()
-	if h.draining {
-		h.mu.Unlock()
-		return nil, &Error{Code: NoAgent, Message: "the hub stops"}
-	}
 	a := h.group(k)
-	if st := a.take(avoid); st != nil {
+	found, err := h.atOnce(a, w)
+	if found != (way{}) || err != nil {
+		h.forget(k)
 		h.mu.Unlock()
-		return st, nil
+		return found, err
 	}
-	if len(a.waiters) >= h.limits.WaitingAgents {
-		h.mu.Unlock()
-		return nil, &Error{Code: Busy, Message: fmt.Sprintf("%d requests wait for it already", len(a.waiters))}
-	}
-	w := &waiter{avoid: avoid, got: make(chan *stream, 1)}
 	a.waiters = append(a.waiters, w)
 	var least *session
 	for _, s := range a.sessions {
-		if s.serves() && (least == nil || s.running < least.running) {
+		if s.may(nil, w.only) && s.serves() && (least == nil || s.running < least.running) {
 			least = s
 		}
 	}
 	if least != nil {
 		least.press(len(a.waiters))
 	}
+	h.seek(k, a)
 	h.mu.Unlock()
 
 	began := time.Now()
 	defer func() { h.metrics.waits.Observe(time.Since(began).Seconds()) }()
-	patience := time.NewTimer(h.limits.Wait)
-	defer patience.Stop()
-	var err error
 	select {
-	case st := <-w.got:
-		return st, nil
+	case found := <-w.got:
+		return found, found.orNowhere()
 	case <-ctx.Done():
 		err = ctx.Err()
-	case <-patience.C:
+	case <-patience:
 	case <-h.closed:
 		err = &Error{Code: NoAgent, Message: "the hub stops"}
 	}
@@ -206,30 +227,75 @@ func (h *Hub) acquire(ctx context.Context, k key, avoid *session) (*stream, erro
 	if i := slices.Index(a.waiters, w); i >= 0 {
 		a.waiters = slices.Delete(a.waiters, i, i+1)
 	}
-	connected := a.connected()
+	connected := a.connected(w.avoid)
 	h.forget(k)
 	select {
-	case st := <-w.got: // it came in the last moment
-		return st, nil
+	case found := <-w.got: // it came in the last moment
+		return found, found.orNowhere()
 	default:
 	}
 	switch {
 	case err != nil:
-		return nil, err
+		return way{}, err
 	case connected:
-		return nil, &Error{Code: Busy, Message: fmt.Sprintf("no stream was free within %s", h.limits.Wait)}
+		return way{}, &Error{Code: Busy, Message: fmt.Sprintf("no stream was free within %s", h.limits.Wait)}
 	}
-	return nil, &Error{Code: NoAgent, Message: fmt.Sprintf("it is not connected, and did not connect within %s", h.limits.Wait)}
+	return way{}, &Error{Code: NoAgent, Message: fmt.Sprintf("it is not connected, and did not connect within %s", h.limits.Wait)}
+}
+
+// atOnce is the way that is there already, or why none will be; neither, and the request has to wait. It is called with mu held.
+func (h *Hub) atOnce(a *agent, w *waiter) (way, error) {
+	if h.down || h.draining && (h.peers == nil || w.here || w.only != nil) {
+		return way{}, &Error{Code: NoAgent, Message: "the hub stops"}
+	}
+	if st := a.take(w.avoid, w.only); st != nil {
+		return way{stream: st}, nil
+	}
+	connected := a.connected(w.avoid)
+	if w.here && !connected {
+		return way{}, errElsewhere
+	}
+	if place, ok := h.elsewhere(a, w); ok && !connected {
+		return way{place: place}, nil
+	}
+	if len(a.waiters) >= h.limits.WaitingAgents {
+		return way{}, &Error{Code: Busy, Message: fmt.Sprintf("%d requests wait for it already", len(a.waiters))}
+	}
+	return way{}, nil
+}
+
+// orNowhere is the error of a way that leads nowhere.
+func (w way) orNowhere() error {
+	if w == (way{}) {
+		return errElsewhere
+	}
+	return nil
+}
+
+// turnAway ends the waits of other hubs for an agent that is no longer connected here; called with mu held.
+func (a *agent) turnAway() {
+	if a.connected(nil) {
+		return
+	}
+	a.waiters = slices.DeleteFunc(a.waiters, func(w *waiter) bool {
+		if w.here {
+			w.got <- way{}
+		}
+		return w.here
+	})
 }
 
 // send puts a frame on the wire.
 func (st *stream) send(frame any) error { return st.rpc.SendMsg(frame) }
 
-// receive reads the next frame that says something: beats and frames of a later protocol are passed over.
-func (st *stream) receive() (*wire.Frame, error) {
+// receive reads the next frame that says something.
+func (st *stream) receive() (*wire.Frame, error) { return telling(st.rpc.RecvMsg) }
+
+// telling receives the next frame that says something: beats and frames of a later protocol are passed over.
+func telling(receive func(frame any) error) (*wire.Frame, error) {
 	frame := &wire.Frame{Message: &agentpb.Up{}}
 	for {
-		if err := st.rpc.RecvMsg(frame); err != nil {
+		if err := receive(frame); err != nil {
 			return nil, err
 		}
 		if frame.Data != nil {
@@ -241,4 +307,27 @@ func (st *stream) receive() (*wire.Frame, error) {
 			return frame, nil
 		}
 	}
+}
+
+// id names the session, for a request that is to avoid it the next time.
+func (st *stream) id() string { return st.session.id }
+
+func (st *stream) upgrades() bool { return slices.Contains(st.session.features, wire.FeatureUpgrade) }
+
+// broke says why the stream has ended, of which err is all that gRPC knows.
+func (st *stream) broke(err error) (Code, string) {
+	select {
+	case <-st.session.ended:
+		return st.session.why.code, st.session.why.message
+	default:
+	}
+	if s := status.Convert(err); s.Code() == codes.ResourceExhausted || s.Code() == codes.Internal {
+		return Lost, s.Message()
+	}
+	return Lost, "the connection broke"
+}
+
+// blame ends the session of an agent that does not keep to the wire.
+func (st *stream) blame(what string) {
+	st.session.end(&ending{reason: "malformed", code: Lost, grpc: codes.InvalidArgument, message: "the agent sent a frame that is malformed: " + what})
 }

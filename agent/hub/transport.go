@@ -25,6 +25,7 @@ type Transport struct {
 	hub    *Hub
 	key    key
 	target string
+	only   *session // requests use this one, admitted or not; nil: any that was admitted
 }
 
 // Option changes a Transport.
@@ -35,9 +36,9 @@ func Target(name string) Option {
 	return func(t *Transport) { t.target = name }
 }
 
-// Transport gives the way to an agent, connected or not: a request to one that is away waits for it up to Limits.Wait. Failures of the tunnel are
-// *Error, from RoundTrip and from reading the body. A request that has surely not reached its target, and a GET or HEAD that got no answer, is sent
-// once more over another session before it fails.
+// Transport gives the way to an agent, connected or not: a request goes to a session here, with Config.Peers else to another hub that has one, and waits for
+// an agent that is away up to Limits.Wait. Failures of the tunnel are *Error, from RoundTrip and from reading the body. A request that has surely not reached its target, and a GET or HEAD that got no answer, is sent
+// once more before it fails: over another session or, where a connection broke and there is no other, over the same one.
 func (h *Hub) Transport(tenant, agent string, options ...Option) http.RoundTripper {
 	t := &Transport{hub: h, key: key{tenant, agent}, target: wire.Kubernetes}
 	for _, option := range options {
@@ -62,26 +63,35 @@ func (t *Transport) roundTrip(request *http.Request) (*http.Response, error) {
 		return nil, t.name(err)
 	}
 	body := request.Body
-	var avoid *session
+	var avoid []string
 	for attempt := 0; ; attempt++ {
-		st, err := t.hub.acquire(ctx, t.key, avoid)
+		st, err := t.acquire(ctx, avoid)
 		if err != nil {
 			closeBody(request)
 			return nil, t.name(err)
+		}
+		if head.GetUpgrade() && !st.upgrades() {
+			st.release(true)
+			closeBody(request)
+			return nil, t.name(&Error{Code: Unsupported, Message: "it carries no upgraded connections (exec, attach, port-forward): its release is older, or its configuration is readOnly"})
 		}
 		if deadline, ok := ctx.Deadline(); ok {
 			head.Timeout = durationpb.New(max(time.Until(deadline), time.Millisecond))
 		}
 		response, err := t.exchange(st, request, head, body)
+		t.hub.metrics.carried(t, st, response, err)
 		if err == nil {
 			return response, nil
 		}
 		err = t.name(err)
-		if attempt > 0 || ctx.Err() != nil || !again(request, err) {
+		if attempt > 0 || t.only != nil || ctx.Err() != nil || !again(request, err) {
 			return nil, err
 		}
-		if avoid = st.session; t.hub.only(t.key, avoid) {
-			return nil, err
+		if avoid = []string{st.id()}; !is(err, Drain) && t.hub.nowhereElse(ctx, t.key, st.id()) {
+			if !is(err, Lost) { // one connection has failed, to the agent or of the agent to its target, and the next one may be whole
+				return nil, err
+			}
+			avoid = nil
 		}
 		if request.GetBody != nil {
 			fresh, bodyErr := request.GetBody()
@@ -111,20 +121,29 @@ func again(request *http.Request, err error) bool {
 	return !failed.Sent || request.Method == http.MethodGet || request.Method == http.MethodHead
 }
 
-// only reports whether a session still serves its agent, and no other does: then there is nowhere else to send to.
-func (h *Hub) only(k key, s *session) bool {
+// is reports whether an error is the tunnel's, of a code.
+func is(err error, code Code) bool {
+	var failed *Error
+	return errors.As(err, &failed) && failed.Code == code
+}
+
+// nowhereElse reports whether a session still serves its agent, and no other does, here or at another hub.
+func (h *Hub) nowhereElse(ctx context.Context, k key, session string) bool {
+	places := h.places(ctx, k)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	a := h.agents[k]
-	if a == nil || !s.serves() {
-		return false
-	}
-	for _, other := range a.sessions {
-		if other != s && other.serves() {
-			return false
+	var serving []string
+	if a := h.agents[k]; a != nil {
+		for _, s := range a.sessions {
+			if s.admitted && s.serves() {
+				serving = append(serving, s.id)
+			}
 		}
 	}
-	return true
+	for _, p := range places {
+		serving = append(serving, p.Session)
+	}
+	return len(serving) == 1 && serving[0] == session
 }
 
 // head is the request as the wire has it.
@@ -146,15 +165,17 @@ func (t *Transport) head(request *http.Request) (*agentpb.Head, error) {
 	if err := wire.CheckPath(path); err != nil {
 		return nil, &Error{Code: Refused, Message: err.Error()}
 	}
-	if request.Header.Get("Upgrade") != "" {
-		return nil, &Error{Code: Unsupported, Message: fmt.Sprintf("the connection would be upgraded to %.40q (exec, attach, port-forward), which this release does not carry", request.Header.Get("Upgrade"))}
-	}
 	headers, err := wire.ToWire(request.Header)
 	if err != nil {
 		return nil, &Error{Code: Unsupported, Message: err.Error()}
 	}
 	head := &agentpb.Head{Request: newID(), Target: t.target, Method: method, Path: path, Header: headers}
-	if request.Body != nil && request.Body != http.NoBody {
+	if protocol := request.Header.Get("Upgrade"); protocol != "" {
+		if request.Body != nil && request.Body != http.NoBody {
+			return nil, &Error{Code: Unsupported, Message: "a request that upgrades its connection has no body"}
+		}
+		head.Upgrade, head.Header, head.HasBody, head.Length = true, wire.Upgraded(headers, protocol), true, -1
+	} else if request.Body != nil && request.Body != http.NoBody {
 		head.HasBody, head.Length = true, request.ContentLength
 		if head.Length == 0 {
 			head.Length = -1 // net/http: a body and no length
@@ -178,11 +199,24 @@ func closeBody(request *http.Request) {
 	}
 }
 
-// exchange is one request on one stream.
+// carrier is what one request travels on: a stream of an agent that is connected here, or a forward to the hub where it is. finish ends it, whereupon
+// sends and receives fail; release is the last call.
+type carrier interface {
+	send(frame any) error
+	receive() (*wire.Frame, error)
+	finish(err error)
+	release(reusable bool)
+	id() string
+	upgrades() bool
+	broke(err error) (Code, string)
+	blame(what string)
+}
+
+// exchange is one request on one carrier.
 type exchange struct {
 	transport *Transport
 	ctx       context.Context
-	stream    *stream
+	stream    carrier
 	stopWatch func() bool // stops watching ctx
 	upload    sync.WaitGroup
 	ending    atomic.Bool // only End is left to send
@@ -193,7 +227,7 @@ type exchange struct {
 }
 
 // exchange sends a request and returns once its answer has begun. It owns body and the stream.
-func (t *Transport) exchange(st *stream, request *http.Request, head *agentpb.Head, body io.ReadCloser) (*http.Response, error) {
+func (t *Transport) exchange(st carrier, request *http.Request, head *agentpb.Head, body io.ReadCloser) (*http.Response, error) {
 	x := &exchange{transport: t, ctx: request.Context(), stream: st, body: body}
 	x.stopWatch = context.AfterFunc(x.ctx, func() {
 		st.finish(status.FromContextError(x.ctx.Err()).Err())
@@ -201,13 +235,15 @@ func (t *Transport) exchange(st *stream, request *http.Request, head *agentpb.He
 	if err := st.send(&agentpb.Down{Frame: &agentpb.Down_Head{Head: head}}); err != nil {
 		return nil, x.fail(&Error{Code: Lost, Message: "the connection broke before the request was sent"})
 	}
-	if head.HasBody {
+	switch {
+	case head.GetUpgrade(): // what the caller writes comes after the answer
+	case head.GetHasBody():
 		x.upload.Add(1)
 		if !t.hub.spawn(func() { x.send(head.GetLength()) }) {
 			x.upload.Done()
 			return nil, x.fail(&Error{Code: Drain, Message: "the hub stops", Sent: true})
 		}
-	} else {
+	default:
 		x.uploaded.Store(true)
 		if body != nil {
 			_ = body.Close()
@@ -234,7 +270,8 @@ func (t *Transport) exchange(st *stream, request *http.Request, head *agentpb.He
 func (x *exchange) send(length int64) {
 	defer x.upload.Done()
 	defer x.body.Close()
-	_, err := x.transport.hub.codec.Copy(x.stream.send, &measured{x.body, length})
+	n, err := x.transport.hub.codec.Copy(x.stream.send, &measured{x.body, length})
+	x.transport.hub.metrics.up.Add(float64(n))
 	var unreadable *wire.ReadError
 	if errors.As(err, &unreadable) {
 		x.uploadErr.Store(&unreadable.Err)
@@ -275,6 +312,11 @@ func (x *exchange) answer(request *http.Request, st *agentpb.Status) (*http.Resp
 		return nil, x.malformed(err.Error())
 	}
 	code := int(st.GetCode())
+	if protocol := wire.UpgradeOf(st.GetHeader()); code == http.StatusSwitchingProtocols && protocol != "" && request.Header.Get("Upgrade") != "" {
+		wire.Upgrade(header, protocol)
+		return &http.Response{Status: "101 Switching Protocols", StatusCode: code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: header, Request: request,
+			Body: &Conn{body: &body{x: x, left: -1, trailer: http.Header{}}}}, nil
+	}
 	if code < 200 || code > 999 {
 		return nil, x.malformed(fmt.Sprintf("an answer cannot have the status %d", code))
 	}
@@ -320,7 +362,7 @@ func (x *exchange) finish(complete bool) {
 				_ = x.body.Close() // an upload that waits for the caller's bytes ends
 			}
 		}
-		x.transport.hub.release(x.stream, reusable)
+		x.stream.release(reusable)
 	})
 }
 
@@ -332,8 +374,7 @@ func (x *exchange) fail(err error) error {
 
 // malformed ends the session of an agent that does not keep to the wire.
 func (x *exchange) malformed(what string) error {
-	s := x.stream.session
-	s.end(&ending{code: Lost, grpc: codes.InvalidArgument, message: "the agent sent a frame that is malformed: " + what})
+	x.stream.blame(what)
 	return x.fail(x.transport.name(&Error{Code: Lost, Message: "it answered in a way the hub does not understand: " + what, Sent: true}))
 }
 
@@ -350,15 +391,7 @@ func (x *exchange) lost(err error) error {
 	if unreadable := x.uploadErr.Load(); unreadable != nil {
 		return *unreadable
 	}
-	code, message := Lost, "the connection broke"
-	select {
-	case <-x.stream.session.ended:
-		code, message = x.stream.session.why.code, x.stream.session.why.message
-	default:
-		if s := status.Convert(err); s.Code() == codes.ResourceExhausted || s.Code() == codes.Internal {
-			message = s.Message()
-		}
-	}
+	code, message := x.stream.broke(err)
 	return x.transport.name(&Error{Code: code, Message: message, Sent: true})
 }
 
@@ -399,12 +432,7 @@ func (b *body) Read(p []byte) (int, error) {
 func (b *body) next() error {
 	frame, err := b.x.stream.receive()
 	if err != nil {
-		err = b.x.lost(err)
-		var failed *Error
-		if errors.As(err, &failed) && failed.Code == Drain && b.left < 0 {
-			err = io.EOF
-		}
-		return b.x.fail(err)
+		return b.x.fail(b.ended(b.x.lost(err)))
 	}
 	if frame.Data != nil {
 		n := int64(frame.Data.Len())
@@ -438,9 +466,17 @@ func (b *body) next() error {
 		b.x.finish(true)
 		return io.EOF
 	case *agentpb.Up_Reset_:
-		return b.x.fail(b.x.reset(frame.Reset_))
+		return b.x.fail(b.ended(b.x.reset(frame.Reset_)))
 	}
 	return b.x.malformed("a second status")
+}
+
+// ended makes a stream that a hub's or an agent's stop ended complete.
+func (b *body) ended(err error) error {
+	if is(err, Drain) && b.left < 0 {
+		return io.EOF
+	}
+	return err
 }
 
 // Close implements io.Closer: what was not read is given up, and the agent's request cancelled.

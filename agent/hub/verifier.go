@@ -35,10 +35,16 @@ type VerifierConfig struct {
 	Issuer   string      // as tokens name it
 	Audience string      // the hub's name among the audiences of tokens
 	Keys     oidc.KeySet // RemoteKeys for an issuer elsewhere; the built-in issuer is one itself
-	// Lookup says whose a proven subject is. Its error is what an agent is told; a gRPC status among its causes is passed on, so that a store that is
-	// down is not mistaken for an unknown identity.
-	Lookup func(ctx context.Context, issuer, subject string) (tenant, agent string, err error)
+	// Lookup says whose a proven subject is. Its error is what an agent is told, as PERMISSION_DENIED: it comes back only as often as agents that were refused
+	// do. A gRPC status among its causes is passed on, so that a store that is down is not mistaken for an unknown identity.
+	Lookup func(ctx context.Context, issuer, subject string) (Owner, error)
 	Clock  func() time.Time // none: time.Now
+}
+
+// Owner is the agent that an identity is that of.
+type Owner struct {
+	Tenant, Agent string
+	Revoked       time.Time // tokens that were issued before this count no more; zero: none were revoked
 }
 
 // Verifier proves tokens of one issuer and remembers those it has proven until they expire. Use NewVerifier; safe for concurrent use.
@@ -154,11 +160,17 @@ func (v *Verifier) prove(ctx context.Context, token string, now time.Time) (Iden
 	if !slices.Contains(append(scopes(claims.Scope), scopes(claims.SCP)...), Scope) {
 		return Identity{}, fmt.Errorf("the token's scope does not hold %q", Scope)
 	}
-	tenant, agent, err := v.config.Lookup(ctx, proven.Issuer, proven.Subject)
+	owner, err := v.config.Lookup(ctx, proven.Issuer, proven.Subject)
+	if _, isStatus := status.FromError(err); err != nil && !isStatus {
+		return Identity{}, status.Errorf(codes.PermissionDenied, "identity %q of issuer %s: %v", proven.Subject, proven.Issuer, err)
+	}
 	if err != nil {
 		return Identity{}, fmt.Errorf("identity %q of issuer %s: %w", proven.Subject, proven.Issuer, err)
 	}
-	return Identity{Tenant: tenant, Agent: agent, Subject: proven.Subject, Expiry: proven.Expiry}, nil
+	if proven.IssuedAt.Before(owner.Revoked) { // also one that does not say when
+		return Identity{}, fmt.Errorf("the token was issued at %s; those of agent %q before %s were revoked", proven.IssuedAt.UTC().Format(time.RFC3339), owner.Agent, owner.Revoked.UTC().Format(time.RFC3339))
+	}
+	return Identity{Tenant: owner.Tenant, Agent: owner.Agent, Subject: proven.Subject, Expiry: proven.Expiry}, nil
 }
 
 // scopes reads a scope claim: words in a string as RFC 9068 writes it, or a list as some issuers do.

@@ -39,11 +39,11 @@ func NewCodec() *Codec {
 // Name is that of gRPC's own codec: the bytes are the same.
 func (*Codec) Name() string { return "proto" }
 
-// Frame receives one message of a Relay stream.
+// Frame receives one message of a Relay stream, and sends it on as it came.
 type Frame struct {
 	// Message is where anything but data is decoded: an *agentpb.Up or *agentpb.Down given by the receiver. It is empty after a data frame.
 	Message proto.Message
-	// Data is set after a data frame; whoever received the frame frees it.
+	// Data is set after a data frame; whoever received the frame frees it, unless it is sent on: then it is the transport's.
 	Data mem.Buffer
 }
 
@@ -57,6 +57,12 @@ func (c *Codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch v := v.(type) {
 	case *data:
 		return mem.BufferSlice{v.buffer}, nil
+	case *Frame:
+		if v.Data == nil {
+			return c.Marshal(v.Message)
+		}
+		head := binary.AppendUvarint([]byte{dataTag}, uint64(v.Data.Len()))
+		return mem.BufferSlice{mem.SliceBuffer(head), v.Data}, nil
 	case proto.Message:
 		text, err := proto.Marshal(v)
 		if err != nil {

@@ -56,6 +56,28 @@ func ToWire(h http.Header) ([]*agentpb.Header, error) {
 	return list, within(len(list), bytes)
 }
 
+// Upgraded adds the protocol that a connection is to be, or was, upgraded to: of all that concerns one connection it alone travels, and only where Head says
+// so.
+func Upgraded(list []*agentpb.Header, protocol string) []*agentpb.Header {
+	return append(list, &agentpb.Header{Name: "Upgrade", Value: []byte(protocol)})
+}
+
+// UpgradeOf is the protocol that Upgraded added; "" without one that HTTP allows.
+func UpgradeOf(list []*agentpb.Header) string {
+	for _, header := range list {
+		if value := string(header.GetValue()); textproto.CanonicalMIMEHeaderKey(header.GetName()) == "Upgrade" && httpguts.ValidHeaderFieldValue(value) {
+			return value
+		}
+	}
+	return ""
+}
+
+// Upgrade makes the headers of a request or an answer those of one that upgrades its connection.
+func Upgrade(h http.Header, protocol string) {
+	h.Set("Connection", "Upgrade")
+	h.Set("Upgrade", protocol)
+}
+
 // FromWire is the other way. It trusts nothing: names and values must be fit for HTTP, what does not travel is left out, and the limits hold.
 func FromWire(list []*agentpb.Header) (http.Header, error) {
 	bytes := 0

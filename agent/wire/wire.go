@@ -21,8 +21,9 @@ const (
 	// MaxPath is the longest path with its query.
 	MaxPath = 16 << 10
 
-	// IdleDefault and IdleMost are how many waiting streams an agent keeps: at first, and at most.
-	IdleDefault = 8
+	// IdleDefault and IdleMost are how many waiting streams an agent keeps: at first, and at most. Each costs the hub some 9 KB, and a request that finds
+	// none a round trip.
+	IdleDefault = 2
 	IdleMost    = 256
 
 	// Kubernetes is the target every agent has unless its configuration says otherwise.
@@ -37,6 +38,13 @@ const (
 	MetaAgent    = "towpath-agent"
 	MetaInstance = "towpath-instance"
 	MetaSession  = "towpath-session"
+)
+
+// Further metadata of forwards between hubs.
+const (
+	MetaTenant  = "towpath-tenant"
+	MetaAvoid   = "towpath-avoid"
+	MetaFeature = "towpath-feature"
 )
 
 // Keepalive of both sides: a ping each PingEvery, answered within PingAnswer; the hub tolerates pings no closer than PingLeast, which must stay below

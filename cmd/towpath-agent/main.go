@@ -9,17 +9,18 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"towpath/agent/edge"
+	"towpath/internal/version"
 )
-
-// version is set by the linker; a build without it tells its commit.
-var version string
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -48,11 +49,13 @@ func settings() []setting {
 		{"client-id", "client id at the issuer", func(c *edge.Config) *string { return &c.Identity.ClientID }},
 		{"client-secret-file", "file with the client's secret", func(c *edge.Config) *string { return &c.Identity.ClientSecretFile }},
 		{"audience", "audience to ask for", func(c *edge.Config) *string { return &c.Identity.Audience }},
+		{"resource", "resource to ask for, of an issuer with resource indicators (RFC 8707)", func(c *edge.Config) *string { return &c.Identity.Resource }},
 		{"kubernetes-server", "URL of the API server (the pod's)", func(c *edge.Config) *string { return &c.Kubernetes.Server }},
 		{"kubernetes-ca", "PEM file of the authority that signed the API server's certificate", func(c *edge.Config) *string { return &c.Kubernetes.CAFile }},
 		{"kubernetes-token-file", "file with a ServiceAccount's token", func(c *edge.Config) *string { return &c.Kubernetes.TokenFile }},
 		{"listen", "address of health and metrics, or off (:8080)", func(c *edge.Config) *string { return &c.Listen }},
 		{"log-level", "error, warn, info or debug (info)", func(c *edge.Config) *string { return &c.LogLevel }},
+		{"log-format", "json, console or console-wide (json)", func(c *edge.Config) *string { return &c.LogFormat }},
 	}
 }
 
@@ -89,7 +92,11 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) er
 		}
 	}
 	log := logrus.New()
-	log.SetFormatter(&logrus.JSONFormatter{})
+	lines, err := formatter(config.LogFormat, config.LogColors)
+	if err != nil {
+		return err
+	}
+	log.SetFormatter(lines)
 	if config.LogLevel != "" {
 		level, err := logrus.ParseLevel(config.LogLevel)
 		if err != nil {
@@ -97,7 +104,57 @@ func run(ctx context.Context, arguments []string, getenv func(string) string) er
 		}
 		log.SetLevel(level)
 	}
+	if getenv("GOGC") == "" {
+		collectInTime()
+	}
+	go returnMemory(ctx)
 	return edge.Run(ctx, config, edge.Options{Version: buildVersion(), Log: log.WithField("agent", config.Agent), Getenv: getenv})
+}
+
+const (
+	// garbagePercent of what lives may come together between two collections: an idle agent is small in a cluster that others pay for.
+	garbagePercent = 30
+	// garbageBusy is how many bytes may, where collections would else follow each other within busyWithin: they would take more of the processor than requests do.
+	garbageBusy = 3 << 20
+	busyWithin  = 100 * time.Millisecond
+)
+
+// mark is large enough, and has a pointer, so that it lies in memory by itself.
+type mark struct{ _ *mark }
+
+// collectInTime settles, after each collection, when the next one begins.
+func collectInTime() {
+	alive := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	percent, last := 0, time.Time{}
+	var settle func(*mark)
+	settle = func(m *mark) {
+		now := time.Now()
+		wanted := garbagePercent
+		if now.Sub(last) < busyWithin {
+			metrics.Read(alive)
+			wanted = max(wanted, int(garbageBusy*100/max(alive[0].Value.Uint64(), 1<<20)))
+		}
+		if last = now; wanted != percent {
+			percent = wanted
+			debug.SetGCPercent(percent)
+		}
+		runtime.SetFinalizer(m, settle) // nobody refers to it, so it is found again by the next collection
+	}
+	settle(new(mark))
+}
+
+// returnMemory gives back, each minute, what a burst of requests took.
+func returnMemory(ctx context.Context) {
+	each := time.NewTicker(time.Minute)
+	defer each.Stop()
+	for {
+		select {
+		case <-each.C:
+			debug.FreeOSMemory()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // variable is the environment variable of a flag.
@@ -106,9 +163,10 @@ func variable(name string) string {
 	return strings.TrimSuffix("TOWPATH_AGENT_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_")), "_")
 }
 
+// buildVersion is the version that was built; of a build that nobody told, its commit.
 func buildVersion() string {
-	if version != "" {
-		return version
+	if told := version.String(); told != "unknown" {
+		return told
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {

@@ -60,10 +60,10 @@ func TestEachOperationNeedsItsGrant(t *testing.T) {
 	c.call("", http.MethodGet, "/api/v1/openapi.json", nil).read(t, &d)
 	needs := map[string]string{
 		"list-deployments": api.View, "get-deployment": api.View, "plan": api.View, "list-applications": api.View, "get-application": api.View, "list-agents": api.View,
-		"list-sources": api.View, "follow-events": api.View,
-		"start-deployment": api.Start, "cancel": api.Start, "roll-back": api.Start,
-		"approve":            api.Approve,
-		"remove-application": api.Admin, "create-agent": api.Admin, "rotate-agent": api.Admin, "remove-agent": api.Admin,
+		"list-sources": api.View, "follow-events": api.View, "list-holds": api.View,
+		"start-deployment": api.Start, "cancel": api.Start, "roll-back": api.Start, "retry": api.Start, "hold": api.Start, "unhold": api.Start,
+		"approve": api.Approve, "reject": api.Approve, "skip": api.Approve,
+		"remove-application": api.Admin, "create-agent": api.Admin, "rotate-agent": api.Admin, "revoke-agent": api.Admin, "remove-agent": api.Admin, "accept-cluster": api.Admin,
 	}
 	tokens := map[string]string{}
 	for _, grant := range []string{api.View, api.Start, api.Approve, api.Admin} {
@@ -149,6 +149,7 @@ func TestTenantsNeverSeeEachOther(t *testing.T) {
 		{http.MethodPost, "/applications/shop/rollback", map[string]any{"targets": []string{"prod"}}},
 		{http.MethodDelete, "/applications/shop", nil},
 		{http.MethodPost, "/agents/prod/rotate", map[string]any{}},
+		{http.MethodPost, "/agents/prod/revoke", nil},
 		{http.MethodDelete, "/agents/prod", nil},
 	} {
 		c.call(theirs, r.method, "/api/v1"+r.path, r.body).problem(t, http.StatusNotFound)
@@ -188,7 +189,7 @@ func TestRefusalsAreProblemsThatSayWhatToDo(t *testing.T) {
 		"an upload without its file":       {http.MethodPost, "/deployments", api.Upload{Path: "x.yml", Files: broken.Files}, 422, `the upload does not hold its deployment file "x.yml"`},
 		"a path that leads out":            {http.MethodPost, "/deployments", api.Upload{Path: "deploy.yml", Files: map[string][]byte{"deploy.yml": {}, "../x": {}}}, 422, "the upload's files: "},
 		"a repeat of nothing":              {http.MethodPost, "/deployments", api.Upload{Repeat: "x"}, 404, "no deployment x"},
-		"a rollback to nowhere":            {http.MethodPost, "/applications/shop/rollback", map[string]any{}, 422, "say which deployment to go back to, or name one target"},
+		"a rollback to nowhere":            {http.MethodPost, "/applications/shop/rollback", map[string]any{}, 422, "say which deployment to go back to, name one target, or say --all"},
 		"a rollback of a strange target":   {http.MethodPost, "/applications/shop/rollback", map[string]any{"targets": []string{"x"}}, 404, "application shop has no target x"},
 		"no JSON":                          {http.MethodPost, "/deployments", []byte("{"), 400, ""},
 		"an unknown key":                   {http.MethodPost, "/deployments", []byte(`{"pathh": "x"}`), 422, ""},
@@ -311,6 +312,7 @@ func TestHistorySaysWhoAskedForWhat(t *testing.T) {
 		{http.MethodPost, "/deployments/" + id + "/cancel", map[string]string{"reason": "a mistake"}},
 		{http.MethodPost, "/agents", map[string]string{"name": "prod"}},
 		{http.MethodPost, "/agents/prod/rotate", map[string]any{"keepSeconds": 60}},
+		{http.MethodPost, "/agents/prod/revoke", nil},
 		{http.MethodDelete, "/agents/prod", nil},
 		{http.MethodDelete, "/applications/shop?keep=true", nil},
 	} {
@@ -328,7 +330,7 @@ func TestHistorySaysWhoAskedForWhat(t *testing.T) {
 		said = append(said, e.Who+": "+e.What)
 	}
 	all := strings.Join(said, "\n")
-	for _, want := range []string{"towpath-controller: token ann was made", "ann: ann asked #1 to stop", "ann: agent prod was given the identity", "ann: agent prod was given a new secret; the one before it holds for 1m0s",
+	for _, want := range []string{"towpath-controller: token ann was made", "ann: ann asked #1 to stop", "ann: agent prod was given the identity", "ann: agent prod was given a new secret; the one before it holds for 1m0s", "ann: the tokens that agent prod had been given were revoked",
 		"ann: agent prod was removed", "towpath-controller: token ann (" + tokens[0].ID + ") was revoked"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("history does not say %q:\n%s", want, all)
@@ -378,6 +380,31 @@ func follow(t *testing.T, c *controller, token, query string, last int64, seen f
 		}
 	}
 	t.Fatalf("the stream ended: %v", lines.Err())
+}
+
+// A stream on which nothing happens goes on, and says so.
+func TestAQuietStreamGoesOn(t *testing.T) {
+	t.Parallel()
+	c := start(t, configure(t, ""))
+	token := c.token("main", "ann", api.View) // its making is an event: something was written before it is quiet
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+c.Address+"/api/v1/events", nil)
+	must(t, err)
+	request.Header.Set("Authorization", "Bearer "+token)
+	response, err := c.client.Do(request)
+	must(t, err)
+	defer response.Body.Close()
+	if response.ProtoMajor != 2 {
+		t.Fatalf("it comes over %s", response.Proto)
+	}
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		if lines.Text() == "data: {}" {
+			return
+		}
+	}
+	t.Fatalf("it ended before it said that it lives: %v", lines.Err())
 }
 
 func TestAStreamThatIsTakenUpAgainLosesAndDoublesNothing(t *testing.T) {

@@ -21,10 +21,18 @@ type capabilities struct {
 
 	mu    sync.RWMutex
 	known map[[2]string]render.Capabilities
+	mark  string // of the store, when known was read
 }
 
-// load takes in what is kept: also what another controller on the same database saw.
+// load takes in what is kept, unless it has not changed: also what another controller on the same database saw.
 func (c *capabilities) load(ctx context.Context) error {
+	mark, err := c.store.ClustersSeen(ctx)
+	c.mu.RLock()
+	same := err == nil && mark == c.mark
+	c.mu.RUnlock()
+	if err != nil || same {
+		return err
+	}
 	kept, err := c.store.Clusters(ctx)
 	if err != nil {
 		return err
@@ -35,7 +43,7 @@ func (c *capabilities) load(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.known = known
+	c.known, c.mark = known, mark
 	return nil
 }
 
@@ -83,7 +91,9 @@ func (c *capabilities) follow(ctx context.Context) {
 			continue
 		}
 		for _, account := range c.accounts() {
-			c.lookOrSay(ctx, account[0], account[1])
+			if c.clusters.hub.Has(account[0], account[1]) { // another replica looks for itself
+				c.lookOrSay(ctx, account[0], account[1])
+			}
 		}
 	}
 }

@@ -27,8 +27,9 @@ const caFile = "ca.crt"
 // certificates gives the certificate that is served: of the configured files, read anew when they changed, or one of an authority of our own, made
 // anew before it ends. While that fails the one before is served.
 type certificates struct {
-	certFile, keyFile string // "": our own
-	dir, host         string // of our own
+	certFile, keyFile string   // "": our own
+	dir               string   // of our own
+	hosts             []string // its names
 	clock             func() time.Time
 	log               *logrus.Entry
 
@@ -60,7 +61,7 @@ func (c *certificates) renew(now time.Time) error {
 		if c.current != nil && now.Before(c.current.Leaf.NotAfter.Add(-lifetime/3)) {
 			return nil
 		}
-		fresh, err := ownCertificate(c.dir, c.host, now)
+		fresh, err := ownCertificate(c.dir, c.hosts, now)
 		if err == nil {
 			c.current = &fresh
 		}
@@ -95,8 +96,8 @@ func newest(names ...string) (at time.Time, err error) {
 // lifetime of a certificate of our own.
 const lifetime = 90 * 24 * time.Hour
 
-// ownCertificate is a certificate for a host and for this machine, of an authority that is made at first and kept in dir.
-func ownCertificate(dir, host string, now time.Time) (tls.Certificate, error) {
+// ownCertificate is a certificate for hosts and for this machine, of an authority that is made at first and kept in dir.
+func ownCertificate(dir string, hosts []string, now time.Time) (tls.Certificate, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return tls.Certificate{}, err
 	}
@@ -111,13 +112,15 @@ func ownCertificate(dir, host string, now time.Time) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: host}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(lifetime),
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: hosts[0]}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(lifetime),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}
-	if ip := net.ParseIP(host); ip != nil {
-		template.IPAddresses = append(template.IPAddresses, ip)
-	} else {
-		template.DNSNames = append(template.DNSNames, host)
+	for _, host := range hosts {
+		if ip := net.ParseIP(host); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, host)
+		}
 	}
 	return sign(template, root, authority.PrivateKey.(*ecdsa.PrivateKey))
 }

@@ -1,20 +1,25 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"towpath/agent/hub"
 	"towpath/cluster"
+	"towpath/manifest"
 	"towpath/reconcile"
+	"towpath/reconcile/rollout"
 )
 
 // clusters gives each account a client over its agent.
 type clusters struct {
 	hub     *hub.Hub
 	reviser cluster.Reviser
+	ignored []cluster.Ignored
 	log     *logrus.Entry
 
 	mu    sync.Mutex
@@ -34,7 +39,7 @@ func (c *clusters) client(tenant, account string) *cluster.Client {
 	if client := c.known[key]; client != nil {
 		return client
 	}
-	client, err := cluster.New(cluster.Config{Transport: c.hub.Transport(tenant, account), Reviser: c.reviser, Away: away, Log: c.log.WithField("account", account)})
+	client, err := cluster.New(cluster.Config{Transport: c.hub.Transport(tenant, account), Reviser: c.reviser, Away: away, Ignored: c.ignored, Log: c.log.WithField("account", account)})
 	if err != nil {
 		panic(err) // the configuration is ours and without variables
 	}
@@ -43,6 +48,32 @@ func (c *clusters) client(tenant, account string) *cluster.Client {
 	}
 	c.known[key] = client
 	return client
+}
+
+// live reads objects of a cluster for a plan; nil when its agent is away, or does not answer soon.
+func (c *clusters) live(ctx context.Context, tenant, account string, keys []manifest.Key) []rollout.Live {
+	if !c.Connected(tenant, account) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	look := c.client(tenant, account).Look(ctx, rollout.Identity{Tenant: tenant, Account: account}, rollout.Read{Others: keys}, nil)
+	if look.Failure != nil {
+		c.log.WithField("account", account).WithError(look.Failure).Warn("Services could not be looked at for a plan; they are looked at before the target starts")
+		return nil
+	}
+	return look.Others
+}
+
+// loads is how busy each cluster is, by tenant and account.
+func (c *clusters) loads() map[[2]string]cluster.Load {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make(map[[2]string]cluster.Load, len(c.known))
+	for of, client := range c.known {
+		all[of] = client.Load()
+	}
+	return all
 }
 
 // away reports whether an error says that no agent can take requests now.

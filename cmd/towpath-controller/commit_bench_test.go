@@ -34,9 +34,9 @@ func (s *timed) SourceSeen(ctx context.Context, tenant, source, head string, fai
 	return s.Store.SourceSeen(ctx, tenant, source, head, failed)
 }
 
-func (s *timed) SourceProcessed(ctx context.Context, tenant, source, commit string) error {
+func (s *timed) SourceProcessed(ctx context.Context, tenant, source, commit, terms string) error {
 	defer s.take()()
-	return s.Store.SourceProcessed(ctx, tenant, source, commit)
+	return s.Store.SourceProcessed(ctx, tenant, source, commit, terms)
 }
 
 func (s *timed) Record(ctx context.Context, record rollout.FileRecord) error {

@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -42,35 +44,45 @@ type Main struct {
 	store        *store.Store
 	issuer       *issuer.Issuer
 	hub          *hub.Hub
-	verifiers    []*hub.Verifier
+	replicas     *replicas // nil: this controller serves only agents that are connected to it
+	verifiers    hub.Issuers
 	clusters     *clusters
 	capabilities *capabilities
 	pool         *render.Pool
 	runner       *reconcile.Runner
 	timers       *reconcile.Timers
+	keeper       *reconcile.Keeper
 	intake       *reconcile.Intake
 	pusher       *reconcile.Pusher
 	tellers      status.Tellers
 	registry     *prometheus.Registry
+	proofs       proofs
 
-	Address    string // of the API, once Run returned
-	HubAddress string // of the hub
+	// Rebuild makes the controller of an empty database find out what runs before it does anything.
+	Rebuild bool
+
+	began      time.Time // Run
+	Address    string    // of the API, once Run returned
+	HubAddress string    // of the hub
 
 	server  *http.Server
 	tasks   sync.WaitGroup
 	running context.Context // of all that goes on until Close
 	cancel  context.CancelFunc
 	done    chan struct{} // closed by Close
-	late    time.Duration // a wake may lie so long before the controller is not ready
-	mu      sync.Mutex
-	sources map[string]*source
-	people  []config.Role
-	closed  bool
+	// observing: the database was lost, and until a person says so nothing but reading is done.
+	observing atomic.Bool
+	late      time.Duration // a wake may lie so long before the controller is not ready
+	mu        sync.Mutex
+	sources   map[string]*source
+	people    []config.Role
+	latest    *config.Config // whose sources and roles are taken on
+	closed    bool
 }
 
 // New makes a controller of a configuration.
 func New(c *config.Config, log *logrus.Entry) *Main {
-	return &Main{config: c, log: log, sources: map[string]*source{}, registry: prometheus.NewRegistry(), late: time.Minute, done: make(chan struct{})}
+	return &Main{config: c, log: log, sources: map[string]*source{}, registry: prometheus.NewRegistry(), proofs: newProofs(), late: time.Minute, done: make(chan struct{})}
 }
 
 // leaseLasts exceeds what a request to a cluster may take; a lane whose holder died waits so long where several controllers share a database.
@@ -79,11 +91,19 @@ const leaseLasts = time.Minute
 // Run opens everything and returns once the controller serves. When it fails, Close is still to be called.
 func (m *Main) Run(ctx context.Context) error {
 	m.running, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	m.began = time.Now()
 	keys, err := m.config.Keys()
 	if err != nil {
 		return err
 	}
-	if m.store, err = store.Open(ctx, store.Config{URL: m.config.Database, Keys: keys, Log: m.log}); err != nil {
+	database, err := m.config.DatabaseURL()
+	if err != nil {
+		return err
+	}
+	if m.store, err = store.Open(ctx, store.Config{URL: database, Keys: keys, Log: m.log}); err != nil {
+		return err
+	}
+	if err := m.lookBack(ctx); err != nil {
 		return err
 	}
 	served, err := m.certificates()
@@ -93,7 +113,7 @@ func (m *Main) Run(ctx context.Context) error {
 	if err := m.openIssuer(ctx); err != nil {
 		return err
 	}
-	if err := m.openHub(); err != nil {
+	if err := m.openHub(keys); err != nil {
 		return err
 	}
 	if err := m.openEngine(ctx); err != nil {
@@ -108,6 +128,18 @@ func (m *Main) Run(ctx context.Context) error {
 	return m.listen(served)
 }
 
+// lookBack finds whether the database was lost.
+func (m *Main) lookBack(ctx context.Context) error {
+	if m.Rebuild {
+		if err := m.store.Observe(ctx); err != nil {
+			return err
+		}
+	}
+	on, err := m.store.Observing(ctx)
+	m.observing.Store(on)
+	return err
+}
+
 func (m *Main) openIssuer(ctx context.Context) (err error) {
 	m.issuer, err = issuer.New(issuer.Config{URL: m.config.ExternalURL, Audience: m.config.Agents.Audience, Store: issuerStore{m.store}})
 	if err == nil {
@@ -116,29 +148,67 @@ func (m *Main) openIssuer(ctx context.Context) (err error) {
 	return err
 }
 
-func (m *Main) openHub() error {
+func (m *Main) openHub(keys [][]byte) error {
 	own, err := hub.NewVerifier(hub.VerifierConfig{Issuer: m.config.ExternalURL, Audience: m.config.Agents.Audience, Keys: m.issuer, Lookup: m.lookUp})
 	if err != nil {
 		return err
 	}
-	m.verifiers = []*hub.Verifier{own}
-	for _, name := range m.config.Agents.Issuers {
-		v, err := hub.NewVerifier(hub.VerifierConfig{Issuer: name, Audience: m.config.Agents.Audience, Lookup: m.lookUp,
-			Keys: hub.NewRemoteKeys(name, &http.Client{Timeout: 10 * time.Second}, time.Now)})
+	m.verifiers = hub.Issuers{own}
+	for _, elsewhere := range m.config.Agents.Issuers {
+		v, err := m.verifier(elsewhere)
 		if err != nil {
 			return err
 		}
 		m.verifiers = append(m.verifiers, v)
 	}
-	m.hub, err = hub.New(hub.Config{Log: m.log, Changed: m.agentChanged, Verify: func(ctx context.Context, token string) (id hub.Identity, err error) {
-		for _, v := range m.verifiers {
-			if id, err = v.Verify(ctx, token); err == nil {
-				return id, nil
-			}
+	settings := hub.Config{Log: m.log, Admit: m.admit, Changed: m.agentChanged, Ended: m.agentEnded, Verify: m.verifiers.Verify}
+	if m.config.Peers.Listen != "" {
+		authority, err := hub.NewAuthority(keys, time.Now)
+		if err != nil {
+			return err
 		}
-		return id, err
-	}})
+		m.replicas = newReplicas(m.store, m.log)
+		m.replicas.changed, m.replicas.looked, m.replicas.moved = m.agentChanged, m.keepWatched, m.lanesMoved
+		settings.Changed, settings.Peers = m.replicas.note, &hub.Peers{Directory: m.replicas, Authority: authority}
+	}
+	if m.hub, err = hub.New(settings); err == nil && m.replicas != nil {
+		m.replicas.hub = m.hub
+	}
 	return err
+}
+
+// keepWatched holds those clusters to what was last proved good that are this replica's to watch, and learns what clusters can do from others.
+func (m *Main) keepWatched(ctx context.Context, watched map[[2]string]string) error {
+	for agent, by := range watched {
+		switch {
+		case by != m.replicas.self.ID:
+			m.keeper.Leave(agent[0], agent[1])
+		case !m.observing.Load():
+			m.keeper.Keep(m.running, agent[0], agent[1])
+		}
+	}
+	return m.capabilities.load(ctx)
+}
+
+// lanesMoved has clusters held to what other replicas have brought about on lanes.
+func (m *Main) lanesMoved(lanes []int64) {
+	for _, lane := range lanes {
+		m.keeper.Settled(lane)
+	}
+}
+
+// agentEnded records why an agent is away.
+func (m *Main) agentEnded(s hub.Status, why string) {
+	m.tasks.Go(func() {
+		if m.hub.Connected(s.Tenant, s.Agent) {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := m.store.AgentLeft(ctx, s.Tenant, s.Agent, why); err != nil {
+			m.log.WithError(err).WithField("agent", s.Agent).Error("why an agent is away could not be recorded")
+		}
+	})
 }
 
 // agentChanged wakes what waits for an agent, or runs through it.
@@ -146,11 +216,23 @@ func (m *Main) agentChanged(tenant, agent string) {
 	m.tasks.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
+		if m.hub.Connected(tenant, agent) {
+			if err := m.store.AgentCame(ctx, tenant, agent); err != nil {
+				m.log.WithError(err).WithField("agent", agent).Error("that an agent is there could not be recorded")
+			}
+		}
 		if err := m.store.WakeAccount(ctx, tenant, agent); err != nil {
 			m.log.WithError(err).WithField("agent", agent).Error("lanes could not be woken for an agent that came or went; their timers will")
 		}
-		m.capabilities.lookOrSay(m.running, tenant, agent)
+		if m.hub.Has(tenant, agent) { // else another replica looks
+			m.capabilities.lookOrSay(m.running, tenant, agent)
+		}
 	})
+	if m.observing.Load() {
+		m.wakeSources(tenant)
+	} else if m.keeper != nil && m.replicas == nil && m.hub.Connected(tenant, agent) { // among replicas, keepWatched says whose it is
+		m.keeper.Keep(m.running, tenant, agent)
+	}
 }
 
 // wakeSources has the files of a tenant looked at: what they are rendered for has changed.
@@ -176,7 +258,7 @@ func (m *Main) openEngine(ctx context.Context) error {
 		return err
 	}
 	reviser := cluster.Reviser{Key: key}
-	m.clusters = &clusters{hub: m.hub, reviser: reviser, log: m.log}
+	m.clusters = &clusters{hub: m.hub, reviser: reviser, ignored: ignored(m.config.Drift.Ignore), log: m.log}
 	m.capabilities = &capabilities{store: m.store, clusters: m.clusters, changed: m.wakeSources, log: m.log}
 	if err := m.capabilities.load(ctx); err != nil {
 		return err
@@ -191,11 +273,15 @@ func (m *Main) openEngine(ctx context.Context) error {
 	}
 	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Fetcher: charts, Firsts: m.store,
 		Limits: render.Limits{Memory: m.config.Render.Memory << 20, Time: m.config.Render.Timeout}})
-	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser, m.capabilities.of}, Clock: time.Now, NewID: newID}
+	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser, m.capabilities.of}, Clock: time.Now, NewID: newID, NotSelf: m.config.Approvals.ForbidSelf,
+		Roles: m.heldRoles, Names: reviser.Names, Live: m.clusters.live}
 	m.timers = reconcile.NewTimers(m.store, time.Now, m.log)
 	m.runner = &reconcile.Runner{Lanes: m.store, Clusters: m.clusters, Timers: m.timers, Clock: time.Now, Log: m.log, Lease: leaseLasts, Names: reviser.Names,
-		Limits: rollout.Limits{Removals: m.config.Prune.Removals, Shrink: m.config.Prune.Shrink, Keep: m.config.Revisions.Keep}}
-	m.intake = &reconcile.Intake{Store: m.store, Planner: planner, Traces: &traces{capabilities: m.capabilities.of}, Clock: time.Now, Log: m.log}
+		Limits: rollout.Limits{Removals: m.config.Prune.Removals, Shrink: m.config.Prune.Shrink, Keep: m.config.Revisions.Keep,
+			Replaced: m.config.Rollouts.Replaced, Yield: m.config.Rollouts.Yield, Away: m.config.Rollouts.Away}}
+	m.keeper = &reconcile.Keeper{Store: m.store, Runner: m.runner, Cluster: m.clusters.kept, Log: m.log}
+	m.runner.Settled, m.runner.Earlier = m.keeper.Settled, m.earlier
+	m.intake = &reconcile.Intake{Store: m.store, Planner: planner, Traces: &traces{capabilities: m.capabilities.of}, Observe: m.sight, Clock: time.Now, Log: m.log}
 	m.pusher = &reconcile.Pusher{Store: m.store, Planner: planner, Reach: reach(m.config.Push.Allow), Clock: time.Now,
 		Tree: func(files map[string][]byte) (fs.FS, error) { return gitsource.NewTree(files, gitsource.Limits{}) }}
 	return nil
@@ -228,7 +314,11 @@ func (m *Main) work(ctx context.Context) error {
 	}
 	m.tasks.Go(func() { m.timers.Run(ctx) })
 	m.tasks.Go(func() { m.rotate(ctx) })
+	if m.observing.Load() {
+		m.tasks.Go(func() { m.observe(ctx) })
+	}
 	m.tasks.Go(func() { m.dismiss(ctx) })
+	m.tasks.Go(func() { m.prove(ctx) })
 	m.tasks.Go(func() { m.capabilities.follow(ctx) })
 	m.tasks.Go(func() {
 		if err := m.pool.Warm(ctx); err != nil && ctx.Err() == nil {
@@ -257,7 +347,7 @@ func (m *Main) rotate(ctx context.Context) {
 // sync takes in what is new in a source. Syncs of one source that are asked for while one is under way are one more sync.
 func (m *Main) sync(ctx context.Context, name string) error {
 	m.mu.Lock()
-	s := m.sources[name]
+	s, people := m.sources[name], m.people
 	m.mu.Unlock()
 	if s == nil || !s.enter() {
 		return nil
@@ -267,7 +357,9 @@ func (m *Main) sync(ctx context.Context, name string) error {
 		again := false
 		func() {
 			defer func() { again = s.leave(time.Now(), err) }() // also when it panics
-			err = m.intake.Sync(ctx, s.source())
+			if err = m.capabilities.load(ctx); err == nil {     // another replica may have woken the source because they changed
+				err = m.intake.Sync(ctx, s.source(people))
+			}
 		}()
 		if !again {
 			return err
@@ -275,12 +367,12 @@ func (m *Main) sync(ctx context.Context, name string) error {
 	}
 }
 
-// Reload takes on the sources and roles of a configuration: new ones are opened, missing ones closed, changed ones opened anew, and their files are all looked at
-// again, since what they may touch may have changed.
+// Reload takes on the sources and roles of a configuration: new ones are opened, missing ones closed, changed ones opened anew. Where that changes what files may
+// ask for or touch, they are all looked at again.
 func (m *Main) Reload(c *config.Config) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.people = c.Roles
+	m.people, m.latest = c.Roles, c
 	var wrong []error
 	wanted := map[string]config.Source{}
 	for _, s := range c.Sources {
@@ -294,6 +386,7 @@ func (m *Main) Reload(c *config.Config) error {
 	}
 	for _, w := range c.Sources {
 		if m.sources[w.Name] != nil {
+			wrong = append(wrong, m.store.WakeSource(m.running, w.Name))
 			continue
 		}
 		s, err := openSource(w, c.Data, m.log)
@@ -309,6 +402,9 @@ func (m *Main) Reload(c *config.Config) error {
 		return errors.Join(append(wrong, err)...)
 	}
 	m.store.TellAbout(told)
+	if m.observing.Load() {
+		all = nil // nothing is told yet
+	}
 	m.tellers.Use(m.running, all)
 	return errors.Join(wrong...)
 }
@@ -350,6 +446,11 @@ func (m *Main) listen(served *certificates) error {
 		return fmt.Errorf("agents.listen: %w", err)
 	}
 	m.HubAddress = hubListener.Addr().String()
+	if m.replicas != nil {
+		if err := m.listenToPeers(); err != nil {
+			return errors.Join(err, hubListener.Close())
+		}
+	}
 	m.tasks.Go(func() {
 		if err := m.hub.Serve(hubListener, secure); err != nil {
 			m.log.WithError(err).Error("agents can no longer connect")
@@ -373,14 +474,46 @@ func (m *Main) listen(served *certificates) error {
 	return nil
 }
 
+// listenToPeers serves the other replicas, and says so.
+func (m *Main) listenToPeers() error {
+	listener, err := net.Listen("tcp", m.config.Peers.Listen)
+	if err != nil {
+		return fmt.Errorf("peers.listen: %w", err)
+	}
+	host, err := m.config.Peers.Host()
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	m.tasks.Go(func() {
+		if err := m.hub.ServePeers(listener); err != nil {
+			m.log.WithError(err).Error("other replicas can no longer reach the agents of this one")
+		}
+	})
+	m.replicas.start(net.JoinHostPort(host, port))
+	return nil
+}
+
 func (m *Main) handler() http.Handler {
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.hub, newFigures(m))
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.hub, newFigures(m), m.proofs.rendered, m.proofs.wrong)
 	mux := http.NewServeMux()
 	mux.Handle("/api/v1/", api.New(&backend{Main: m}, m.log))
 	tokens := m.issuer.Handler()
 	mux.Handle("/oauth/", tokens)
 	mux.Handle("/.well-known/", tokens)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /deployments/", func(w http.ResponseWriter, r *http.Request) { // where links in statuses and pipelines lead
+		id := path.Base(r.URL.Path)
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if uuid.Validate(id) != nil {
+			fmt.Fprintln(w, "Deployments, the newest first:  towpath deploy list")
+			return
+		}
+		fmt.Fprintf(w, "How this deployment stands:  towpath deploy status -i %s\nand until its end:           towpath deploy status -i %s --watch\n", id, id)
+	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", m.ready)
 	return mux
@@ -413,7 +546,11 @@ func (m *Main) sleepUntil(at time.Time) bool {
 	}
 }
 
-// Close stops taking requests, lets what runs come to a save, and closes the store. Anything that is cut goes on at the next start.
+// drainWithin is how long requests that run through this replica's agents may take to end when it stops.
+const drainWithin = 25 * time.Second
+
+// Close stops taking requests, lets what runs come to a save, and closes the store. Anything that is cut goes on at the next start. Where there are other
+// replicas, agents move to them at once, and what still runs here reaches them there; else they stay until nothing runs.
 func (m *Main) Close() error {
 	m.mu.Lock()
 	if m.closed {
@@ -428,7 +565,12 @@ func (m *Main) Close() error {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
+	draining, end := context.WithTimeout(context.Background(), drainWithin)
+	defer end()
 	var errs []error
+	if m.replicas != nil && m.hub != nil && !m.replicas.alone() {
+		m.hub.Retire()
+	}
 	if m.store != nil {
 		m.store.HangUp() // streams of events end
 	}
@@ -446,6 +588,9 @@ func (m *Main) Close() error {
 	if m.cancel != nil {
 		m.cancel()
 	}
+	if m.keeper != nil {
+		m.keeper.Close()
+	}
 	if m.runner != nil {
 		m.runner.Close()
 	}
@@ -453,7 +598,12 @@ func (m *Main) Close() error {
 		m.clusters.close()
 	}
 	if m.hub != nil {
-		m.hub.Close()
+		if err := m.hub.Drain(draining); err != nil {
+			m.log.WithError(err).Warn("requests of other replicas were cut; watches of theirs go on elsewhere")
+		}
+	}
+	if m.replicas != nil {
+		errs = append(errs, m.replicas.close())
 	}
 	if m.pool != nil {
 		errs = append(errs, m.pool.Close())
@@ -474,7 +624,11 @@ func (m *Main) certificates() (*certificates, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &certificates{certFile: m.config.TLS.Certificate, keyFile: m.config.TLS.Key, dir: filepath.Join(m.config.Data, "tls"), host: base.Hostname(), clock: time.Now, log: m.log}
+	hosts := []string{base.Hostname()}
+	if host, _, err := net.SplitHostPort(m.config.Agents.Address); err == nil && host != base.Hostname() {
+		hosts = append(hosts, host)
+	}
+	c := &certificates{certFile: m.config.TLS.Certificate, keyFile: m.config.TLS.Key, dir: filepath.Join(m.config.Data, "tls"), hosts: hosts, clock: time.Now, log: m.log}
 	return c, c.renew(time.Now())
 }
 

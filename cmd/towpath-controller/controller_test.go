@@ -27,8 +27,15 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
 	os.Exit(m.Run())
 }
+
+// asProgram is a variable that makes this binary the controller's program.
+const asProgram = "TOWPATH_TEST_AS_PROGRAM"
 
 // controller is a whole one, on its own database, and somebody who calls it.
 type controller struct {
@@ -161,4 +168,21 @@ func await(t testing.TB, what string, holds func() bool) {
 			t.Fatalf("in vain awaited: %s", what)
 		}
 	}
+}
+
+func TestBehindAProxyTheAPIIsInClearAndTheHubIsNot(t *testing.T) {
+	c := configure(t, "tls: {terminated: true}\n")
+	c.DatabaseFile = filepath.Join(t.TempDir(), "database")
+	must(t, os.WriteFile(c.DatabaseFile, []byte(c.Database+"\n"), 0o600))
+	c.Database = ""
+	m := start(t, c)
+	answered, err := m.client.Get("http://" + m.Address + "/readyz")
+	must(t, err)
+	answered.Body.Close()
+	if answered.StatusCode != http.StatusOK {
+		t.Errorf("the API answers %s", answered.Status)
+	}
+	hub, err := tls.Dial("tcp", m.HubAddress, &tls.Config{RootCAs: m.client.Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "localhost", NextProtos: []string{"h2"}})
+	must(t, err)
+	must(t, hub.Close())
 }

@@ -20,6 +20,7 @@ import (
 	"towpath/cmd/towpath-controller/config"
 	"towpath/deployment"
 	"towpath/internal/testkit/genrepo"
+	"towpath/internal/testkit/gitserver"
 	"towpath/manifest"
 	"towpath/policies"
 	"towpath/reconcile"
@@ -33,6 +34,7 @@ type walk struct {
 	*source
 	commits []string
 	at      int // the commit that a fetch brings
+	terms   string
 	store   records
 	traces  *traces
 	intake  *reconcile.Intake
@@ -74,10 +76,12 @@ func (c *counted) taken() map[renderName]rollout.RenderRecord {
 type records interface {
 	Source(ctx context.Context, tenant, source string) (rollout.SourceState, error)
 	SourceSeen(ctx context.Context, tenant, source, head string, failed error) error
-	SourceProcessed(ctx context.Context, tenant, source, commit string) error
+	SourceProcessed(ctx context.Context, tenant, source, commit, terms string) error
 	Files(ctx context.Context, tenant, source string) ([]rollout.FileState, error)
 	Renders(ctx context.Context, tenant, source string) ([]rollout.RenderRecord, error)
 	Record(ctx context.Context, record rollout.FileRecord) error
+	Owned(ctx context.Context, tenant, source, path string) ([]string, error)
+	Leave(ctx context.Context, l rollout.Leave) error
 	Lanes(ctx context.Context, tenant, application string) ([]rollout.LaneState, error)
 	Owner(ctx context.Context, tenant, application string) (rollout.Owner, error)
 	Taken(ctx context.Context, tenant, application, account string, keys []manifest.Key) (map[manifest.Key]string, error)
@@ -98,14 +102,19 @@ func program(t testing.TB) string {
 
 func newWalk(t testing.TB, apps int, with records) *walk {
 	t.Helper()
-	dir := t.TempDir()
-	bare := filepath.Join(dir, "repo.git")
+	bare := filepath.Join(t.TempDir(), "repo.git")
 	_, err := genrepo.Write(t.Context(), bare, genrepo.Options{Apps: apps, NoHPA: true})
 	must(t, err)
+	return walkOf(t, bare, with)
+}
+
+// walkOf is a walk through a repository's commits.
+func walkOf(t testing.TB, bare string, with records) *walk {
+	t.Helper()
 	list, err := exec.CommandContext(t.Context(), "git", "-C", bare, "rev-list", "--reverse", "main").Output()
 	must(t, err)
 	w := &walk{files: map[string]*deployment.File{}, commits: strings.Fields(string(list)), program: program(t), store: with}
-	w.source, err = openSource(config.Source{Name: "repo", Tenant: "main", URL: bare, Branch: "main", Schedule: "@every 1h", Paths: []string{"**/deploy.y*ml"}}, dir, quiet())
+	w.source, err = openSource(config.Source{Name: "repo", Tenant: "main", URL: bare, Branch: "main", Schedule: "@every 1h", Paths: []string{"**/deploy.y*ml"}}, t.TempDir(), quiet())
 	must(t, err)
 	t.Cleanup(func() { w.source.close() })
 	_, err = w.source.Fetch(t.Context())
@@ -130,8 +139,11 @@ func (w *walk) open() {
 
 func (w *walk) sync(t testing.TB) {
 	t.Helper()
-	must(t, w.intake.Sync(t.Context(), reconcile.Source{Tenant: "main", Name: "repo", Repository: w,
-		Reach: []policies.Reach{{Accounts: []string{"*"}, Namespaces: []string{"*"}, Kinds: []string{"*"}}}}))
+	must(t, w.intake.Sync(t.Context(), w.asSource()))
+}
+
+func (w *walk) asSource() reconcile.Source {
+	return reconcile.Source{Tenant: "main", Name: "repo", Repository: w, Terms: w.terms, Reach: []policies.Reach{{Accounts: []string{"*"}, Namespaces: []string{"*"}, Kinds: []string{"*"}}}}
 }
 
 // targets lists what a commit's files say is to be rendered.
@@ -241,7 +253,7 @@ func hashOf(tree fs.FS, name string) string {
 // Every commit of a history of small and of sweeping changes is taken in, and after each, every target's recorded result is that of a render from nothing.
 func TestResultsOverAHistoryAreThoseOfRendersFromNothing(t *testing.T) {
 	t.Parallel()
-	w := newWalk(t, 200, &memory{files: map[string]rollout.FileState{}, renders: map[renderName]rollout.RenderRecord{}, sealed: map[string][]manifest.Object{}})
+	w := newWalk(t, 200, newMemory())
 	if len(w.commits) != 203 {
 		t.Fatalf("%d commits", len(w.commits))
 	}
@@ -303,11 +315,15 @@ type memory struct {
 	sealed    map[string][]manifest.Object
 }
 
+func newMemory() *memory {
+	return &memory{files: map[string]rollout.FileState{}, renders: map[renderName]rollout.RenderRecord{}, sealed: map[string][]manifest.Object{}}
+}
+
 func (m *memory) Source(context.Context, string, string) (rollout.SourceState, error) {
 	return rollout.SourceState{Processed: m.processed}, nil
 }
 func (m *memory) SourceSeen(context.Context, string, string, string, error) error { return nil }
-func (m *memory) SourceProcessed(_ context.Context, _, _, commit string) error {
+func (m *memory) SourceProcessed(_ context.Context, _, _, commit, _ string) error {
 	m.processed = commit
 	return nil
 }
@@ -332,6 +348,8 @@ func (m *memory) Record(_ context.Context, r rollout.FileRecord) error {
 	}
 	return nil
 }
+func (m *memory) Owned(context.Context, string, string, string) ([]string, error)    { return nil, nil }
+func (m *memory) Leave(context.Context, rollout.Leave) error                         { return nil }
 func (m *memory) Lanes(context.Context, string, string) ([]rollout.LaneState, error) { return nil, nil }
 func (m *memory) Owner(context.Context, string, string) (rollout.Owner, error) {
 	return rollout.Owner{}, nil
@@ -379,5 +397,67 @@ func TestARestartRendersNothingAndAChangedClusterOnlyCharts(t *testing.T) {
 	w.sync(t)
 	if n := len(w.renders.taken()); n != 0 {
 		t.Errorf("the same cluster again: %d renders", n)
+	}
+	w.terms = "others"
+	w.sync(t)
+	if n := len(w.renders.taken()); n != 0 {
+		t.Errorf("other settings of the source: %d renders", n)
+	}
+}
+
+func TestACommitRendersWhatReadsWhatItChangedAndNothingElse(t *testing.T) {
+	t.Parallel()
+	object := func(name string) string {
+		return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\ndata: {value: \""
+	}
+	file := func(name, manifests string) string {
+		return "application: " + name + "\ntargets: {staging: {account: staging, namespace: " + name + "}, prod: {account: prod, namespace: " + name + "}}\nmanifests: [" + manifests + "]\n"
+	}
+	repository := gitserver.NewRepo(t, t.TempDir(), "repo", gitserver.Files{
+		"chart/deploy.yml": file("chart", `{helm: {path: chart, valueFiles: ["values/{{armory.environmentName}}.yaml"]}}`), "chart/chart/Chart.yaml": "apiVersion: v2\nname: web\nversion: 1.0.0\n",
+		"chart/chart/templates/c.yaml": object("chart") + "{{ .Values.value }}\"}\n", "chart/values/staging.yaml": "value: a\n", "chart/values/prod.yaml": "value: a\n", "chart/values/other.yaml": "value: a\n",
+		"kustomize/deploy.yml": file("kustomize", "{kustomize: {path: over}}"), "kustomize/over/kustomization.yaml": "resources: [../base]\n",
+		"kustomize/base/kustomization.yaml": "resources: [c.yaml]\n", "kustomize/base/c.yaml": object("kustomize") + "1\"}\n",
+		"values/README.md": "x", "plain/deploy.yml": file("plain", "{path: all}"), "plain/all/a.yaml": object("plain") + "1\"}\n",
+	})
+	w := walkOf(t, repository.Dir, newMemory())
+	w.sync(t)
+	if first := w.renders.taken(); len(first) != 6 {
+		t.Fatalf("%d renders of the first commit: %v", len(first), first)
+	}
+	for _, c := range []struct {
+		name   string
+		change gitserver.Files
+		want   string
+	}{
+		{"a sibling that is not read", gitserver.Files{"kustomize/over/README.md": "x", "kustomize/base/unread.yaml": object("x") + "\"}\n"}, ""},
+		{"a values file that is not read", gitserver.Files{"chart/values/other.yaml": "value: b\n"}, ""},
+		{"a file that no application has", gitserver.Files{"docs/README.md": "x"}, ""},
+		{"what is no manifest in a folder that was listed", gitserver.Files{"plain/all/sub/README.md": "x"}, "plain prod, plain staging"},
+		{"the values of one target", gitserver.Files{"chart/values/prod.yaml": "value: b\n"}, "chart prod"},
+		{"values at a place that was looked at in vain", gitserver.Files{"values/staging.yaml": "value: b\n"}, "chart staging"},
+		{"what is there no more", gitserver.Files{"values/staging.yaml": gitserver.Delete}, "chart staging"},
+		{"a template", gitserver.Files{"chart/chart/templates/c.yaml": object("chart") + "{{ .Values.value }} \"}\n"}, "chart prod, chart staging"},
+		{"what the chart's own loader would ignore files by", gitserver.Files{"chart/chart/.helmignore": "x\n"}, "chart prod, chart staging"},
+		{"a base", gitserver.Files{"kustomize/base/c.yaml": object("kustomize") + "2\"}\n"}, "kustomize prod, kustomize staging"},
+		{"a second kustomization, which was looked for in vain", gitserver.Files{"kustomize/base/Kustomization": "resources: []\n"}, "kustomize prod, kustomize staging"},
+		{"another commit while that is broken", gitserver.Files{"docs/README.md": "y"}, ""},
+		{"its end", gitserver.Files{"kustomize/base/Kustomization": gitserver.Delete}, "kustomize prod, kustomize staging"},
+		{"a manifest more in a folder that was listed", gitserver.Files{"plain/all/b.yaml": object("more") + "1\"}\n"}, "plain prod, plain staging"},
+		{"two applications at once", gitserver.Files{"plain/all/b.yaml": object("more") + "2\"}\n", "chart/values/staging.yaml": "value: c\n"}, "chart staging, plain prod, plain staging"},
+	} {
+		w.commits = append(w.commits, repository.Commit(c.name, c.change))
+		w.at = len(w.commits) - 1
+		_, err := w.source.Fetch(t.Context())
+		must(t, err)
+		w.sync(t)
+		var made []string
+		for name := range w.renders.taken() {
+			made = append(made, path.Dir(name.path)+" "+name.target)
+		}
+		slices.Sort(made)
+		if got := strings.Join(made, ", "); got != c.want {
+			t.Errorf("%s: rendered %q, want %q", c.name, got, c.want)
+		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+	_ "time/tzdata" // schedules name time zones (CRON_TZ=…), and an image has none
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -46,9 +47,11 @@ func main() {
 
 func command() *cobra.Command {
 	var file string
+	var rebuild bool
 	root := &cobra.Command{Use: "towpath-controller --config FILE", Short: "Brings what is in Git to clusters", Version: version.String(), Args: cobra.NoArgs,
-		SilenceUsage: true, SilenceErrors: true, RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), file) }}
+		SilenceUsage: true, SilenceErrors: true, RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), file, rebuild) }}
 	root.PersistentFlags().StringVarP(&file, "config", "c", os.Getenv("TOWPATH_CONFIG"), "configuration file")
+	root.Flags().BoolVar(&rebuild, "rebuild", os.Getenv("TOWPATH_REBUILD") == "true", "the database was lost and is empty: find out from the clusters what runs, and touch nothing until: towpath-controller resume; also TOWPATH_REBUILD=true")
 	root.AddCommand(&cobra.Command{Use: "check", Short: "Say whether the configuration is good", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		c, err := config.Read(file)
 		if err == nil {
@@ -63,7 +66,7 @@ func command() *cobra.Command {
 		rand.Read(key)
 		_, err := fmt.Fprintln(cmd.OutOrStdout(), base64.StdEncoding.EncodeToString(key))
 		return err
-	}}, tokenCommand(&file))
+	}}, tokenCommand(&file), findingsCommand(&file), resumeCommand(&file))
 	return root
 }
 
@@ -71,7 +74,7 @@ func tokenCommand(file *string) *cobra.Command {
 	var t store.Token
 	var lasts time.Duration
 	create := &cobra.Command{Use: "create --name NAME --grant GRANT…", Short: "Make an API token and print it, once", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		known := []string{api.View, api.Start, api.Approve, api.Admin}
+		known := []string{api.View, api.Start, api.Approve, api.BreakGlass, api.Admin}
 		for _, grant := range t.Grants {
 			if !slices.Contains(known, grant) {
 				return fmt.Errorf("no grant %q; there are %s", grant, strings.Join(known, ", "))
@@ -94,7 +97,7 @@ func tokenCommand(file *string) *cobra.Command {
 	}}
 	create.Flags().StringVar(&t.Name, "name", "", "whom it speaks for; events say it")
 	create.Flags().StringVar(&t.Tenant, "tenant", "main", "tenant that it sees")
-	create.Flags().StringSliceVar(&t.Grants, "grant", nil, "view, start, approve, admin; may repeat")
+	create.Flags().StringSliceVar(&t.Grants, "grant", nil, "view, start, approve, breakGlass, admin; may repeat")
 	create.Flags().StringSliceVar(&t.Roles, "role", nil, "role that it holds; may repeat")
 	create.Flags().DurationVar(&lasts, "expires", 0, "how long it holds; 0: until it is revoked")
 	if err := create.MarkFlagRequired("name"); err != nil {
@@ -174,7 +177,11 @@ func openStore(ctx context.Context, file string) (*store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return store.Open(ctx, store.Config{URL: c.Database, Keys: keys, Log: logger(c)})
+	database, err := c.DatabaseURL()
+	if err != nil {
+		return nil, err
+	}
+	return store.Open(ctx, store.Config{URL: database, Keys: keys, Log: logger(c)})
 }
 
 func logger(c *config.Config) *logrus.Entry {
@@ -190,7 +197,7 @@ func logger(c *config.Config) *logrus.Entry {
 }
 
 // serve runs the controller until it is told to stop; SIGHUP reads the sources and roles of the configuration anew.
-func serve(ctx context.Context, file string) error {
+func serve(ctx context.Context, file string, rebuild bool) error {
 	if file == "" {
 		return errors.New("no configuration: give --config FILE, or TOWPATH_CONFIG")
 	}
@@ -202,6 +209,7 @@ func serve(ctx context.Context, file string) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	log := logger(c)
 	m := New(c, log)
+	m.Rebuild = rebuild
 	if err := m.Run(ctx); err != nil {
 		return errors.Join(err, m.Close())
 	}

@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"io/fs"
+	"maps"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 
@@ -110,6 +113,14 @@ func (t *traces) Drop(source, path string) {
 	}
 }
 
+func (t *traces) Some(source string, share float64) map[string][]string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	names := slices.Collect(maps.Keys(t.of(source).records))
+	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	return byPath(names[:int(math.Ceil(share*float64(len(names))))])
+}
+
 func (t *traces) Recorded(source, path, target string) (rollout.RenderRecord, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -117,8 +128,12 @@ func (t *traces) Recorded(source, path, target string) (rollout.RenderRecord, bo
 	return record, found
 }
 
-func (t *traces) Dirty(source string, tree fs.FS, changed []string) (map[string][]string, error) {
-	return byPath(t.index(source).Dirty(tree, changed)), nil
+func (t *traces) Dirty(source string, tree fs.FS, changed []string) map[string][]string {
+	return byPath(t.index(source).Dirty(tree, changed))
+}
+
+func (t *traces) Differing(source string, tree fs.FS) map[string][]string {
+	return byPath(t.index(source).Differing(tree))
 }
 
 func (t *traces) Stale(tenant, source string) map[string][]string {

@@ -13,16 +13,20 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
 	"towpath/agent/edge"
 	"towpath/api"
 	"towpath/internal/testkit/gitserver"
+	"towpath/internal/testkit/pages"
 	"towpath/internal/testkit/postgres"
 	"towpath/reconcile/rollout"
 	"towpath/store"
@@ -92,7 +96,7 @@ func TestTokensAreListedAndRevoked(t *testing.T) {
 	if _, err := run("token", "revoke", "-c", file, row[0]); err == nil || !strings.Contains(err.Error(), "that is not revoked already") {
 		t.Errorf("revoked twice: %v", err)
 	}
-	if _, err := run("token", "create", "-c", file, "--name", "x", "--grant", "root"); err == nil || !strings.Contains(err.Error(), `no grant "root"; there are view, start, approve, admin`) {
+	if _, err := run("token", "create", "-c", file, "--name", "x", "--grant", "root"); err == nil || !strings.Contains(err.Error(), `no grant "root"; there are view, start, approve, breakGlass, admin`) {
 		t.Errorf("a grant that is none: %v", err)
 	}
 }
@@ -104,7 +108,7 @@ func TestItIsNotReadyWhileDueWorkIsNotTaken(t *testing.T) {
 	must(t, err)
 	var text strings.Builder
 	text.WriteString("sources:\n")
-	for i := range 9 {
+	for i := range 300 {
 		fmt.Fprintf(&text, "  - {name: s%d, url: 'http://%s/repo.git', branch: main, schedule: '@every 1h'}\n", i, silent.Addr())
 	}
 	c := start(t, configure(t, text.String()), func(m *Main) { m.late = 0 })
@@ -128,7 +132,7 @@ func TestWhatAnOperatorWatchesIsServed(t *testing.T) {
 		"/healthz": {"ok"},
 		"/readyz":  {"ok"},
 		"/metrics": {`towpath_build_info{version="`, `towpath_lanes{state="`, "towpath_deployments_under_way 1", "towpath_wakes_late ", `towpath_source_failing_seconds{source="gone",tenant="main"} `,
-			"towpath_outbox_pending 0", "towpath_outbox_refused 0", "towpath_render_processes_started_total 1", "process_resident_memory_bytes", "go_goroutines"},
+			"towpath_outbox_pending 0", "towpath_outbox_refused 0", "towpath_render_processes_started_total 1", "towpath_renders_proved_total 0", "towpath_renders_wrong_total 0", "process_resident_memory_bytes", "go_goroutines"},
 	} {
 		a := c.call("", http.MethodGet, path, nil)
 		for _, text := range want {
@@ -136,6 +140,26 @@ func TestWhatAnOperatorWatchesIsServed(t *testing.T) {
 				t.Errorf("%s: %d, does not say %q", path, a.status, text)
 			}
 		}
+	}
+}
+
+func TestEachMetricIsListed(t *testing.T) {
+	t.Parallel()
+	c := start(t, configure(t, ""))
+	descriptions := make(chan *prometheus.Desc)
+	go func() {
+		c.registry.Describe(descriptions)
+		close(descriptions)
+	}()
+	var served []string
+	for d := range descriptions {
+		if name := regexp.MustCompile(`fqName: "(towpath_[a-z_]+)"`).FindStringSubmatch(d.String()); name != nil {
+			served = append(served, name[1])
+		}
+	}
+	slices.Sort(served)
+	if listed := pages.Metrics(t, "Controller"); !slices.Equal(served, listed) {
+		t.Errorf("docs/reference/metrics.md lists\n%s\nand served are\n%s", strings.Join(listed, "\n"), strings.Join(served, "\n"))
 	}
 }
 
@@ -175,7 +199,7 @@ func TestCertificatesAreRenewedInTime(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
 	dir := t.TempDir()
-	own := &certificates{dir: dir, host: "towpath.example.com", clock: func() time.Time { return now }, log: quiet()}
+	own := &certificates{dir: dir, hosts: []string{"towpath.example.com"}, clock: func() time.Time { return now }, log: quiet()}
 	must(t, own.renew(now))
 	serial := func(c *certificates) string {
 		t.Helper()
@@ -196,7 +220,7 @@ func TestCertificatesAreRenewedInTime(t *testing.T) {
 
 	write := func(host string) {
 		t.Helper()
-		c, err := ownCertificate(t.TempDir(), host, now)
+		c, err := ownCertificate(t.TempDir(), []string{host}, now)
 		must(t, err)
 		must(t, writePair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), c))
 		must(t, os.Chtimes(filepath.Join(dir, "tls.crt"), now, now))
@@ -222,16 +246,25 @@ func TestCertificatesAreRenewedInTime(t *testing.T) {
 // connect runs an agent of a credential until the test ends.
 func (c *controller) connect(made api.Credential, instance string) {
 	c.t.Helper()
+	c.connectBy(made, instance, "https://"+c.Address+"/oauth/token", filepath.Join(c.config.Data, "tls", caFile))
+}
+
+// connectBy does that with the token endpoint of an issuer; options change the agent's configuration.
+func (c *controller) connectBy(made api.Credential, instance, tokens, issuerCA string, options ...func(*edge.Config)) {
+	c.t.Helper()
 	secret := filepath.Join(c.t.TempDir(), "secret")
 	must(c.t, os.WriteFile(secret, []byte(made.Secret), 0o600))
 	ca := filepath.Join(c.config.Data, "tls", caFile)
+	config := edge.Config{Agent: made.Agent, Instance: instance, Listen: "off", Hub: edge.Hub{Address: c.HubAddress, CAFile: ca}, Kubernetes: edge.Kubernetes{Off: true},
+		Identity: edge.Identity{Issuer: made.Issuer, TokenURL: tokens, Audience: made.Audience, ClientID: made.ClientID, ClientSecretFile: secret, CAFile: issuerCA}}
+	for _, option := range options {
+		option(&config)
+	}
 	ctx, cancel := context.WithCancel(c.t.Context())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = edge.Run(ctx, edge.Config{Agent: made.Agent, Instance: instance, Listen: "off", Hub: edge.Hub{Address: c.HubAddress, CAFile: ca}, Kubernetes: edge.Kubernetes{Off: true},
-			Identity: edge.Identity{Issuer: made.Issuer, TokenURL: "https://" + c.Address + "/oauth/token", Audience: made.Audience, ClientID: made.ClientID, ClientSecretFile: secret, CAFile: ca}},
-			edge.Options{Version: "test", Log: quiet(), Getenv: func(string) string { return "" }})
+		_ = edge.Run(ctx, config, edge.Options{Version: "test", Log: quiet(), Getenv: func(string) string { return "" }})
 	}()
 	c.t.Cleanup(func() { cancel(); <-ended })
 }

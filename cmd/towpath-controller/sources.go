@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -80,9 +84,19 @@ func (s *source) close() error {
 	return s.mirror.Close()
 }
 
-// as reconcile sees it.
-func (s *source) source() reconcile.Source {
-	return reconcile.Source{Tenant: s.config.Tenant, Name: s.config.Name, Repository: s, Reach: reach(s.config.Allow)}
+// as reconcile sees it, where some people hold roles.
+func (s *source) source(people []config.Role) reconcile.Source {
+	return reconcile.Source{Tenant: s.config.Tenant, Name: s.config.Name, Repository: s, Reach: reach(s.config.Allow), Terms: terms(s.config, people)}
+}
+
+// terms is a digest of what settings say of a source's files: which ones, what they may touch, and which roles they may ask for.
+func terms(c config.Source, people []config.Role) string {
+	text, err := json.Marshal([]any{c.Paths, c.Allow, held(people)})
+	if err != nil {
+		panic(err) // strings only
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
 func reach(allow []config.Allow) []policies.Reach {
@@ -100,13 +114,12 @@ func (s *source) Fetch(ctx context.Context) (string, error) {
 
 func (s *source) Tree(commit string) (fs.FS, error) { return s.mirror.Tree(commit) }
 
-// Changed lists what differs; from a commit that is no longer there, everything does.
-func (s *source) Changed(from, to string) ([]string, error) {
-	paths, err := s.mirror.Changed(from, to)
-	if errors.Is(err, gitsource.ErrUnknownCommit) && from != "" {
-		return s.mirror.Changed("", to)
+func (s *source) Changed(from, to string) (paths []string, known bool, err error) {
+	paths, err = s.mirror.Changed(from, to)
+	if errors.Is(err, gitsource.ErrUnknownCommit) {
+		return nil, false, nil
 	}
-	return paths, err
+	return paths, err == nil, err
 }
 
 func (s *source) Describe(commit string) (author, message string, err error) {
@@ -116,6 +129,19 @@ func (s *source) Describe(commit string) (author, message string, err error) {
 		author = strings.TrimSpace(c.Author.Name + " <" + c.Author.Email + ">")
 	}
 	return author, c.Message, err
+}
+
+func (s *source) People(from, to string) ([]string, error) {
+	people, err := s.mirror.People(from, to)
+	var names []string
+	for _, who := range people {
+		for _, name := range []string{who.Name, who.Email} {
+			if name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names, err
 }
 
 func (s *source) Files(tree fs.FS) ([]string, error) {

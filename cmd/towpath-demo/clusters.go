@@ -34,14 +34,18 @@ func (s *background) startClusters(ctx context.Context, r running) error {
 		}
 		return nil
 	}
+	images, err := s.images()
+	if err != nil {
+		return err
+	}
 	s.clusters = make([]*localkube.Local, len(targets))
 	errs := make([]error, len(targets))
 	var starting sync.WaitGroup
 	for i, name := range targets {
 		starting.Go(func() {
-			s.clusters[i], errs[i] = localkube.Start(ctx, localkube.Options{Programs: s.localcluster, Dir: filepath.Join(s.dir, "clusters", name)})
+			s.clusters[i], errs[i] = localkube.Start(ctx, localkube.Options{Programs: s.localcluster, Dir: filepath.Join(s.dir, "clusters", name), Images: images, Ports: s.ports()})
 			if errs[i] == nil {
-				fmt.Printf("%scluster %s is ready: a real Kubernetes API server, controllers and scheduler; its pods are simulated\n", note, name)
+				fmt.Printf("%scluster %s is ready: a real Kubernetes API server, controllers and scheduler; %s\n", note, name, s.simulated())
 			}
 		})
 	}

@@ -22,12 +22,13 @@ import (
 	"time"
 
 	"towpath/api/client"
+	"towpath/internal/localstack"
 )
 
 const configuration = `# Written anew at each start of the demo. All keys: docs/reference/config.md
 externalURL: https://%[1]s
 listen: %[1]s
-agents: {listen: %[2]s}
+agents: {listen: %[2]s%[7]s}
 database: sqlite:%[3]s/towpath.db
 keyFile: %[3]s/key
 data: %[3]s
@@ -43,18 +44,11 @@ sources:
 // startController writes a configuration, makes a token and starts the controller.
 func (s *background) startController(ctx context.Context, r running) (address string, err error) {
 	dir := filepath.Join(s.dir, "controller")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
-	}
-	address, hub, err := s.addresses(dir)
-	if err != nil {
-		return "", err
-	}
 	if err := errors.Join(keep(filepath.Join(dir, "key"), random()), keep(r.Secret, random())); err != nil {
 		return "", err
 	}
 	config := filepath.Join(dir, "config.yaml")
-	text := fmt.Sprintf(configuration, address, hub, dir, r.Repository, r.Secret, strings.Join(namespaces, ", "))
+	text := fmt.Sprintf(configuration, s.api, s.hub, dir, r.Repository, r.Secret, strings.Join(namespaces, ", "), s.fromPods())
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return "", err
 	}
@@ -71,7 +65,7 @@ func (s *background) startController(ctx context.Context, r running) (address st
 	if err := s.child("controller", program, "--config", config); err != nil {
 		return "", err
 	}
-	r.Address = "https://" + address
+	r.Address = "https://" + s.api
 	for {
 		c, err := r.client()
 		if err == nil {
@@ -80,6 +74,10 @@ func (s *background) startController(ctx context.Context, r running) (address st
 		if err == nil {
 			fmt.Printf("%sthe controller serves at %s, on SQLite and with its own token issuer\n", note, r.Address)
 			return r.Address, nil
+		}
+		var refusal *client.Error
+		if errors.As(err, &refusal) && refusal.Status == http.StatusUnauthorized {
+			return "", fmt.Errorf("the controller does not know the demo's token any more (%w); begin afresh with: rm -rf %s", err, s.dir)
 		}
 		select {
 		case <-ctx.Done():
@@ -116,23 +114,30 @@ func random() string {
 }
 
 // addresses are chosen at first and kept, so that what was told, and what agents were given, stays true.
-func (s *background) addresses(dir string) (api, hub string, err error) {
+func (s *background) addresses() (err error) {
+	dir := filepath.Join(s.dir, "controller")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
 	file := filepath.Join(dir, "addresses")
 	if text, err := os.ReadFile(file); err == nil {
 		if fields := strings.Fields(string(text)); len(fields) == 2 {
-			return fields[0], fields[1], s.free(fields)
+			s.api, s.hub = fields[0], fields[1]
+			return s.free(fields)
 		}
 	}
-	var chosen [2]string
-	for i := range chosen {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", "", err
-		}
-		defer listener.Close()
-		chosen[i] = listener.Addr().String()
+	if s.api, s.hub, err = localstack.Free(); err != nil {
+		return err
 	}
-	return chosen[0], chosen[1], os.WriteFile(file, []byte(chosen[0]+" "+chosen[1]+"\n"), 0o600)
+	return os.WriteFile(file, []byte(s.api+" "+s.hub+"\n"), 0o600)
+}
+
+// fromPods is the part of the configuration that says where agents in pods find the hub.
+func (s *background) fromPods() string {
+	if !s.pods {
+		return ""
+	}
+	return ", address: \"" + inPods(s.hub) + "\""
 }
 
 // free says what to do when another program has one of the demo's addresses.

@@ -123,6 +123,11 @@ func (d *demo) settled(ctx context.Context, c *client.Client) error {
 				continue
 			}
 			once("%-8s %s on %s", n.Application, n.State, strings.Join(names(n), ", "))
+			for _, t := range n.Targets {
+				if t.State != "SUCCEEDED" {
+					once("%-8s %s is %s: %s", n.Application, t.Name, t.State, t.Why)
+				}
+			}
 		}
 		return settled, err
 	})
@@ -182,13 +187,15 @@ func (d *demo) watch(ctx context.Context, c *client.Client) error {
 	}
 	var merged api.Deployment
 	if err := poll(ctx, func() (bool, error) {
+		sources, _ := sourcesOf(ctx, c) // before the deployments: what a commit starts is there once it counts as processed
+		taken := len(sources) > 0 && sources[0].Processed == head
 		var found struct{ Items []api.Deployment }
 		err := c.Call(ctx, http.MethodGet, "/deployments?application=hello&commit="+head, nil, &found)
 		if err == nil && len(found.Items) > 0 {
 			merged = found.Items[0]
 			return true, nil
 		}
-		if sources, err := sourcesOf(ctx, c); err == nil && len(sources) > 0 && sources[0].Processed == head {
+		if err == nil && taken {
 			return false, errors.Join(append([]error{errors.New("the merge started nothing")}, problems(sources)...)...)
 		}
 		return false, err

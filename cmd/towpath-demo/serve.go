@@ -49,6 +49,8 @@ func (d *demo) serve(ctx context.Context) error {
 // background is what runs.
 type background struct {
 	*demo
+	pods     bool   // Towpath's agents are pods of the clusters
+	api, hub string // addresses of the controller
 	clusters []*localkube.Local
 	children []*child
 	renewing sync.WaitGroup // of tokens
@@ -58,6 +60,10 @@ type background struct {
 func (s *background) up(ctx context.Context) (running, error) {
 	r := running{PID: os.Getpid(), Kubeconfigs: map[string]string{}, Repository: filepath.Join(s.dir, "repository.git"),
 		CA: filepath.Join(s.dir, "controller", "tls", "ca.crt"), Token: filepath.Join(s.dir, "token"), Secret: filepath.Join(s.dir, "webhook-secret")}
+	s.pods = len(s.kubeconfigs) == 0 && s.noPods(ctx) == ""
+	if err := s.addresses(); err != nil {
+		return r, err
+	}
 	if err := s.startClusters(ctx, r); err != nil {
 		return r, err
 	}
@@ -68,16 +74,21 @@ func (s *background) up(ctx context.Context) (running, error) {
 	if r.Address, err = s.startController(ctx, r); err != nil {
 		return r, err
 	}
-	if err := s.startAgents(ctx, r); err != nil {
+	if err := s.writeEnvironment(r); err != nil {
 		return r, err
 	}
-	return r, s.writeEnvironment(r)
+	if s.pods {
+		return r, s.installAgents(ctx, r)
+	}
+	return r, s.startAgents(ctx, r)
 }
 
 func (s *background) close() {
-	for i := len(s.children) - 1; i >= 0; i-- {
-		s.children[i].end()
+	var ending sync.WaitGroup // agents wait for the end of their requests, which the controller's end is
+	for _, c := range s.children {
+		ending.Go(c.end)
 	}
+	ending.Wait()
 	s.renewing.Wait()
 	var stopping sync.WaitGroup
 	for _, c := range s.clusters {

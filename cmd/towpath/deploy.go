@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +21,11 @@ import (
 
 func (c *commandLine) deployCommand() *cobra.Command {
 	deploy := &cobra.Command{Use: "deploy", Short: "Start, watch and steer deployments"}
-	deploy.AddCommand(c.startCommand(), c.statusCommand(), c.approveCommand(), c.cancelCommand(), c.rollbackCommand())
+	deploy.AddCommand(c.startCommand(), c.statusCommand(), c.listCommand(), c.cancelCommand(), c.rollbackCommand(),
+		c.wordCommand("approve", "Give a target the approval that it waits for", "approved", "comment"),
+		c.wordCommand("reject", "Refuse it: what is under way goes back", "rejected", "reason"),
+		c.wordCommand("skip", "Pass a pause or an approval over", "skipped", "reason"),
+		c.wordCommand("retry", "Try now what waits for its next try", "it is tried again now", "reason"))
 	return deploy
 }
 
@@ -82,6 +87,14 @@ func (c *commandLine) startCommand() *cobra.Command {
 		if err := addContext(&u, context); err != nil {
 			return err
 		}
+		for _, skip := range u.Skip {
+			if !slices.Contains([]string{"dependsOn", "pauses", "approvals"}, skip) {
+				return fmt.Errorf("--skip %q: write dependsOn, pauses or approvals", skip)
+			}
+		}
+		if u.Emergency && u.Reason == "" {
+			return errors.New("an emergency needs --reason")
+		}
 		to, err := c.client()
 		if err != nil {
 			return err
@@ -96,6 +109,8 @@ func (c *commandLine) startCommand() *cobra.Command {
 	uploadFlags(command, &u, &file, &context)
 	command.Flags().StringVarP(&u.Repeat, "pipelineId", "i", "", "id of a deployment to be started again, with its own file and manifests")
 	command.Flags().StringVar(&u.Reason, "reason", "", "why, for history")
+	command.Flags().BoolVar(&u.Emergency, "emergency", false, "deploy what Git owns too, and hold the result until Git changes it; needs the grant breakGlass, and --reason")
+	command.Flags().StringSliceVar(&u.Skip, "skip", nil, "waits that an emergency passes over: dependsOn, pauses, approvals; may repeat")
 	command.Flags().BoolVarP(&watch, "watch", "w", false, "wait for the end, showing progress")
 	return command
 }
@@ -246,6 +261,9 @@ func (c *commandLine) statusCommand() *cobra.Command {
 				return errors.New("nothing was deployed yet")
 			}
 			id = newest.Items[0].ID
+			if err := c.warnOfFiles(cmd.Context(), to); err != nil {
+				return err
+			}
 		}
 		d, err := to.Deployment(cmd.Context(), id)
 		if err != nil {
@@ -258,6 +276,47 @@ func (c *commandLine) statusCommand() *cobra.Command {
 	}}
 	command.Flags().StringVarP(&id, "deploymentId", "i", "", "id of a deployment")
 	command.Flags().BoolVarP(&watch, "watch", "w", false, "wait for the end, showing progress")
+	return command
+}
+
+// warnOfFiles says which files are not deployed as they are now: what was deployed last says nothing of them.
+func (c *commandLine) warnOfFiles(ctx context.Context, to *client.Client) error {
+	var found struct{ Items []api.Source }
+	if err := to.Call(ctx, http.MethodGet, "/sources", nil, &found); err != nil {
+		return err
+	}
+	for _, s := range found.Items {
+		for _, p := range s.Problems {
+			if p.Severity == deployment.Error {
+				fmt.Fprintf(c.err, "not deployed as it is now: %s\n", clean(sentence(p)))
+			}
+		}
+		if s.Failure != "" {
+			fmt.Fprintf(c.err, "source %s cannot be read: %s\n", clean(s.Name), clean(s.Failure))
+		}
+	}
+	return nil
+}
+
+// listCommand lists deployments, the newest first.
+func (c *commandLine) listCommand() *cobra.Command {
+	var application string
+	var limit int
+	command := &cobra.Command{Use: "list", Short: "Deployments with their ids, the newest first", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		var found struct{ Items []api.Deployment }
+		query := url.Values{"limit": {fmt.Sprint(limit)}}
+		if application != "" {
+			query.Set("application", application)
+		}
+		return c.list(cmd, "/deployments?"+query.Encode(), &found, func() any { return found.Items }, func(w io.Writer) {
+			fmt.Fprintln(w, "ID\tAPPLICATION\tNUMBER\tSTATE\tBY\tTITLE")
+			for _, d := range found.Items {
+				fmt.Fprintf(w, "%s\t%s\t#%d\t%s\t%s\t%s\n", d.ID, clean(d.Application), d.Number, d.State, clean(d.By), clean(d.Title))
+			}
+		})
+	}}
+	command.Flags().StringVarP(&application, "application", "n", "", "those of this application")
+	command.Flags().IntVar(&limit, "limit", 20, "how many at most")
 	return command
 }
 
@@ -284,16 +343,17 @@ func status(d api.Deployment) deploymentStatus {
 	return s
 }
 
-func (c *commandLine) approveCommand() *cobra.Command {
-	var comment string
-	command := &cobra.Command{Use: "approve ID [TARGET]", Short: "Give a target what it waits for", Args: cobra.RangeArgs(1, 2), RunE: func(cmd *cobra.Command, args []string) error {
-		body := map[string]string{"comment": comment}
+// wordCommand says a word to a target that waits. Its reason has the name that people expect beside the word.
+func (c *commandLine) wordCommand(verb, short, done, because string) *cobra.Command {
+	var w api.Word
+	command := &cobra.Command{Use: verb + " ID [TARGET]", Short: short, Args: cobra.RangeArgs(1, 2), RunE: func(cmd *cobra.Command, args []string) error {
 		if len(args) > 1 {
-			body["target"] = args[1]
+			w.Target = args[1]
 		}
-		return c.order(cmd.Context(), http.MethodPost, "/deployments/"+url.PathEscape(args[0])+"/approve", body, "approved")
+		return c.order(cmd.Context(), http.MethodPost, "/deployments/"+url.PathEscape(args[0])+"/"+verb, w, done)
 	}}
-	command.Flags().StringVar(&comment, "comment", "", "why, for history")
+	command.Flags().StringVar(&w.Gate, "gate", "", "only this one of what the target waits for, as status names it: canary.steps[1]")
+	command.Flags().StringVar(&w.Reason, because, "", "why, for history")
 	return command
 }
 
@@ -319,7 +379,7 @@ func (c *commandLine) order(ctx context.Context, method, path string, body any, 
 }
 
 func (c *commandLine) rollbackCommand() *cobra.Command {
-	var to, reason string
+	var back api.Back
 	var watch bool
 	command := &cobra.Command{Use: "rollback APP [TARGET…]", Short: "Bring targets back to what was good before, or to an earlier deployment", Args: cobra.MinimumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		server, err := c.client()
@@ -327,8 +387,10 @@ func (c *commandLine) rollbackCommand() *cobra.Command {
 			return err
 		}
 		var started struct{ ID string }
-		body := map[string]any{"targets": args[1:], "to": to, "reason": reason}
-		if err := server.Once(cmd.Context(), http.MethodPost, "/applications/"+url.PathEscape(args[0])+"/rollback", body, &started); err != nil {
+		if back.Targets = args[1:]; back.All && (back.To != "" || len(back.Targets) > 0) {
+			return errors.New("--all goes with neither a target nor --to")
+		}
+		if err := server.Once(cmd.Context(), http.MethodPost, "/applications/"+url.PathEscape(args[0])+"/rollback", back, &started); err != nil {
 			return err
 		}
 		d, err := server.Deployment(cmd.Context(), started.ID)
@@ -337,8 +399,9 @@ func (c *commandLine) rollbackCommand() *cobra.Command {
 		}
 		return c.begun(cmd.Context(), server, d.ID, d.Link, status(d), watch)
 	}}
-	command.Flags().StringVar(&to, "to", "", "id of the deployment to go back to")
-	command.Flags().StringVar(&reason, "reason", "", "why, for history")
+	command.Flags().StringVar(&back.To, "to", "", "id of the deployment to go back to")
+	command.Flags().BoolVar(&back.All, "all", false, "stop the newest deployment, and undo all that it has done, the last target first")
+	command.Flags().StringVar(&back.Reason, "reason", "", "why, for history")
 	command.Flags().BoolVarP(&watch, "watch", "w", false, "wait for the end, showing progress")
 	return command
 }

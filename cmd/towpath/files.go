@@ -18,7 +18,6 @@ import (
 
 	"towpath/api"
 	"towpath/deployment"
-	"towpath/gitsource"
 	"towpath/render"
 )
 
@@ -118,7 +117,7 @@ func need(command *cobra.Command, names ...string) {
 type workspace struct {
 	root, path string // path of the file below root, with slashes
 	text       []byte
-	tree       fs.FS
+	tree       *workTree
 	pool       *render.Pool
 }
 
@@ -137,22 +136,28 @@ func (c *commandLine) openWorkspace(file string) (*workspace, error) {
 	if w.text, err = os.ReadFile(absolute); err != nil {
 		return nil, err
 	}
-	files, err := w.read()
-	if err != nil {
-		return nil, err
-	}
-	if w.tree, err = gitsource.NewTree(files, gitsource.Limits{}); err != nil {
-		return nil, err
-	}
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	w.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: 1})
+	if w.tree, err = openWorkTree(w.root); err != nil {
+		return nil, err
+	}
+	w.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: 1, Fetcher: byController{}})
 	return w, nil
 }
 
-func (w *workspace) close() { w.pool.Close() }
+func (w *workspace) close() {
+	w.pool.Close()
+	w.tree.Close()
+}
+
+// byController is where charts come from that are not in the workspace.
+type byController struct{}
+
+func (byController) Chart(context.Context, string, string, string) ([]byte, string, error) {
+	return nil, "", errors.New("the controller brings it, from the hosts that it may call; to see what it comes to, run: towpath plan -f FILE")
+}
 
 // locate finds the file: in a GitHub job from its workspace, with or without a leading slash.
 func (c *commandLine) locate(file string) (string, error) {
@@ -186,51 +191,24 @@ func (c *commandLine) rootOf(dir string) string {
 	}
 }
 
+// Limits of an upload.
 const (
 	maxFiles = 5000
 	maxBytes = 64 << 20
 )
 
-// read takes in every small file below the root, for a local render to choose from; what it reads is what is uploaded.
-func (w *workspace) read() (map[string][]byte, error) {
-	files := map[string][]byte{}
-	var bytes int64
-	return files, filepath.WalkDir(w.root, func(name string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() && (entry.Name() == ".git" || entry.Name() == "node_modules" || entry.Name() == ".build") {
-			return fs.SkipDir
-		}
-		if !entry.Type().IsRegular() {
-			return nil
-		}
-		info, err := entry.Info()
-		if err != nil || info.Size() > 2<<20 {
-			return err
-		}
-		if bytes += info.Size(); bytes > 16*maxBytes || len(files) > 20*maxFiles {
-			return fmt.Errorf("too much lies below %s; run it in the repository of the deployment file", w.root)
-		}
-		below, err := filepath.Rel(w.root, name)
-		if err != nil {
-			return err
-		}
-		files[filepath.ToSlash(below)], err = os.ReadFile(name)
-		return err
-	})
-}
-
-// upload is the deployment file and the files that its renders read.
+// upload is the deployment file and the files that its renders read. What else is wrong with them is for the controller to say: it knows the cluster, and
+// brings the charts that are elsewhere.
 func (w *workspace) upload(ctx context.Context, u *api.Upload) ([]deployment.Problem, error) {
 	parsed, problems := deployment.Parse(w.path, w.text)
 	if parsed == nil {
 		return problems, nil
 	}
+	parsed.Take(deployment.Flags{Application: u.Application, Account: u.Account, Targets: u.Targets, Context: u.Context}) // a path may hold what they say
 	u.Path, u.Files = w.path, map[string][]byte{w.path: w.text}
-	size := 0
+	var size int64
 	for _, t := range parsed.Targets {
-		if len(u.Targets) > 0 && !slices.Contains(u.Targets, t.Name) {
+		if len(parsed.TargetFilters) > 0 && !slices.Contains(parsed.TargetFilters, t.Name) {
 			continue
 		}
 		result, err := w.pool.Render(ctx, render.Request{Tree: w.tree, File: parsed, Target: t.Name})
@@ -241,17 +219,19 @@ func (w *workspace) upload(ctx context.Context, u *api.Upload) ([]deployment.Pro
 			if _, known := u.Files[name]; known {
 				continue
 			}
-			text, err := fs.ReadFile(w.tree, name)
+			info, err := w.tree.Stat(name)
 			if err != nil {
 				return nil, err
 			}
-			if size += len(text); size > maxBytes || len(u.Files) > maxFiles {
+			if size += info.Size(); size > maxBytes || len(u.Files) > maxFiles {
 				return nil, fmt.Errorf("more than %d files or %d MiB are needed to render %s", maxFiles, maxBytes>>20, w.path)
 			}
-			u.Files[name] = text
+			if u.Files[name], err = fs.ReadFile(w.tree, name); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return problems, nil
+	return problems, w.tree.refused
 }
 
 func (c *commandLine) initCommand() *cobra.Command {
@@ -280,12 +260,18 @@ func (c *commandLine) initCommand() *cobra.Command {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			return err
 		}
+		if strings.HasPrefix(source, nothingFound) {
+			fmt.Fprintf(c.err, "no manifests, kustomization or chart lie in %s; write them into its folder manifests, or name another in the file\n", dir)
+		}
 		fmt.Fprintf(c.out, "%s is written; change its targets, then: towpath validate %s\n", file, file)
 		return nil
 	}}
 	command.Flags().StringVarP(&name, "application", "n", "", "name of the application (the folder's)")
 	return command
 }
+
+// nothingFound is the entry for a folder in which nothing lies.
+const nothingFound = "- path: manifests"
 
 // manifestsIn is the manifests entry that fits what lies in a folder.
 func manifestsIn(dir string) (string, error) {
@@ -305,7 +291,7 @@ func manifestsIn(dir string) (string, error) {
 		}
 	}
 	if len(plain) == 0 {
-		return "- path: manifests                # a file, or a folder and all below it", nil
+		return nothingFound + "                # a file, or a folder and all below it", nil
 	}
 	return strings.Join(plain, "\n  "), nil
 }

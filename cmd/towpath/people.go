@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -39,6 +42,9 @@ func (c *commandLine) whyCommand() *cobra.Command {
 			for _, l := range lanes {
 				fmt.Fprintln(w, clean(because(l)))
 			}
+			for _, p := range app.Problems {
+				fmt.Fprintf(w, "its file is not deployed as it is now: %s\n", clean(sentence(p)))
+			}
 		})
 	}}
 }
@@ -50,11 +56,32 @@ func because(l api.Lane) string {
 		return head + "its target left the file; what it deployed stays and nobody owns it"
 	}
 	text := head + fmt.Sprintf("#%d is %s", l.Wanted, l.State)
+	if l.Good > 0 && l.Good != l.Wanted {
+		text = head + fmt.Sprintf("#%d runs; #%d, which was asked for last, is %s", l.Good, l.Wanted, l.State)
+	}
 	if l.Why != "" {
 		text += ", " + l.Why
 	}
+	if p := l.Pin; p != nil {
+		at := "what ran before the first one"
+		if p.Number > 0 {
+			at = fmt.Sprintf("#%d", p.Number)
+		}
+		text += fmt.Sprintf("\n  held at %s by %s, since %s", at, p.By, p.At.UTC().Format("2006-01-02 15:04 UTC"))
+		if p.Why != "" {
+			text += ": " + p.Why
+		}
+		text += "; its next change lifts that"
+	}
+	for _, d := range l.Drift {
+		text += "\n  " + d.What
+		if d.By != "" {
+			text += ", changed by " + d.By
+		}
+		text += ", seen " + d.Since.UTC().Format("2006-01-02 15:04 UTC")
+	}
 	for _, w := range l.Waits {
-		text += fmt.Sprintf("\n  waits for %s, since %s", w.Needs, w.Since.UTC().Format("2006-01-02 15:04 UTC"))
+		text += fmt.Sprintf("\n  waits for %s, since %s", needs(w), w.Since.UTC().Format("2006-01-02 15:04 UTC"))
 		if w.Command != "" {
 			text += "\n  → " + w.Command
 		}
@@ -64,32 +91,150 @@ func because(l api.Lane) string {
 
 func (c *commandLine) agentCommand() *cobra.Command {
 	agent := &cobra.Command{Use: "agent", Short: "Agents: the processes in clusters"}
-	agent.AddCommand(&cobra.Command{Use: "create NAME", Short: "Make the credential of an agent; its secret is shown this once", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		to, err := c.client()
-		if err != nil {
-			return err
-		}
-		var made api.Credential
-		if err := to.Call(cmd.Context(), http.MethodPost, "/agents", map[string]string{"name": args[0]}, &made); err != nil {
-			return err
-		}
-		return c.credential(made)
-	}}, c.rotateCommand(), &cobra.Command{Use: "remove NAME", Short: "End an agent's credential, and its sessions at once", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+	agent.AddCommand(c.createCommand(), c.rotateCommand(), c.revokeAgentCommand(), &cobra.Command{Use: "remove NAME", Short: "End an agent's credential, and its sessions at once", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		return c.order(cmd.Context(), http.MethodDelete, "/agents/"+url.PathEscape(args[0]), nil, "agent "+args[0]+" can no longer connect")
-	}}, &cobra.Command{Use: "list", Short: "Agents and whether they are connected", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+	}}, c.showCommand(), c.acceptCommand(), &cobra.Command{Use: "list", Short: "Agents and whether they are connected", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		var found struct{ Items []api.Agent }
 		return c.list(cmd, "/agents", &found, func() any { return found.Items }, func(w io.Writer) {
-			fmt.Fprintln(w, "NAME\tCONNECTED\tVERSION\tSINCE\tADDRESS")
+			fmt.Fprintln(w, "NAME\tCONNECTED\tVERSION\tSINCE\tADDRESS\tLABELS\tWHY")
 			for _, a := range found.Items {
 				since := ""
 				if a.Since != nil {
 					since = a.Since.UTC().Format("2006-01-02 15:04 UTC")
 				}
-				fmt.Fprintf(w, "%s\t%t\t%s\t%s\t%s\n", clean(a.Name), a.Connected, clean(a.Version), since, a.Remote)
+				connected := fmt.Sprint(a.Connected)
+				if a.Held != "" {
+					connected = "held: another cluster"
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", clean(a.Name), connected, clean(a.Version), since, a.Remote, clean(labelled(a.Labels)), clean(a.Why))
 			}
 		})
 	}})
 	return agent
+}
+
+// labelled is labels as flags have them.
+func labelled(labels map[string]string) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		all = append(all, name+"="+labels[name])
+	}
+	return strings.Join(all, ",")
+}
+
+func (c *commandLine) showCommand() *cobra.Command {
+	return &cobra.Command{Use: "show NAME", Short: "One agent: its labels, its cluster, what it reaches, and why nothing goes through it", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		to, err := c.client()
+		if err != nil {
+			return err
+		}
+		var found struct{ Items []api.Agent }
+		if err := to.Call(cmd.Context(), http.MethodGet, "/agents", nil, &found); err != nil {
+			return err
+		}
+		i := slices.IndexFunc(found.Items, func(a api.Agent) bool { return a.Name == args[0] })
+		if i < 0 {
+			return fmt.Errorf("no agent %s", args[0])
+		}
+		return c.show(found.Items[i], func(w io.Writer) { fmt.Fprint(w, clean(described(found.Items[i]))) })
+	}}
+}
+
+// described is an agent for people.
+func described(a api.Agent) string {
+	text := fmt.Sprintf("agent:      %s\nconnected:  %t\n", a.Name, a.Connected)
+	line := func(name, value string) {
+		if value != "" {
+			text += fmt.Sprintf("%-11s %s\n", name+":", value)
+		}
+	}
+	if a.Since != nil {
+		line("since", a.Since.UTC().Format("2006-01-02 15:04 UTC"))
+	}
+	line("why", a.Why)
+	line("version", a.Version)
+	line("address", a.Remote)
+	if a.Instances > 0 {
+		line("instances", fmt.Sprint(a.Instances))
+	}
+	line("client id", a.ClientID)
+	line("labels", labelled(a.Labels))
+	line("reaches", strings.Join(a.Targets, ", "))
+	line("cluster", a.Cluster)
+	if a.Held != "" {
+		line("held", fmt.Sprintf("it connects from another cluster, %s, and nothing goes through it; if that is meant: towpath agent accept %s", a.Held, a.Name))
+	}
+	return text
+}
+
+func (c *commandLine) acceptCommand() *cobra.Command {
+	return &cobra.Command{Use: "accept NAME", Short: "Accept that an agent connects from another cluster, and deploy there what was good", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		to, err := c.client()
+		if err != nil {
+			return err
+		}
+		var accepted api.Accepted
+		if err := to.Call(cmd.Context(), http.MethodPost, "/agents/"+url.PathEscape(args[0])+"/accept", nil, &accepted); err != nil {
+			return err
+		}
+		return c.show(accepted, func(w io.Writer) {
+			fmt.Fprintf(w, "the cluster is accepted; deployments that bring what was good there: %d\n", len(accepted.Deployments))
+			for _, id := range accepted.Deployments {
+				fmt.Fprintln(w, id)
+			}
+		})
+	}}
+}
+
+func (c *commandLine) createCommand() *cobra.Command {
+	var n api.NewAgent
+	var clientID, secretFile string
+	var i installation
+	create := &cobra.Command{Use: "create NAME", Short: "Make the credential of an agent, whose secret is shown this once; or record one that an issuer elsewhere keeps", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		to, err := c.client()
+		if err != nil {
+			return err
+		}
+		n.Name = args[0]
+		if secretFile != "" {
+			secret, err := os.ReadFile(secretFile)
+			if err != nil {
+				return err
+			}
+			n.Subject, n.Secret = clientID, strings.TrimSpace(string(secret))
+		}
+		var made api.Credential
+		if err := i.check(); err != nil {
+			return err
+		}
+		if err := to.Call(cmd.Context(), http.MethodPost, "/agents", n, &made); err != nil {
+			return err
+		}
+		if secretFile != "" && !i.wanted() {
+			c.line("agent %s is known, with the credential that it has already; it connects by itself", made.Agent)
+			return nil
+		}
+		if err := c.credential(made, command(made)); err != nil || !i.wanted() {
+			return err
+		}
+		return c.install(cmd.Context(), to, made, i)
+	}}
+	i.flags(create.Flags())
+	create.Flags().StringToStringVar(&n.Labels, "label", nil, "for people: region=eu; may repeat")
+	create.Flags().StringVar(&n.Issuer, "issuer", "", "OIDC issuer that keeps the agent's credential, one of agents.issuers; absent: the controller's own")
+	create.Flags().StringVar(&n.Subject, "subject", "", "whom the tokens of that issuer name (sub)")
+	create.MarkFlagsRequiredTogether("issuer", "subject")
+	create.Flags().StringVar(&clientID, "client-id", "", "client id that the agent has already, made before the controller's database was lost")
+	create.Flags().StringVar(&secretFile, "client-secret-file", "", "file with the secret of that client")
+	create.MarkFlagsRequiredTogether("client-id", "client-secret-file")
+	create.MarkFlagsMutuallyExclusive("client-id", "issuer")
+	return create
+}
+
+func (c *commandLine) revokeAgentCommand() *cobra.Command {
+	return &cobra.Command{Use: "revoke NAME", Short: "End the tokens that an agent was given until now, and its sessions at once; its credential stays", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		return c.order(cmd.Context(), http.MethodPost, "/agents/"+url.PathEscape(args[0])+"/revoke", nil, "the tokens of agent "+args[0]+" count no more; it comes back with a new one")
+	}}
 }
 
 func (c *commandLine) rotateCommand() *cobra.Command {
@@ -103,16 +248,24 @@ func (c *commandLine) rotateCommand() *cobra.Command {
 		if err := to.Call(cmd.Context(), http.MethodPost, "/agents/"+url.PathEscape(args[0])+"/rotate", map[string]int{"keepSeconds": int(keep.Seconds())}, &made); err != nil {
 			return err
 		}
-		return c.credential(made)
+		return c.credential(made, replacing(made))
 	}}
-	rotate.Flags().DurationVar(&keep, "keep", time.Hour, "how long the secret before it still holds; 0: not at all")
+	rotate.Flags().DurationVar(&keep, "keep", time.Hour, "how long the secret before it still holds; 0: not at all, and its tokens and sessions end at once")
 	return rotate
 }
 
-func (c *commandLine) credential(made api.Credential) error {
+// credential shows one, and what is done with its secret.
+func (c *commandLine) credential(made api.Credential, then string) error {
 	return c.show(made, func(w io.Writer) {
-		fmt.Fprintf(w, "agent:        %s\nclient id:    %s\nsecret:       %s   (shown this once)\nissuer:       %s\naudience:     %s\nhub:          %s\n",
-			clean(made.Agent), made.ClientID, made.Secret, made.Issuer, made.Audience, made.Hub)
+		secret := made.Secret + "   (shown this once)"
+		if made.Secret == "" {
+			secret = "kept by the issuer"
+		}
+		fmt.Fprintf(w, "agent:        %s\nclient id:    %s\nsecret:       %s\nissuer:       %s\naudience:     %s\nhub:          %s\n",
+			clean(made.Agent), clean(made.ClientID), secret, clean(made.Issuer), made.Audience, made.Hub)
+		if made.Secret != "" {
+			fmt.Fprint(w, "\n", clean(then))
+		}
 	})
 }
 
@@ -141,6 +294,9 @@ func (c *commandLine) appCommand() *cobra.Command {
 				}
 				for _, l := range a.Lanes {
 					state := l.State
+					if len(a.Problems) > 0 {
+						state += ", file refused"
+					}
 					if l.Orphaned {
 						state = "ORPHANED"
 					}

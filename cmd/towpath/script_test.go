@@ -5,7 +5,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"towpath/internal/localstack"
 )
 
 // TestScripts runs the scripts in testdata/script: people's sessions with a real controller, on a database and with a repository of each script's own.
@@ -25,6 +28,8 @@ import (
 //	exits CODE COMMAND…       runs a command that ends with this code
 //	await TEXT COMMAND…       runs a command until its output holds a text
 //	id FILE                   sets ID to the last DEPLOYMENT_ID in a GITHUB_OUTPUT file
+//
+// What lies in the folder site is at the address CHARTS, which controllers may call.
 func TestScripts(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "towpath-controller")
 	if out, err := exec.Command("go", "build", "-o", program, "towpath/cmd/towpath-controller").CombinedOutput(); err != nil {
@@ -46,7 +51,10 @@ func TestScripts(t *testing.T) {
 			}
 			e.Setenv("GIT_DIR", filepath.Join(s.dir, "repo.git"))
 			e.Setenv("HOME", e.WorkDir)
-			return s.configure()
+			site := httptest.NewServer(http.FileServer(http.Dir(filepath.Join(e.WorkDir, "site"))))
+			e.Defer(site.Close)
+			e.Setenv("CHARTS", site.URL)
+			return s.configure(site.Listener.Addr().String())
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"controller": controllerCommand, "token": tokenCommand, "publish": publish, "exits": exits, "await": await, "id": idCommand,
@@ -66,29 +74,25 @@ func of(ts *testscript.TestScript) *session { return ts.Value(sessionKey{}).(*se
 
 func (s *session) path(name string) string { return filepath.Join(s.dir, name) }
 
-func (s *session) configure() error {
+func (s *session) configure(charts string) error {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return err
 	}
-	var free [2]string
-	for i := range free {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		free[i] = listener.Addr().String()
-		defer listener.Close()
+	own, hub, err := localstack.Free()
+	if err != nil {
+		return err
 	}
-	s.address = "https://" + free[0]
+	s.address = "https://" + own
 	config := fmt.Sprintf(`externalURL: %s
 listen: %s
 agents: {listen: %q}
 database: sqlite:%s
 keyFile: %s
 data: %s
-render: {workers: 1}
+render: {workers: 1, timeout: 2s}
+egress: {allowHosts: [%q], allowPrivate: [%q]}
 sources: [{name: repo, url: %s, branch: main, schedule: "@every 5s", allow: [{accounts: ["*"], namespaces: ["*"], kinds: ["*"]}]}]
-`, s.address, free[0], free[1], s.path("towpath.db"), s.path("key"), s.path("data"), s.path("repo.git"))
+`, s.address, own, hub, s.path("towpath.db"), s.path("key"), s.path("data"), charts, charts, s.path("repo.git"))
 	key := base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))
 	return errors.Join(os.WriteFile(s.path("key"), []byte(key), 0o600), os.WriteFile(s.path("config.yaml"), []byte(config), 0o600))
 }

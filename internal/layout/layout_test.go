@@ -15,7 +15,7 @@ import (
 const module = "towpath/"
 
 // pure rooms decide: they get time, ids and what was observed as values, and touch nothing outside.
-var pure = []string{"deployment", "manifest", "policies", "reconcile/rollout"}
+var pure = []string{"deployment", "manifest", "policies", "reconcile/rollout", "reconcile/simulate"}
 
 // rooms maps each room to those of ours that it may import; its own sub-folders it always may.
 var rooms = map[string][]string{
@@ -23,8 +23,10 @@ var rooms = map[string][]string{
 	"manifest":                      {},
 	"policies":                      {"deployment", "manifest"},
 	"reconcile/rollout":             {"deployment", "manifest", "policies"},
+	"reconcile/simulate":            {"deployment", "manifest", "reconcile/rollout"},
 	"gitsource":                     {},
 	"issuer":                        {},
+	"charts":                        {},
 	"render":                        {"deployment", "manifest"},
 	"agent":                         {"internal/version"},
 	"cluster":                       {"deployment", "manifest", "reconcile/rollout"},
@@ -43,11 +45,13 @@ var rooms = map[string][]string{
 	"cmd/towpath-agent":             {"agent", "internal/version"},
 	"cmd/towpath-demo":              {"*"},
 	"internal/testkit":              {"*"},
+	"test/charts":                   {"*"},
 	"test/demo":                     {"*"},
 	"test/docs":                     {"*"},
 	"test/firsthour":                {"*"},
 	"test/e2e":                      {"*"},
 	"test/killed":                   {"*"},
+	"test/traffic":                  {"*"},
 	"internal/layout":               {},
 	"bench":                         {"*"},
 }

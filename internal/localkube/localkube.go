@@ -28,11 +28,13 @@ import (
 
 // Options of a cluster.
 type Options struct {
-	Programs string // directory of the programs localcluster and controlplane
-	Dir      string // state; what a cluster holds is there again at the next start. "": a temporary one that goes with the cluster
-	Audit    string // file for the API server's audit log, a relative name being in the state directory; "": none
-	Network  string // see localcluster; "": its default
-	Nodes    int    // 0: 2
+	Programs string   // directory of the programs localcluster and controlplane
+	Dir      string   // state; what a cluster holds is there again at the next start. "": a temporary one that goes with the cluster
+	Audit    string   // file for the API server's audit log, a relative name being in the state directory; "": none
+	Network  string   // see localcluster; "": its default
+	Nodes    int      // 0: 2
+	Ports    []string // of 127.0.0.1, which pods that are processes reach as host.localcluster
+	Images   string   // file that maps images to programs, whose pods then are processes; see localcluster. "": all pods are simulated
 }
 
 // Local is a running cluster. Its processes end with this one, however that ends.
@@ -56,6 +58,12 @@ func Start(ctx context.Context, o Options) (*Local, error) {
 	}
 	if o.Network != "" {
 		args = append(args, "--network", o.Network)
+	}
+	if len(o.Ports) > 0 {
+		args = append(args, "--host-ports", strings.Join(o.Ports, ","))
+	}
+	if o.Images != "" {
+		args = append(args, "--images", o.Images)
 	}
 	if o.Nodes > 0 {
 		args = append(args, "--nodes", fmt.Sprint(o.Nodes))
@@ -159,6 +167,38 @@ func Account(ctx context.Context, kubeconfig, namespace, name string, everywhere
 	return Renew(ctx, kubeconfig, namespace, name, dir)
 }
 
+// Namespaces makes those that are not there.
+func Namespaces(ctx context.Context, kubeconfig string, names ...string) error {
+	client, _, err := connect(kubeconfig)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := create(ctx, client, namespaces, "", object("v1", "Namespace", "", name, nil)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Holds reports whether a Deployment object is there.
+func Holds(ctx context.Context, kubeconfig, namespace, deployment string) (bool, error) {
+	client, _, err := connect(kubeconfig)
+	if err != nil {
+		return false, err
+	}
+	_, err = client.Resource(schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}).Namespace(namespace).Get(ctx, deployment, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Isolates reports whether this machine lets pods of a local cluster run as processes with addresses of their own.
+func Isolates(ctx context.Context) bool {
+	return exec.CommandContext(ctx, "unshare", "-rn", "true").Run() == nil
+}
+
 // Allow gives an account that Account made a role with rules in a further namespace, which is made when it is not there.
 func Allow(ctx context.Context, kubeconfig, namespace, name, further string, rules []Rule) error {
 	client, _, err := connect(kubeconfig)
@@ -169,6 +209,22 @@ func Allow(ctx context.Context, kubeconfig, namespace, name, further string, rul
 		return err
 	}
 	return grant(ctx, client, namespace, name, "Role", further, rules)
+}
+
+// Identify lets an account that Account made read who the cluster is: its namespace kube-system, and nothing beside.
+func Identify(ctx context.Context, kubeconfig, namespace, name string) error {
+	client, _, err := connect(kubeconfig)
+	if err != nil {
+		return err
+	}
+	role := "towpath-identity-" + namespace
+	rules := []any{map[string]any{"apiGroups": []any{""}, "resources": []any{"namespaces"}, "resourceNames": []any{metav1.NamespaceSystem}, "verbs": []any{"get"}}}
+	if err := create(ctx, client, rbac.WithResource("clusterroles"), "", object(rbac.String(), "ClusterRole", "", role, map[string]any{"rules": rules})); err != nil {
+		return err
+	}
+	return create(ctx, client, rbac.WithResource("clusterrolebindings"), "", object(rbac.String(), "ClusterRoleBinding", "", role, map[string]any{
+		"roleRef":  map[string]any{"apiGroup": rbac.Group, "kind": "ClusterRole", "name": role},
+		"subjects": []any{map[string]any{"kind": "ServiceAccount", "namespace": namespace, "name": name}}}))
 }
 
 // Renew writes a new token of an account that Account made. An API server may let it expire sooner than after the day that is asked for.
@@ -197,6 +253,9 @@ func connect(kubeconfig string) (dynamic.Interface, *rest.Config, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, nil, err
+	}
+	if config.Insecure {
+		return nil, nil, fmt.Errorf("%s reaches its cluster without a look at its certificate (insecure-skip-tls-verify), which no agent does; give the cluster's certificate-authority-data in its place", kubeconfig)
 	}
 	config.QPS = -1
 	client, err := dynamic.NewForConfig(config)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"towpath/api"
 	"towpath/internal/localkube"
@@ -33,6 +34,31 @@ func (c *Controller) Agent(ctx context.Context, name string, access localkube.Ac
 		"--audience", credential.Audience, "--kubernetes-server", access.Server, "--kubernetes-ca", access.CAFile,
 		"--kubernetes-token-file", access.TokenFile, "--listen", "off", "--log-level", "warn"}}, nil
 }
+
+// ClientID and SecretFile are the agent's credential.
+func (a *Agent) ClientID() string   { return a.flag("--client-id") }
+func (a *Agent) SecretFile() string { return a.flag("--client-secret-file") }
+
+func (a *Agent) flag(name string) string { return a.args[slices.Index(a.args, name)+1] }
+
+// Behind is the same agent in front of another cluster.
+func (a *Agent) Behind(access localkube.Access) *Agent {
+	moved := &Agent{a.program, slices.Clone(a.args)}
+	for i, flag := range moved.args {
+		switch flag {
+		case "--kubernetes-server":
+			moved.args[i+1] = access.Server
+		case "--kubernetes-ca":
+			moved.args[i+1] = access.CAFile
+		case "--kubernetes-token-file":
+			moved.args[i+1] = access.TokenFile
+		}
+	}
+	return moved
+}
+
+// As is the same agent as another program.
+func (a *Agent) As(program string) *Agent { return &Agent{program, a.args} }
 
 // Start starts the agent.
 func (a *Agent) Start() (*Process, error) { return Start(nil, a.program, a.args...) }

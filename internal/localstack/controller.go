@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -33,6 +34,7 @@ type Settings struct {
 	Repository string // a bare repository; its branch main is the only source, named repo, and is looked at only when a webhook says so
 	Namespaces string // that it may touch, as a list of YAML writes them: "a, b"
 	GitHub     string // where progress is told, as YAML writes it; empty: nowhere
+	More       string // of the configuration, as YAML
 	Log        string // of the configuration, as YAML writes it: "{format: json}"; empty: the default
 }
 
@@ -51,7 +53,7 @@ func NewController(ctx context.Context, s Settings) (*Controller, error) {
 	s.Log, s.GitHub = cmp.Or(s.Log, "{}"), cmp.Or(s.GitHub, "{}")
 	key := make([]byte, 32)
 	rand.Read(key)
-	api, hub, err := twoFree()
+	api, hub, err := Free()
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +66,7 @@ keyFile: %s
 data: %s
 roles: [{name: sre, members: [test]}]
 log: %s
+%s
 sources:
   - name: repo
     url: %s
@@ -72,31 +75,45 @@ sources:
     webhook: {secretFiles: [%s]}
     allow: [{accounts: ["*"], namespaces: [%s], kinds: ["*"]}]
     github: %s
-`, c.Address, api, hub, c.Path("towpath.db"), c.Path("key"), c.Path("data"), s.Log, s.Repository, c.Path("webhook"), s.Namespaces, s.GitHub)} {
+`, c.Address, api, hub, c.Path("towpath.db"), c.Path("key"), c.Path("data"), s.Log, s.More, s.Repository, c.Path("webhook"), s.Namespaces, s.GitHub)} {
 		if err := os.WriteFile(c.Path(name), []byte(text), 0o600); err != nil {
 			return nil, err
 		}
 	}
-	out, err := exec.CommandContext(ctx, c.Program("towpath-controller"), "--config", c.Path("config.yaml"), "token", "create", "--name", "test", "--grant", "admin").Output()
+	token, err := c.Token(ctx, "test", "admin")
 	if err != nil {
-		return nil, fmt.Errorf("make a token: %w", err)
+		return nil, err
 	}
-	c.API = &client.Client{Address: c.Address, Token: strings.TrimSpace(string(out))}
-	return c, os.WriteFile(c.Path("token"), out, 0o600)
+	c.API = &client.Client{Address: c.Address, Token: token}
+	return c, os.WriteFile(c.Path("token"), []byte(token), 0o600)
 }
 
-// twoFree is two addresses on which nothing listens now.
-func twoFree() (one, other string, err error) {
-	var free [2]string
-	for i := range free {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+// Token makes a token with grants, as a list with commas.
+func (c *Controller) Token(ctx context.Context, name, grants string) (string, error) {
+	out, err := exec.CommandContext(ctx, c.Program("towpath-controller"), "--config", c.Path("config.yaml"), "token", "create", "--name", name, "--grant", grants).Output()
+	if err != nil {
+		return "", fmt.Errorf("make a token: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// Free is two addresses on which nothing listens now. Their ports are below those that systems give to whoever asks for any, so that they stay free while a
+// controller is not running.
+func Free() (one, other string, err error) {
+	const first, count, tries = 10000, 10000, 100
+	for range tries {
+		address := fmt.Sprintf("127.0.0.1:%d", first+mathrand.IntN(count))
+		listener, err := net.Listen("tcp", address)
 		if err != nil {
-			return "", "", err
+			continue
 		}
 		defer listener.Close()
-		free[i] = listener.Addr().String()
+		if one != "" {
+			return one, address, nil
+		}
+		one = address
 	}
-	return free[0], free[1], nil
+	return "", "", fmt.Errorf("of the ports %d to %d hardly one is free", first, first+count)
 }
 
 func random() string { return hex.EncodeToString([]byte(rand.Text()[:16])) }
@@ -113,6 +130,29 @@ func (c *Controller) CA() string { return c.Path("data/tls/ca.crt") }
 // Start starts the controller; see Serves.
 func (c *Controller) Start(env ...string) (*Process, error) {
 	return Start(env, c.Program("towpath-controller"), "--config", c.Path("config.yaml"))
+}
+
+// Rebuild loses the database of a controller that has ended, and starts the controller on an empty one.
+func (c *Controller) Rebuild(ctx context.Context, env ...string) (*Process, error) {
+	for _, name := range []string{"towpath.db", "towpath.db-wal", "towpath.db-shm"} {
+		if err := os.Remove(c.Path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	var err error
+	if c.API.Token, err = c.Token(ctx, "test", "admin"); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(c.Path("token"), []byte(c.API.Token), 0o600); err != nil {
+		return nil, err
+	}
+	return Start(env, c.Program("towpath-controller"), "--config", c.Path("config.yaml"), "--rebuild")
+}
+
+// Operate runs the controller's program as its operator does, beside it.
+func (c *Controller) Operate(ctx context.Context, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, c.Program("towpath-controller"), append([]string{"--config", c.Path("config.yaml")}, args...)...).CombinedOutput()
+	return string(out), err
 }
 
 // Serves waits until a controller that was started serves; false when it ended before.

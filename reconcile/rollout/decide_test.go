@@ -52,7 +52,7 @@ func TestOldRevisionsStayUntilTheNewOneIsProvedHealthy(t *testing.T) {
 }
 
 func TestAHealthyReadOfAnotherObjectOrAnOlderGenerationProvesNothing(t *testing.T) {
-	base := rollout.Target{Name: "prod", Phase: rollout.Settling, State: rollout.Running, Timeout: time.Minute,
+	base := rollout.Target{Name: "prod", Phase: rollout.Settling, State: rollout.Running, Way: rollout.Way{Timeout: time.Minute},
 		Open: []rollout.Proof{{Key: revision("a"), UID: "uid-1", Generation: 2}}}
 	now := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
 	base.Deadline = now.Add(time.Minute)
@@ -135,13 +135,18 @@ func TestRemovalsBeyondTheBudgetWaitForAPerson(t *testing.T) {
 	for i := range many {
 		many[i] = manifest.Key{Kind: "ConfigMap", Namespace: "shop", Name: string(rune('a' + i))}
 	}
+	namespace := manifest.Key{Kind: "Namespace", Name: "shop"}
+	definition := manifest.Key{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition", Name: "shops.example.com"}
 	for name, c := range map[string]struct {
 		had, has []manifest.Key
 		why      string
 	}{
 		"more than ten objects": {many, many[:1], "it removes 11 objects (10 go without asking)"},
 		"a claim":               {[]manifest.Key{webService, webClaim}, []manifest.Key{webService}, "it removes PersistentVolumeClaim shop/web"},
+		"a namespace":           {[]manifest.Key{webService, namespace}, []manifest.Key{webService}, "it removes Namespace shop"},
+		"a resource definition": {[]manifest.Key{webService, definition}, []manifest.Key{webService}, "it removes CustomResourceDefinition.apiextensions.k8s.io shops.example.com"},
 		"a shrunken render":     {many[:8], many[:3], "its manifests shrank from 9 objects to 4"},
+		"two of a few objects":  {many[:2], nil, "its manifests shrank from 3 objects to 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newModel().deploy(1, "m1", set("a", 1, c.had...)).run(t)
@@ -149,11 +154,11 @@ func TestRemovalsBeyondTheBudgetWaitForAPerson(t *testing.T) {
 			if m.target.State != rollout.AwaitingApproval || m.target.Waits[0].Needs != "a person to approve: "+c.why {
 				t.Fatalf("%s: %+v, want approval because %s", m.target.State, m.target.Waits, c.why)
 			}
-			m.facts.Approvals = []rollout.Approval{{Target: "prod", Gate: "prune", Digest: "promise-other", By: "ann"}}
+			m.facts.Words = []rollout.Word{{Target: "prod", Gate: "prune", Digest: "promise-other", Verb: rollout.Approve, By: "ann"}}
 			if m.run(t); m.target.State != rollout.AwaitingApproval {
 				t.Fatal("an approval of another digest counted")
 			}
-			m.facts.Approvals[0].Digest = "promise-m2"
+			m.facts.Words[0].Digest = "promise-m2"
 			m.run(t)
 			expect(t, m, rollout.Succeeded, "", map[string]int32{"web-a": 1})
 			if len(m.inventory) != len(c.has)+1 {
@@ -161,6 +166,26 @@ func TestRemovalsBeyondTheBudgetWaitForAPerson(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestOneObjectOfAFewGoesWithoutAsking(t *testing.T) {
+	m := newModel().deploy(1, "m1", set("a", 1, webSettings)).run(t)
+	m.deploy(2, "m2", set("a", 1)).run(t)
+	expect(t, m, rollout.Succeeded, "", map[string]int32{"web-a": 1})
+	if len(m.inventory) != 1 || m.objects[webSettings] != nil {
+		t.Errorf("inventory is %v", m.inventory)
+	}
+}
+
+func TestEmptyManifestsTakeNothingAwayWithoutAPersonsWord(t *testing.T) {
+	m := newModel().deploy(1, "m1", set("a", 1)).run(t)
+	m.deploy(2, "none", rollout.Set{}).run(t)
+	if m.target.State != rollout.AwaitingApproval || m.target.Waits[0].Needs != "a person to approve: its manifests are empty" {
+		t.Fatalf("%s: %+v", m.target.State, m.target.Waits)
+	}
+	m.facts.Words = []rollout.Word{{Target: "prod", Gate: "prune", Digest: m.target.Digest, Verb: rollout.Approve, By: "ann"}}
+	m.run(t)
+	expect(t, m, rollout.Succeeded, "", map[string]int32{})
 }
 
 func TestATargetThatGoesAsksOnlyForWhatMayHoldData(t *testing.T) {
@@ -171,7 +196,7 @@ func TestATargetThatGoesAsksOnlyForWhatMayHoldData(t *testing.T) {
 	if m.target.State != rollout.AwaitingApproval || m.target.Waits[0].Needs != "a person to approve: it removes PersistentVolumeClaim shop/web" {
 		t.Fatalf("%s: %+v", m.target.State, m.target.Waits)
 	}
-	m.facts.Approvals = []rollout.Approval{{Target: "prod", Gate: "prune", Digest: m.target.Digest, By: "ann"}}
+	m.facts.Words = []rollout.Word{{Target: "prod", Gate: "prune", Digest: m.target.Digest, Verb: rollout.Approve, By: "ann"}}
 	m.run(t)
 	expect(t, m, rollout.Succeeded, "", map[string]int32{})
 	if len(m.inventory) != 0 || m.good != nil || len(m.objects) != 0 {
@@ -188,7 +213,7 @@ func TestANewerDeploymentTakesTheLaneAndTheLastGoodReleaseStays(t *testing.T) {
 	}
 	m.facts.ReplacedBy = 3
 	m.run(t)
-	expect(t, m, rollout.Cancelled, "replaced by #3", map[string]int32{"web-a": 3, "web-b": 3})
+	expect(t, m, rollout.Cancelled, "replaced by #3", map[string]int32{"web-a": 3})
 	m.deploy(3, "m3", set("c", 3)).run(t)
 	expect(t, m, rollout.Succeeded, "", map[string]int32{"web-c": 3})
 }
@@ -216,15 +241,6 @@ func TestCancellingGoesBackAndSaysWho(t *testing.T) {
 	m.facts.Cancel = &rollout.Request{By: "ann", Reason: "wrong version"}
 	m.run(t)
 	expect(t, m, rollout.Cancelled, "cancelled by ann: wrong version; held at #1", map[string]int32{"web-a": 2})
-}
-
-func TestARunningDeploymentObjectIsNotTakenOver(t *testing.T) {
-	m := newModel().deploy(1, "m1", set("a", 2))
-	m.put(webDeployment)
-	m.run(t)
-	if m.target.State != rollout.Failed || !strings.HasPrefix(m.target.Why, "not yet supported: Deployment.apps shop/web runs already") || len(m.acts) != 0 {
-		t.Errorf("%s: %s after %d actions", m.target.State, m.target.Why, len(m.acts))
-	}
 }
 
 func TestAnObjectOfAnotherApplicationIsNotTouched(t *testing.T) {

@@ -16,8 +16,10 @@ type Lane struct {
 	Good         *Release
 	Inventory    []manifest.Key
 	Dependencies map[string]State // of Current.DependsOn
-	Approvals    []Approval       // given for Current's deployment
+	Words        []Word           // given for Current's deployment
 	Cancel       *Request         // of Current's deployment
+	Hold         *Hold            // of the lane
+	Replaced     int              // deployments that were replaced since the last one that was finished
 }
 
 // Lease is the right to move one lane. Its epoch rises with each holder, so a write under an older one is known to be late.
@@ -39,22 +41,33 @@ type Identity struct {
 	Tenant, Application, Target, Account, Namespace string
 	Deployment                                      string // id
 	Number                                          int
+	Commit                                          string // "": of an upload
 }
 
 // Identity of what t brings about.
 func (t Target) Identity() Identity {
-	return Identity{t.Tenant, t.Application, t.Name, t.Account, t.Namespace, t.Deployment, t.Number}
+	return Identity{t.Tenant, t.Application, t.Name, t.Account, t.Namespace, t.Deployment, t.Number, t.Commit}
+}
+
+// GoesBackTo is the release that t goes back to when it fails: its base, or, before it has begun, what is good now.
+func (t Target) GoesBackTo(good *Release) *Release {
+	switch t.Phase {
+	case Observing, Comparing, Waiting, Preparing:
+		return good
+	}
+	return t.Base
 }
 
 // BaseIdentity is that of what t goes back to.
 func (t Target) BaseIdentity() Identity {
 	id := t.Identity()
-	id.Deployment, id.Number = t.Base.Deployment, t.Base.Number
+	id.Deployment, id.Number, id.Commit = t.Base.Deployment, t.Base.Number, t.Base.Commit
 	return id
 }
 
-// Summary is the state of a deployment, derived from those of its targets. A deployment without targets is Succeeded: nothing was to be done.
-func Summary(targets []State) State {
+// Summary is the state of a deployment, derived from those of its targets. A deployment without targets is Succeeded: nothing was to be done. One that
+// was to stop, and of which nothing failed by itself, is Cancelled.
+func Summary(targets []State, stopped bool) State {
 	counts := map[State]int{}
 	for _, state := range targets {
 		counts[state]++
@@ -71,11 +84,11 @@ func Summary(targets []State) State {
 		return Running
 	case unfinished > 0:
 		return Queued
-	case counts[Failed]+counts[RolledBack] > 0:
+	case counts[Failed] > 0, counts[RolledBack] > 0 && !stopped:
 		return Failed
 	case counts[Rejected] > 0:
 		return Rejected
-	case counts[Cancelled] > 0:
+	case counts[Cancelled]+counts[RolledBack] > 0:
 		return Cancelled
 	}
 	return Succeeded

@@ -24,16 +24,20 @@ type model struct {
 	connected bool
 	objects   map[manifest.Key]*object
 	uids      int
+	standsFor string                                       // what the ReplicaSet of an adopted Deployment object is
 	refuse    map[manifest.Key]string                      // what the API server answers to a write of it
 	sick      map[manifest.Key]string                      // what keeps a revision from becoming ready
 	trouble   func(action rollout.Action) *rollout.Failure // what happens on the way, before anything is done
 
 	decisions int
 	acts      []rollout.Action
+	survey    rollout.Look // what a survey finds
 }
 
 type object struct {
-	live rollout.Live
+	live    rollout.Live
+	from    string // the manifests that it has the content of
+	selects string // of a Service: the hash that traffic goes to
 }
 
 var (
@@ -48,22 +52,39 @@ func revision(hash string) manifest.Key {
 }
 
 func set(hash string, replicas int32, others ...manifest.Key) rollout.Set {
-	return rollout.Set{Objects: append([]manifest.Key{webDeployment}, others...),
-		Revisions: []rollout.Revision{{Workload: webDeployment, ReplicaSet: revision(hash), Replicas: &replicas}}}
+	s := rollout.Set{Objects: append([]manifest.Key{webDeployment}, others...),
+		Revisions: []rollout.Revision{{Workload: webDeployment, ReplicaSet: revision(hash), Hash: hash, Labels: map[string]string{"app": "web"}, Replicas: &replicas}}}
+	for _, key := range others {
+		switch key.Kind {
+		case "Service":
+			s.Services = append(s.Services, rollout.Service{Key: key, Selector: map[string]string{"app": "web"}})
+		case "ConfigMap":
+			s.Configuration = append(s.Configuration, key)
+		}
+	}
+	return s
 }
 
 func newModel() *model {
 	return &model{now: time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC), connected: true, objects: map[manifest.Key]*object{},
 		sets: map[string]rollout.Set{}, refuse: map[manifest.Key]string{}, sick: map[manifest.Key]string{},
-		facts: rollout.Facts{Limits: rollout.Limits{Removals: 10, Shrink: 0.3, Keep: 3}}}
+		facts: rollout.Facts{Limits: rollout.Limits{Removals: 10, Shrink: 0.3, Keep: 3, Away: time.Minute, Yield: time.Minute}}}
+}
+
+func weight(w int) rollout.Step { return rollout.Step{Weight: &w} }
+
+func pause(d time.Duration) rollout.Step { return rollout.Step{Pause: d} }
+
+func approval(roles ...string) rollout.Step {
+	return rollout.Step{Approval: &rollout.Approval{Roles: roles, Count: 1}}
 }
 
 // deploy puts a new target on the lane.
 func (m *model) deploy(number int, manifests string, set rollout.Set) *model {
 	m.sets[manifests] = set
 	m.target = rollout.Target{ID: int64(number), Deployment: fmt.Sprintf("d%d", number), Number: number, Tenant: "main", Application: "shop", Name: "prod",
-		Account: "prod", Timeout: 10 * time.Minute, Digest: "promise-" + manifests, Manifests: manifests, State: rollout.Queued, Phase: rollout.Waiting}
-	m.facts.ReplacedBy, m.facts.Cancel = 0, nil
+		Account: "prod", Way: rollout.Way{Timeout: 10 * time.Minute, Canary: []rollout.Step{weight(100)}}, Digest: "promise-" + manifests, Manifests: manifests, State: rollout.Queued, Phase: rollout.Waiting}
+	m.facts.ReplacedBy, m.facts.Cancel, m.facts.Words = 0, nil, nil
 	return m
 }
 
@@ -95,11 +116,7 @@ func (m *model) step() (more bool, due time.Time) {
 func (m *model) read() rollout.Facts {
 	f := m.facts
 	f.Good, f.Inventory, f.New = m.good, slices.Clone(m.inventory), m.sets[m.target.Manifests]
-	base := m.target.Base
-	if m.target.Phase == rollout.Waiting {
-		base = m.good
-	}
-	if base != nil {
+	if base := m.target.GoesBackTo(m.good); base != nil {
 		f.Base = m.sets[base.Manifests]
 	}
 	return f
@@ -148,12 +165,29 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 	m.acts = append(m.acts, a)
 	switch a.Kind {
 	case rollout.Apply:
-		return m.apply(m.sets[a.Manifests], a.Replicas)
-	case rollout.Scale:
+		return m.apply(m.sets[a.Manifests], a)
+	case rollout.Shift:
+		m.turn(a.Select)
+		var out rollout.Outcome
 		for _, r := range a.Replicas {
 			if o := m.objects[r.Key]; o != nil {
 				m.scale(o, r.Count)
+				out.Live = append(out.Live, o.live)
+			} else if r.Count > 0 {
+				out.Failure = &rollout.Failure{Class: rollout.Refused, Object: r.Key, Text: "it is not there"}
 			}
+		}
+		return out
+	case rollout.Adopt:
+		for _, key := range a.Workloads {
+			delete(m.objects, key)
+			adopted := m.put(revision("theirs"))
+			adopted.live.Workload, adopted.live.Hash, adopted.live.StandsFor = key.Name, "theirs", m.standsFor
+			m.scale(adopted, 3)
+		}
+	case rollout.PutBack:
+		for _, key := range a.Workloads {
+			m.put(key)
 		}
 	case rollout.Remove:
 		for _, key := range a.Remove {
@@ -168,22 +202,36 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 	return rollout.Outcome{}
 }
 
-func (m *model) apply(set rollout.Set, replicas []rollout.Replicas) rollout.Outcome {
+func (m *model) apply(set rollout.Set, a rollout.Action) rollout.Outcome {
 	var out rollout.Outcome
 	for _, key := range set.Objects {
+		if slices.Contains(a.Leave, key) || len(a.Only) > 0 && !slices.Contains(a.Only, key) {
+			continue
+		}
 		if text, refused := m.refuse[key]; refused {
 			out.Failure = &rollout.Failure{Class: rollout.Refused, Object: key, Text: text}
 			return out
 		}
 		if key.Kind != "Deployment" {
-			out.Live = append(out.Live, m.put(key).live)
+			o := m.put(key)
+			o.from = a.Manifests
+			out.Live = append(out.Live, o.live)
 		}
 	}
+	m.turn(a.Select)
+	if len(a.Only) > 0 {
+		return out
+	}
 	for _, r := range set.Revisions {
+		for _, s := range a.StandIns {
+			if s.For == r.ReplicaSet {
+				r.ReplicaSet, r.Hash = s.Is, s.Hash
+			}
+		}
 		o := m.put(r.ReplicaSet)
-		o.live.Workload = r.Workload.Name
+		o.live.Workload, o.live.Hash = r.Workload.Name, r.Hash
 		pods := int32(1) // as the cluster does where nothing is said
-		for _, count := range replicas {
+		for _, count := range a.Replicas {
 			if count.Key == r.ReplicaSet {
 				pods = count.Count
 			}
@@ -196,10 +244,17 @@ func (m *model) apply(set rollout.Set, replicas []rollout.Replicas) rollout.Outc
 	return out
 }
 
+// turn sends a Service's traffic to one revision, and holds that it has pods which are ready wherever traffic went before.
+func (m *model) turn(all []rollout.Selection) {
+	for _, s := range all {
+		m.put(s.Service).selects = s.Hash
+	}
+}
+
 func (m *model) put(key manifest.Key) *object {
 	if m.objects[key] == nil {
 		m.uids++
-		m.objects[key] = &object{rollout.Live{Key: key, UID: fmt.Sprint("uid-", m.uids), Generation: 1, Health: rollout.Healthy, Owner: "ours"}}
+		m.objects[key] = &object{live: rollout.Live{Key: key, UID: fmt.Sprint("uid-", m.uids), Generation: 1, Health: rollout.Healthy, Owner: "ours"}}
 	}
 	return m.objects[key]
 }
@@ -209,13 +264,16 @@ func (m *model) scale(o *object, count int32) {
 		o.live.Replicas = count
 		o.live.Generation++
 	}
-	o.live.Ready, o.live.Health, o.live.Message = count, rollout.Healthy, ""
+	o.live.Ready, o.live.Within, o.live.Health, o.live.Message = count, true, rollout.Healthy, ""
 	if why, sick := m.sick[o.live.Key]; sick && count > 0 {
 		o.live.Ready, o.live.Health, o.live.Message = 0, rollout.Progressing, why
 	}
 }
 
 func (m *model) look(read rollout.Read) rollout.Look {
+	if read.Survey {
+		return m.survey
+	}
 	var look rollout.Look
 	live := func(key manifest.Key) rollout.Live {
 		if o := m.objects[key]; o != nil {
@@ -226,12 +284,19 @@ func (m *model) look(read rollout.Read) rollout.Look {
 	for _, key := range read.Objects {
 		look.Objects = append(look.Objects, live(key))
 	}
+	for _, key := range read.Others {
+		look.Others = append(look.Others, live(key))
+	}
 	for _, key := range read.Workloads {
 		look.Workloads = append(look.Workloads, live(key))
 	}
 	if read.Revisions {
 		for _, o := range m.objects {
-			if o.live.Workload != "" {
+			switch {
+			case o.live.Workload == "":
+			case o.live.Owner != "ours":
+				look.Foreign = append(look.Foreign, o.live)
+			default:
 				look.Revisions = append(look.Revisions, o.live)
 			}
 		}

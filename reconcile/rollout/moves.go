@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -9,14 +10,15 @@ import (
 func (d *decision) enter(phase Phase, state State) {
 	t := &d.Target
 	t.Phase, t.State, t.Waits = phase, state, nil
-	t.Intent, t.Attempts, t.NotBefore = nil, 0, time.Time{}
+	t.Intent, t.Attempts, t.NotBefore, t.Since = nil, 0, time.Time{}, d.f.Now
 	d.Changed = true
 }
 
-// intend records an action; it is carried out after the save.
+// intend records an action; it is carried out after the save, and what keeps it from being done has until the deadline to pass.
 func (d *decision) intend(phase Phase, action Action) {
+	t := &d.Target
 	d.enter(phase, Running)
-	d.Target.Intent = &action
+	t.Intent, t.Deadline = &action, d.f.Now.Add(t.Timeout)
 	d.Act = &action
 }
 
@@ -47,7 +49,7 @@ func (d *decision) waiting(state State, waits ...Wait) {
 	for i := range waits {
 		waits[i].Since = d.f.Now
 		for _, old := range t.Waits {
-			if old.Kind == waits[i].Kind {
+			if old.Kind == waits[i].Kind && old.Gate == waits[i].Gate {
 				waits[i].Since = old.Since
 			}
 		}
@@ -66,32 +68,14 @@ func (d *decision) waiting(state State, waits ...Wait) {
 	d.Changed = true
 }
 
-// failed sorts a failure by what can be done about it: wait for the agent, try again until the deadline, or give up.
-func (d *decision) failed(failure *Failure, giveUp func()) {
-	t := &d.Target
-	switch {
-	case failure.Class == Away:
-		d.away(failure.Text)
-		d.Due = d.f.Now.Add(30 * time.Second) // should it have come back before anybody listened
-	case failure.Class == Refused, !t.Deadline.IsZero() && !d.f.Now.Before(t.Deadline):
-		giveUp()
-	default:
-		t.Attempts++
-		t.NotBefore = d.f.Now.Add(backoff(t.Attempts))
-		d.Due = t.NotBefore
-		d.waiting(Running, Wait{Kind: WaitRetry, Until: t.NotBefore, Needs: fmt.Sprintf("try %d: %s", t.Attempts+1, failure.Error())})
-		d.Changed = true
-	}
-}
-
 // away waits for the cluster's agent. Time without one does not count against the deadline.
-func (d *decision) away(why string) {
+func (d *decision) away(needs string) {
 	t := &d.Target
 	if !t.Deadline.IsZero() {
 		t.Deadline = d.f.Now.Add(t.Timeout)
 	}
 	t.NotBefore = time.Time{}
-	d.waiting(Running, Wait{Kind: WaitAgent, Needs: fmt.Sprintf("the agent %s to connect: %s", t.Account, why)})
+	d.waiting(Running, Wait{Kind: WaitAgent, Needs: needs})
 }
 
 // backoff doubles from 1 s to 30 s.
@@ -99,48 +83,12 @@ func backoff(attempts int) time.Duration {
 	return min(time.Second<<min(attempts-1, 5), 30*time.Second)
 }
 
-// give gives up the present way: a rollout goes back, a rollback that cannot be done is left to a person.
-func (d *decision) give(why string) {
-	t := &d.Target
-	switch t.Phase {
-	case Reverting, Recovering, Withdrawing, Clearing:
-		d.end(Failed, t.Why+"; and going back failed: "+why)
-	case Retiring, Pruning:
-		d.end(Failed, why)
-	default:
-		d.revert(RolledBack, why)
-	}
-}
-
-// revert goes back to the last good release, or to nothing where there was none.
-func (d *decision) revert(ending State, why string) {
-	t := &d.Target
-	t.Ending, t.Why = ending, why
-	d.say("target.failing", fmt.Sprintf("%s: #%d goes back", t.Name, t.Number), why)
-	if t.Base == nil {
-		d.enter(Withdrawing, Running)
-		return
-	}
-	d.intend(Reverting, Action{Kind: Apply, Manifests: t.Base.Manifests, Replicas: d.counts(d.f.Base)})
-	t.Deadline = d.f.Now.Add(t.Timeout)
-}
-
-func (d *decision) succeed(remark string) {
-	t := &d.Target
-	if t.Removes {
-		d.Emptied = true
-	} else {
-		d.Good = &Release{Deployment: t.Deployment, Number: t.Number, Manifests: t.Manifests, Digest: t.Digest}
-	}
-	d.end(Succeeded, remark)
-}
-
 // end finishes the target in a final state.
 func (d *decision) end(state State, why string) {
 	t := &d.Target
 	d.enter(Finished, state)
 	t.Why, t.Open, t.Ended, t.Deadline = why, nil, d.f.Now, time.Time{}
-	kind := map[State]string{Succeeded: "target.succeeded", Failed: "target.failed", Cancelled: "target.cancelled", RolledBack: "target.rolled_back"}[state]
+	kind := map[State]string{Succeeded: "target.succeeded", Failed: "target.failed", Cancelled: "target.cancelled", RolledBack: "target.rolled_back", Skipped: "target.skipped"}[state]
 	d.say(kind, fmt.Sprintf("%s: #%d is %s", t.Name, t.Number, state), why)
 }
 
@@ -148,4 +96,14 @@ func (d *decision) say(kind, what, why string) {
 	t := &d.Target
 	d.Events = append(d.Events, Event{At: d.f.Now, Tenant: t.Tenant, Application: t.Application, Deployment: t.Deployment, Target: t.Name,
 		Who: "towpath", Kind: kind, What: what, Why: why})
+}
+
+// quote makes a name fit to be one word of a shell command.
+func quote(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool {
+		return !strings.ContainsRune("-_.:/@%+=", r) && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}) {
+		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return name
 }

@@ -14,8 +14,26 @@ type FileRecord struct {
 	Deleted     bool                 // the commit no longer has the file
 	Problems    []deployment.Problem // with any error nothing starts
 	Renders     []RenderRecord       // those that were made anew; others stay as they are recorded
-	Start       *Start               // nil: nothing moves
-	Stay        []StartTarget        // of targets that nothing moves: what is wanted of them now
+	Start       *Start               // the deployment of what it moves; nil: it moves nothing
+	Stay        *Start               // what it asks for, where that moves nothing; nil: it moves something, or is refused
+}
+
+// Asks is what the file asks for, whether that moves anything or not; nil when it is refused.
+func (r FileRecord) Asks() *Start {
+	if r.Start != nil {
+		return r.Start
+	}
+	return r.Stay
+}
+
+// Leave is an application that its file no longer names. Another file of the source that names it inherits it, with what the one before said of its
+// objects, though that file may be refused; where there is none, Start takes its lanes down.
+type Leave struct {
+	Tenant, Source, Path string
+	Application          string
+	Heir                 string // path; "": nobody
+	Prune                bool   // as the file last said
+	Start                *Start
 }
 
 // RenderRecord is one render of one target of a file, good or failed, and what it depended on.
@@ -62,4 +80,5 @@ func (o Owner) Pushed() bool { return o.Source == "" }
 type SourceState struct {
 	Head      string // newest commit seen
 	Processed string // last commit of which each file was recorded; "" at first
+	Terms     string // of the source, under which they were
 }

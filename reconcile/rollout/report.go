@@ -55,4 +55,5 @@ type TargetReport struct {
 	State   State
 	Why     string
 	Waits   []Wait
+	Drift   []Drift // what differs in the cluster now from what the deployment brought about
 }

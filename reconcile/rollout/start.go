@@ -17,6 +17,8 @@ type Start struct {
 	Description string
 	Origin      Origin
 	Trigger     Trigger
+	Authors     []string // who wrote the change, merged it, or started the push
+	Skip        []Skip   // waits that an emergency passes over
 	At          time.Time
 	Context     map[string]string
 	Targets     []StartTarget // all that the file names and that are not filtered out, in file order
@@ -24,7 +26,15 @@ type Start struct {
 	Exclusive   Exclusive
 	Text        []byte // of the deployment file
 	Prune       bool   // what the file says of targets that leave it
-	Pin         bool   // brings back what was: what Git, or the last push, wants of the lanes stays as it is
+	Observe     bool   // the store was lost: nothing is done before it is known what runs, and a person has a word where that differs
+	Above       int    // its number is higher than this: deployments of the application up to here are known to the clusters
+	Pin         bool   // brings about what Git, or the last push, does not want: what they want of the lanes stays as it is, and the lanes are held
+}
+
+// Found makes it the deployment that finds out, for a store that was lost, what runs. above is the highest number of its application that a cluster knows of.
+func (s *Start) Found(above int) {
+	s.Observe, s.Above, s.Exclusive = true, above, PerLane
+	s.Trigger = Trigger{Kind: "rebuild", By: "towpath", Reason: "found after the database was lost", Title: s.Trigger.Title}
 }
 
 // Origin is where the file comes from: a commit of a source, or an upload.
@@ -38,7 +48,7 @@ type Origin struct {
 
 // Trigger is who or what started a deployment.
 type Trigger struct {
-	Kind   string `json:"kind"` // "push", "api", "rollback"
+	Kind   string `json:"kind"` // "push", "api", "rollback", "rebuild"
 	By     string `json:"by"`   // person or token
 	Reason string `json:"reason,omitempty"`
 	Title  string `json:"title,omitempty"` // first line of the commit's message
@@ -47,8 +57,7 @@ type Trigger struct {
 // StartTarget is one target of a Start.
 type StartTarget struct {
 	Name, Account, Namespace string
-	DependsOn                []string // of the targets in this Start; what is filtered out counts as met
-	Timeout                  time.Duration
+	Way                             // DependsOn holds targets of this Start; what is filtered out counts as met
 	Digest                   string // see Promise
 	Manifests                string // digest of the sealed manifests
 	Changed                  bool   // false: its lane brings about, or has brought about, these very manifests already
@@ -57,7 +66,8 @@ type StartTarget struct {
 // Gone is a lane whose target left the file, or whose file left the repository.
 type Gone struct {
 	Lane  int64
-	Prune bool // its objects go; otherwise they are orphaned: kept and shown
+	Prune bool   // its objects go; otherwise they are orphaned: kept and shown
+	Why   string // they are orphaned
 }
 
 // Exclusive says what a deployment does to others of its application that are under way.
@@ -66,8 +76,10 @@ type Exclusive string
 // The zero value leaves it to each target's lane.
 const (
 	PerLane         Exclusive = ""
-	RejectOthers    Exclusive = "reject"    // this one is refused while another is under way
-	SupersedeOthers Exclusive = "supersede" // the others are replaced on every lane, also where nothing changed
+	RejectOthers    Exclusive = "reject"     // this one is refused while another is under way
+	SupersedeOthers Exclusive = "supersede"  // the others are replaced on every lane, also where nothing changed
+	EnqueueOne      Exclusive = "enqueueOne" // this one waits for the other to end, in the place of what waited before
+	Batch           Exclusive = "batch"      // the same, told as one deployment of all the commits that arrived meanwhile
 )
 
 // LaneState is what a planner has to know of a lane.
@@ -80,12 +92,16 @@ type LaneState struct {
 	Good      *Release // what was last proved good
 	Number    int      // of the deployment that asked last
 	Removed   bool     // orphaned or removed
+	Pin       *Pin     // why it is held at what is good; nil: it is not
 	Inventory []manifest.Key
 }
 
 // Moves reports whether manifests with this promise would move the lane. Where the last attempt did not end well, a change of the promise alone
-// (a longer timeout, say) is enough for another.
+// (a longer timeout, say) is enough for another. What a lane is held at does not move it: it is there already, by somebody's word.
 func (l LaneState) Moves(manifests, promise string) bool {
+	if l.Pin != nil && !l.Removed && l.Good != nil && l.Good.Manifests == manifests {
+		return false
+	}
 	if l.Removed || l.Wanted != manifests {
 		return true
 	}

@@ -11,7 +11,7 @@ import (
 // State is what people see of a target or a deployment. Scripts know SUCCEEDED, FAILED and CANCELLED as the final ones of a deployment.
 type State string
 
-// States; RolledBack is for a single target only, its deployment is then Failed.
+// States; RolledBack and Skipped are for a single target only. Its deployment is then Failed, or what its other targets are.
 const (
 	Queued           State = "QUEUED"
 	Running          State = "RUNNING"
@@ -22,12 +22,13 @@ const (
 	Cancelled        State = "CANCELLED"
 	Rejected         State = "REJECTED"
 	RolledBack       State = "ROLLED_BACK"
+	Skipped          State = "SKIPPED"
 )
 
 // Final reports whether nothing will change the state any more.
 func (s State) Final() bool {
 	switch s {
-	case Succeeded, Failed, Cancelled, Rejected, RolledBack:
+	case Succeeded, Failed, Cancelled, Rejected, RolledBack, Skipped:
 		return true
 	}
 	return false
@@ -36,19 +37,35 @@ func (s State) Final() bool {
 // Phase is where on its way a target stands.
 type Phase string
 
-// Phases in the order of a good rollout, then those of a rollback.
+// Phases in the order of a good rollout, then those of a way back.
 const (
-	Waiting  Phase = "waiting"  // for dependencies and approvals; nothing was touched
-	Looking  Phase = "looking"  // a fresh read of what runs, before anything is touched
-	Applying Phase = "applying" // manifests go to the cluster
-	Settling Phase = "settling" // until each object is proved healthy
-	Retiring Phase = "retiring" // older revisions go to zero
-	Pruning  Phase = "pruning"  // objects that left the manifests go
-	Finished Phase = "finished"
+	Observing   Phase = "observing"   // after the store was lost: a fresh read of what runs; nothing is touched
+	Comparing   Phase = "comparing"   // what runs is held against the manifests; nothing is touched
+	Waiting     Phase = "waiting"     // for dependencies, and for a person where much would be removed; nothing was touched
+	Preparing   Phase = "preparing"   // the steps of beforeDeployment
+	Looking     Phase = "looking"     // a fresh read of what runs, before anything is touched
+	Adopting    Phase = "adopting"    // running Deployment objects become managed revisions, with no pod restarted
+	Applying    Phase = "applying"    // manifests go to the cluster, the new revision at its first share of pods
+	Raising     Phase = "raising"     // revisions get the pods that the next share needs
+	Settling    Phase = "settling"    // until each object is proved healthy
+	Lowering    Phase = "lowering"    // revisions lose the pods that the present share leaves over
+	Pausing     Phase = "pausing"     // a step of the canary that waits
+	Redirecting Phase = "redirecting" // the steps of redirectTrafficAfter
+	Switching   Phase = "switching"   // the active Service turns to the new revision
+	Overlapping Phase = "overlapping" // the steps of shutDownOldVersionAfter
+	Completing  Phase = "completing"  // configuration gets its new content under its own name
+	Retiring    Phase = "retiring"    // older revisions go to zero
+	Draining    Phase = "draining"    // until they have none left
+	Pruning     Phase = "pruning"     // objects that left the manifests go
+	Restoring   Phase = "restoring"   // Deployment objects are put back where the file keeps them
+	Following   Phase = "following"   // the steps of afterDeployment; nothing is undone any more
+	Finished    Phase = "finished"
 
+	Returning   Phase = "returning"   // traffic goes back to what ran before
+	Regaining   Phase = "regaining"   // until what ran before is proved to carry everything
+	Withdrawing Phase = "withdrawing" // the failed version goes to zero
 	Reverting   Phase = "reverting"   // the last good manifests are applied
 	Recovering  Phase = "recovering"  // until they are proved healthy
-	Withdrawing Phase = "withdrawing" // revisions of the failed version go to zero
 	Clearing    Phase = "clearing"    // objects that the failed version added go
 )
 
@@ -56,34 +73,53 @@ const (
 type Target struct {
 	ID          int64  `json:"id"` // of this execution of the target, not of the lane
 	Lane        int64  `json:"lane"`
-	Deployment  string `json:"deployment"` // id
-	Number      int    `json:"number"`     // of the deployment in its application: #N
+	Deployment  string `json:"deployment"`       // id
+	Number      int    `json:"number"`           // of the deployment in its application: #N
+	Commit      string `json:"commit,omitempty"` // "": it is an upload
 	Tenant      string `json:"tenant"`
 	Application string `json:"application"`
 	Name        string `json:"name"`
 	Account     string `json:"account"`
 	Namespace   string `json:"namespace,omitempty"`
 
-	DependsOn []string      `json:"dependsOn,omitempty"` // targets of the same deployment
-	Timeout   time.Duration `json:"timeout"`             // how long objects may take to become healthy
-	Digest    string        `json:"digest"`              // of what was promised: the target's part of the file, policies, manifests
-	Manifests string        `json:"manifests"`           // digest of the sealed manifests
-	Removes   bool          `json:"removes,omitempty"`   // the target or its file is gone and its objects go too: Manifests is the empty set
+	Way
+	Pins      *Pin     `json:"pins,omitempty"`      // once it is finished its lane is held there; nil: the lane follows what it is asked for
+	Authors   []string `json:"authors,omitempty"`   // who wrote the change, merged it, or started the push
+	Skip      []Skip   `json:"skip,omitempty"`      // waits that an emergency passes over
+	Digest    string   `json:"digest"`              // of what was promised: the target's part of the file, policies, manifests
+	Manifests string   `json:"manifests"`           // digest of the sealed manifests
+	Observe   bool     `json:"observe,omitempty"`   // the store was lost: what runs is found first, and what differs from the manifests waits for a person
+	Differs   []string `json:"differs,omitempty"`   // sentences: what was found to differ
+	Ran       string   `json:"ran,omitempty"`       // commit of the deployment that made what was found to carry the workloads; "": unknown
+	RanNumber int      `json:"ranNumber,omitempty"` // of that deployment
+	Removes   bool     `json:"removes,omitempty"`   // the target or its file is gone and its objects go too: Manifests is the empty set
 
-	State     State      `json:"state"`
-	Phase     Phase      `json:"phase"`
-	Why       string     `json:"why,omitempty"`      // the last thing that was decided, as a sentence
-	Waits     []Wait     `json:"waits,omitempty"`    // what it waits for now
-	Intent    *Action    `json:"intent,omitempty"`   // recorded before it is carried out; carried out again after a crash
-	Base      *Release   `json:"base,omitempty"`     // the last good release when this one began; nil: there was none
-	Old       []Replicas `json:"old,omitempty"`      // older revisions that ran when this one began
-	Open      []Proof    `json:"open,omitempty"`     // objects not yet proved healthy, in Settling and Recovering
-	Attempts  int        `json:"attempts,omitempty"` // tries in a row that met trouble, for the backoff
-	NotBefore time.Time  `json:"notBefore,omitzero"` // of the next try
-	Started   time.Time  `json:"started,omitzero"`   // left Waiting
-	Deadline  time.Time  `json:"deadline,omitzero"`  // of the present phase
-	Ended     time.Time  `json:"ended,omitzero"`
-	Ending    State      `json:"ending,omitempty"` // the state in which a rollback under way will end
+	State     State          `json:"state"`
+	Phase     Phase          `json:"phase"`
+	Why       string         `json:"why,omitempty"`      // the last thing that was decided, as a sentence
+	Waits     []Wait         `json:"waits,omitempty"`    // what it waits for now
+	Intent    *Action        `json:"intent,omitempty"`   // recorded before it is carried out; carried out again after a crash
+	Since     time.Time      `json:"since,omitzero"`     // the present phase began
+	Base      *Release       `json:"base,omitempty"`     // the last good release when this one began; nil: there was none
+	First     bool           `json:"first,omitempty"`    // nothing of its workloads ran when this one began: the strategy's steps are passed over
+	Full      []Replicas     `json:"full,omitempty"`     // the new revisions with all their pods
+	Asked     []Replicas     `json:"asked,omitempty"`    // the pods that were last asked of the new revisions
+	Former    []Former       `json:"former,omitempty"`   // older revisions that ran when this one began
+	Kept      []manifest.Key `json:"kept,omitempty"`     // new revisions that carried their workloads when this one began
+	Found     []manifest.Key `json:"found,omitempty"`    // objects of others that were there before these manifests were applied
+	Reverted  bool           `json:"reverted,omitempty"` // on the way back: the last good manifests are applied
+	StandIns  []StandIn      `json:"standIns,omitempty"` // adopted ReplicaSets that are revisions of ours under their own names
+	Pairs     []Pair         `json:"pairs,omitempty"`    // Services of a blue/green rollout
+	Step      int            `json:"step,omitempty"`     // of the canary: those before it are done
+	Weight    int            `json:"weight,omitempty"`   // the new revision's present share of pods, 0–100
+	HeldSince time.Time      `json:"heldSince,omitzero"` // a person halted it; zero: it is not halted
+	Open      []Proof        `json:"open,omitempty"`     // objects not yet proved healthy
+	Attempts  int            `json:"attempts,omitempty"` // tries in a row that met trouble, for the backoff
+	NotBefore time.Time      `json:"notBefore,omitzero"` // of the next try
+	Started   time.Time      `json:"started,omitzero"`   // left Waiting
+	Deadline  time.Time      `json:"deadline,omitzero"`  // of the present phase
+	Ended     time.Time      `json:"ended,omitzero"`
+	Ending    State          `json:"ending,omitempty"` // the state in which a rollback under way will end
 }
 
 // Proof is what a fresh read must name before an object counts as healthy: this very object, at this generation or a later one.
@@ -97,6 +133,7 @@ type Proof struct {
 type Release struct {
 	Deployment string `json:"deployment"`
 	Number     int    `json:"number"`
+	Commit     string `json:"commit,omitempty"`
 	Manifests  string `json:"manifests"` // digest of the sealed manifests
 	Digest     string `json:"digest"`
 }
@@ -107,14 +144,47 @@ type Replicas struct {
 	Count int32        `json:"count"`
 }
 
+// Former is a revision that ran when a target began.
+type Former struct {
+	Key      manifest.Key `json:"key"`
+	Workload string       `json:"workload"` // the Deployment object's name
+	Hash     string       `json:"hash,omitempty"`
+	Count    int32        `json:"count"`            // pods that it had then
+	Ready    int32        `json:"ready,omitempty"`  // of them
+	Asked    int32        `json:"asked"`            // pods that were last asked of it
+	Stable   bool         `json:"stable,omitempty"` // it carries the workload until the new revision does; the others are left from rollouts that broke off
+}
+
+// StandIn is a ReplicaSet of an adopted Deployment object that has the pods which a revision of ours would have: it is that revision, under its own name.
+type StandIn struct {
+	For  manifest.Key `json:"for"` // the ReplicaSet that would have been made
+	Is   manifest.Key `json:"is"`
+	Hash string       `json:"hash"`
+}
+
+// Pair is the Services of one workload in a blue/green rollout.
+type Pair struct {
+	Active  manifest.Key `json:"active"`
+	Preview manifest.Key `json:"preview,omitzero"` // zero: there is none
+	New     string       `json:"new"`              // hash of the new revision
+	Stable  string       `json:"stable,omitempty"` // hash of the revision that carried the workload; "": none did
+}
+
+// Selection is a Service and the hash of the only revision it shall send traffic to.
+type Selection struct {
+	Service manifest.Key `json:"service"`
+	Hash    string       `json:"hash"`
+}
+
 // Wait is something a target waits for, told in one sentence wherever people look.
 type Wait struct {
 	Kind    WaitKind  `json:"kind"`
 	Since   time.Time `json:"since"`
 	Until   time.Time `json:"until,omitzero"`    // zero: no end of its own
 	Needs   string    `json:"needs"`             // "3 of 3 pods ready: web-5d8 (1 ready)"
-	Gate    string    `json:"gate,omitempty"`    // of an approval: what is approved
-	Who     []string  `json:"who,omitempty"`     // roles that may give it; empty: nobody has to
+	Gate    string    `json:"gate,omitempty"`    // of an approval or a pause: its name in the target, "canary.steps[1]"
+	Who     []string  `json:"who,omitempty"`     // roles that may give it; empty: whoever may approve at all
+	NotBy   []string  `json:"notBy,omitempty"`   // people who may not, since it is their own change
 	Command string    `json:"command,omitempty"` // what gives it: "towpath deploy approve …"
 }
 
@@ -125,6 +195,9 @@ type WaitKind string
 const (
 	WaitDependency WaitKind = "dependency" // another target
 	WaitApproval   WaitKind = "approval"   // a person
+	WaitPause      WaitKind = "pause"      // time, as the file says
+	WaitHold       WaitKind = "hold"       // a person who halted it
+	WaitTakeOver   WaitKind = "takeOver"   // a Deployment object's own rollout
 	WaitAgent      WaitKind = "agent"      // the cluster's agent is not connected
 	WaitHealth     WaitKind = "health"     // objects become ready
 	WaitRetry      WaitKind = "retry"      // the next try after trouble on the way
@@ -133,8 +206,13 @@ const (
 // Action is an effect as a value. It says what shall be, never what to change, so that carrying it out again is harmless.
 type Action struct {
 	Kind      ActionKind     `json:"kind"`
-	Manifests string         `json:"manifests,omitempty"` // Apply: digest of the sealed set
-	Replicas  []Replicas     `json:"replicas,omitempty"`  // Apply: of the set's revisions; Scale: of others
+	Manifests string         `json:"manifests,omitempty"` // Apply, Adopt, PutBack: digest of the sealed set
+	Only      []manifest.Key `json:"only,omitempty"`      // Apply: these alone; empty: all but Leave
+	Leave     []manifest.Key `json:"leave,omitempty"`     // Apply: these not yet
+	Replicas  []Replicas     `json:"replicas,omitempty"`  // Apply: of the set's revisions; Shift: of any
+	Select    []Selection    `json:"select,omitempty"`    // Apply, Shift: before Replicas
+	StandIns  []StandIn      `json:"standIns,omitempty"`  // Apply, PutBack: revisions of the set that are there under other names
+	Workloads []manifest.Key `json:"workloads,omitempty"` // Adopt, PutBack: Deployment objects; Free: StatefulSets
 	Remove    []manifest.Key `json:"remove,omitempty"`    // Remove: a Deployment object's key stands for all its revisions
 }
 
@@ -143,22 +221,35 @@ type ActionKind string
 
 // Kinds of action.
 const (
-	Apply  ActionKind = "apply"  // the sealed set, rank by rank, its revisions at Replicas
-	Scale  ActionKind = "scale"  // revisions to Replicas
-	Remove ActionKind = "remove" // objects
+	Adopt   ActionKind = "adopt"   // Deployment objects go, their ReplicaSets and pods stay and are ours
+	Apply   ActionKind = "apply"   // the sealed set, rank by rank, its revisions at Replicas
+	Shift   ActionKind = "shift"   // Services to Select, then revisions to Replicas
+	Remove  ActionKind = "remove"  // objects
+	PutBack ActionKind = "putBack" // Deployment objects that adopt the set's revisions
+	Free    ActionKind = "free"    // pods that hold up the rollout of their StatefulSets go
 )
 
 // Set is a sealed set of manifests as Decide needs it: names, no content.
 type Set struct {
-	Objects   []manifest.Key // as the manifests name them, Deployment objects included
-	Revisions []Revision     // one for each Deployment object
+	Objects       []manifest.Key // as the manifests name them, Deployment objects included
+	Revisions     []Revision     // one for each Deployment object
+	Services      []Service
+	Configuration []manifest.Key // ConfigMaps and Secrets of which revisions have copies of their own
 }
 
 // Revision is the managed ReplicaSet that a Deployment object becomes.
 type Revision struct {
 	Workload   manifest.Key // the Deployment object
 	ReplicaSet manifest.Key
-	Replicas   *int32 // nil: the manifest does not say, what runs is kept
+	Hash       string            // that its pods are told apart by
+	Labels     map[string]string // of its pods
+	Replicas   *int32            // nil: the manifest does not say, what runs is kept
+}
+
+// Service is a Service and what it selects.
+type Service struct {
+	Key      manifest.Key
+	Selector map[string]string
 }
 
 // Live is one object as a fresh read of the cluster, or the cluster's answer to a write, showed it.
@@ -168,13 +259,20 @@ type Live struct {
 	UID             string
 	ResourceVersion string
 	Generation      int64
-	Owner           string // tenant/application/target of the labels on it; "": not ours
-	Workload        string // of a managed ReplicaSet: the Deployment object's name; else ""
-	Number          int    // of a managed ReplicaSet: the deployment that made it
-	Replicas        int32  // wanted by the live object
-	Ready           int32  // pods
+	Owner           string            // tenant/application/target of the labels on it; "": not ours
+	Workload        string            // of a managed ReplicaSet: the Deployment object's name; else ""
+	Hash            string            // of a ReplicaSet: that its pods are told apart by
+	StandsFor       string            // of an adopted ReplicaSet: the name of the revision that it is; "": it is none of the manifests'
+	Selector        map[string]string // of a Service
+	Number          int               // of a managed ReplicaSet: the deployment that made it
+	Commit          string            // of that deployment; "": it was an upload
+	Replicas        int32             // wanted by the live object
+	Ready           int32             // pods
+	Within          bool              // of a ReplicaSet: its controller has seen what is wanted of it, and it has no more pods than that
 	Health          Health
 	Message         string // why it is not Healthy, in the cluster's words: "ErrImagePull: …"
+	Found           bool   // as the answer to an apply: it was there before, made by somebody else
+	Stuck           bool   // of a StatefulSet: a pod of an older version is not ready, and its controller replaces no other before it is
 }
 
 // Health of a live object, judged at the generation that was read.
@@ -193,12 +291,14 @@ type Facts struct {
 	Connected    bool      // an agent of the account is there
 	New          Set
 	Good         *Release         // what was last proved good on this lane; nil: nothing yet
-	Base         Set              // of Target.Base, and while it waits, of Good, which is to be its Base; zero without one
+	Base         Set              // of what Target.GoesBackTo; zero without one
 	Inventory    []manifest.Key   // what this lane has in the cluster, by our records
 	Dependencies map[string]State // of DependsOn, as their lanes stand
-	Approvals    []Approval       // given for this deployment
+	Words        []Word           // given for this deployment
 	Cancel       *Request         // a person asked to stop
+	Hold         *Hold            // a person halted it
 	ReplacedBy   int              // number of the newer deployment that waits for this lane; 0: none
+	Replaced     int              // deployments of this lane that were replaced since the last one that was finished
 	Limits       Limits
 	Taken        *Failure // an object that was to be claimed belongs to another lane; nil: not known to
 	Look         *Look    // answer to Decision.Read; nil: not read
@@ -207,33 +307,72 @@ type Facts struct {
 
 // Read is what Decide wants to be read afresh from the cluster before it goes on.
 type Read struct {
-	Objects   []manifest.Key // each of these
+	Objects   []manifest.Key // each of these, which the target applied
+	Others    []manifest.Key // each of these, whoever made them
 	Revisions bool           // all managed ReplicaSets of the target
+	Foreign   bool           // instead, those of the Workloads' names, whoever's: the target has claimed nothing yet, so it has no others
 	Workloads []manifest.Key // Deployment objects of these names
+	Survey    bool           // instead of all this: what differs from the manifests, and what else says that it is the target's
 }
 
 // Look is the answer to a Read. A Failure says that nothing is known.
 type Look struct {
 	Objects   []Live
+	Others    []Live
 	Revisions []Live
 	Workloads []Live
+	Foreign   []Live // managed ReplicaSets of other targets
+	Drifts    []Drift
+	Claims    []manifest.Key // objects whose labels say that they are the target's, as manifests name them
+	Ran       *Release       // what Target.Ran asked for; nil: it is not known, or cannot be rendered
+	RanSet    Set            // of Ran
 	Failure   *Failure
 }
 
-// Limits of a removal that needs no person's word.
+// Limits are what the controller's configuration sets.
 type Limits struct {
-	Removals int     // at most so many objects
-	Shrink   float64 // share of the objects in the cluster by which a render may shrink, 0–1
-	Keep     int     // older revisions kept at zero
+	Removals int           // at most so many objects go without a person's word
+	Shrink   float64       // share of the objects in the cluster by which a render may shrink without one, 0–1
+	Keep     int           // older revisions kept at zero
+	Replaced int           // after so many replaced in a row a deployment finishes first, unless it is in trouble itself; 0: never
+	Away     time.Duration // how long an agent may be away before its target counts as unreachable
+	Yield    time.Duration // how long a replaced deployment waits for what ran before it to carry everything
 }
 
-// Approval is a person's word for one gate of one target.
-type Approval struct {
+// Word is what a person says to one gate of one target.
+type Word struct {
 	Target string
-	Gate   string // "prune"
+	Gate   string // "prune", "canary.steps[1]"
 	Digest string // the target's digest when it was given; it counts only while equal
+	Verb   Verb
 	By     string
+	Reason string
 	At     time.Time
+}
+
+// Verb is what a person says.
+type Verb string
+
+// Verbs.
+const (
+	Approve Verb = "approve"
+	Reject  Verb = "reject"
+	Pass    Verb = "skip"  // a pause is over, an approval is not needed
+	Retry   Verb = "retry" // what waits for its next try is tried now
+)
+
+// Pin is why a lane stays at a release although something else was asked of it. The next change of what failed lifts it.
+type Pin struct {
+	Number int       `json:"number"` // of the deployment that the lane is held at; 0: at what ran before the first
+	Why    string    `json:"why"`
+	By     string    `json:"by"` // a person, or "towpath"
+	At     time.Time `json:"at"`
+}
+
+// Hold is a person's word that halts rollouts at their present weight.
+type Hold struct {
+	By, Reason string
+	At         time.Time
 }
 
 // Request is what a person asked of a deployment under way.

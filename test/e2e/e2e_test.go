@@ -12,9 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/dynamic"
-
 	"towpath/api"
 	"towpath/internal/testkit/gitserver"
 	"towpath/internal/testkit/world"
@@ -103,13 +100,14 @@ func TestTheClusterSeesOnlyTheAgentsServiceAccount(t *testing.T) {
 	for lines.Scan() {
 		var entry struct {
 			User      struct{ Username string }
+			UserAgent string
 			ObjectRef struct{ Namespace string }
 		}
 		if err := json.Unmarshal(lines.Bytes(), &entry); err != nil {
 			continue // the line is being written
 		}
 		name := entry.User.Username
-		if entry.ObjectRef.Namespace == w.Namespace && !ofKubernetes(name) {
+		if entry.ObjectRef.Namespace == w.Namespace && (!ofKubernetes(name) || strings.Contains(entry.UserAgent, "towpath")) {
 			users[name] = true
 		}
 	}
@@ -184,6 +182,22 @@ func TestABrokenFileHurtsNobodyElseAndSaysWhatIsWrong(t *testing.T) {
 		if !strings.Contains(all, want) {
 			t.Errorf("the source's problems do not say %q:\n%s", want, all)
 		}
+	}
+
+	// What runs goes on, and whoever asks for it is told that its file is broken by now.
+	w.Commit("breaks shop", gitserver.Files{"shop/towpath.yaml": file("shop", "") + "x: [\n"})
+	w.Await("the words of why", func() (bool, error) {
+		return strings.Contains(must(t, w, "why", "shop"), "its file is not deployed as it is now: shop/towpath.yaml:"), nil
+	})
+	if out := must(t, w, "app", "list"); !strings.Contains(out, "SUCCEEDED, file refused") {
+		t.Errorf("app list: %s", out)
+	}
+	code, out, errs := w.Towpath(t.TempDir(), nil, "deploy", "status")
+	if code != 0 || !strings.Contains(errs, "not deployed as it is now: shop/towpath.yaml:") || !strings.Contains(errs, "not deployed as it is now: broken/towpath.yaml:3:") {
+		t.Errorf("deploy status: %d\n%s%s", code, out, errs)
+	}
+	if out := must(t, w, "deploy", "list", "-n", "shop"); !strings.Contains(out, "#1") || !strings.Contains(out, "SUCCEEDED") {
+		t.Errorf("deploy list: %s", out)
 	}
 }
 
@@ -295,18 +309,5 @@ func TestARepeatedDeliveryChangesNothingAndAForgedOneIsRefused(t *testing.T) {
 		if status, err := w.Deliver(c.guid, c.secret, []byte(`{}`)); err != nil || status != c.want {
 			t.Errorf("delivery %q: %d (%v), want %d", c.guid, status, err, c.want)
 		}
-	}
-}
-
-func TestSomebodyElsesObjectIsNotTakenWithoutAWord(t *testing.T) {
-	t.Parallel()
-	w := world.New(t, &shared, gitserver.Files{"README.md": "x"})
-	w.Do("staging", "apps/v1 deployments", func(r dynamic.ResourceInterface) error {
-		_, err := r.Create(t.Context(), world.Object(strings.Split(workload("web", "example.com/web:0"), "---")[0]), metav1.CreateOptions{})
-		return err
-	})
-	d := w.Ended(w.Deployment("shop", w.Commit("shop", shop("example.com/web:1"))).ID)
-	if staging := target(t, d, "staging"); staging.State != "FAILED" || !strings.HasPrefix(staging.Why, "not yet supported: Deployment.apps "+w.Namespace+"/web runs already") {
-		t.Errorf("staging is %s: %s", staging.State, staging.Why)
 	}
 }

@@ -49,6 +49,15 @@ func TestACommitShowsOnGitHubHowItsRolloutStands(t *testing.T) {
 	expectShown(t, w, hub, commit, "towpath/shop/staging", "failure", "Invalid value: 99999")
 	expectShown(t, w, hub, commit, "towpath/shop", "failure", "#2: staging: rolled back: ")
 	expectShown(t, w, hub, commit, "towpath/shop/prod", "error", "cancelled: not started: staging is ROLLED_BACK")
+	good := w.Commit("mended", gitserver.Files{"shop/manifests/web.yaml": workload("web", "example.com/web:3"), "broken/towpath.yaml": ""})
+	expectState(t, w.Ended(w.Deployment("shop", good).ID), "SUCCEEDED")
+	hand(w, "v1 configmaps", "web", `{"data":{"IMAGE":"by hand"}}`)
+	expectShown(t, w, hub, good, "towpath/shop/prod", "success", "live; changed since by others: ConfigMap "+w.Namespace+"/web differs at /data/IMAGE")
+	expectShown(t, w, hub, good, "towpath/shop", "success", "live on staging, prod; changed since by others: prod")
+	hand(w, "v1 configmaps", "web", `{"data":{"IMAGE":"example.com/web:3"}}`)
+	w.Await("the statuses to say that it is no more", func() (bool, error) {
+		return hub.Shown(world.GitHubRepository, good)["towpath/shop/prod"].Description == "live", nil
+	})
 	for _, r := range hub.Requests() {
 		if r.Status != http.StatusCreated {
 			t.Errorf("%s %s was answered with %d", r.Method, r.Path, r.Status)

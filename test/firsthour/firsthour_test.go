@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"towpath/internal/localstack"
 	"towpath/internal/testkit/gitserver"
 	"towpath/internal/testkit/pages"
 	"towpath/internal/testkit/world"
@@ -36,8 +36,12 @@ func TestTheFirstHourWorksAsItIsWritten(t *testing.T) {
 	r.write(".gitconfig", fmt.Sprintf("[user]\nname = Reader\nemail = reader@example.com\n[url %q]\ninsteadOf = https://github.com/acme/shop.git\n", repository.Dir))
 	r.replace("YOUR_TOKEN", "s3cret")
 	r.replace("url: https://github.com/acme/shop.git", "url: "+server.URL+"/shop.git")
-	r.replace("8080", freePort(t))
-	r.replace("8443", freePort(t))
+	own, hub, err := localstack.Free()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.replace("8080", portOf(own))
+	r.replace("8443", portOf(hub))
 	for _, block := range pages.Read(t, "docs/first-hour.md").Blocks {
 		if block.Language != "sh" {
 			continue
@@ -53,19 +57,7 @@ func TestTheFirstHourWorksAsItIsWritten(t *testing.T) {
 	}
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
-}
+func portOf(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
 
 // reader does what a page says, in one shell: directory and exported variables go from block to block.
 type reader struct {

@@ -9,38 +9,29 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"towpath/internal/testkit/github"
 	"towpath/internal/testkit/gitserver"
 	"towpath/internal/testkit/world"
 )
-
-// scenario is a deployment that is cut at each of its points in turn.
-type scenario struct {
-	next func(version int) string // manifests of a version
-	back func(version int) string // manifests that bring the world back to where the next cut starts; nil: the next version does
-}
-
-var scenarios = map[string]scenario{
-	"two targets": {next: func(version int) string { return world.Workload("web", fmt.Sprint("example.com/web:", version)) }},
-	"rolled back": {
-		next: func(version int) string {
-			return strings.Replace(world.Workload("web", fmt.Sprint("example.com/web:", version)), "ports: [{port: 80}]", "ports: [{port: 99999}]", 1)
-		},
-		back: func(version int) string { return world.Workload("web", fmt.Sprint("example.com/web:", version)) },
-	},
-}
 
 // cutting is a scenario under way in a world of its own.
 type cutting struct {
 	*testing.T
 	*world.World
 	scenario
+	hub     *github.GitHub
 	control string // file that says where the controller is to die
 	version int
 	orders  int
 	missed  []string // points that were not passed when they were to be cut at
+	again   int      // second kills that were to be
+	spared  int      // and those of them whose point was passed before
 }
 
 var shared world.Shared
@@ -50,68 +41,73 @@ func TestMain(m *testing.M) {
 	world.Main(m, &shared, world.Build{Tags: "crashpoints"}, "staging", "prod")
 }
 
-// The process is killed before and after every save, and before and after every write to a cluster, of a rollout to two targets and of a rollback; and
-// then a second time, while another process recovers. Each time another process takes over, and all ends as it does undisturbed.
+// The process is killed before and after every save, and before and after every write to a cluster, of a rollout to two targets and of a rollback, and at
+// points by seed of all the others; and then a second time, while another process recovers. Each time another process takes over, and all ends as it does
+// undisturbed. In the model (reconcile/proof) each of them is cut at every point.
 func TestKilledAtAnyPointItEndsAsIfUndisturbed(t *testing.T) {
 	for name, s := range scenarios {
-		for shard := range shards {
-			t.Run(fmt.Sprintf("%s %d of %d", name, shard+1, shards), func(t *testing.T) {
+		for shard := range s.shards() {
+			t.Run(fmt.Sprintf("%s %d of %d", name, shard+1, s.shards()), func(t *testing.T) {
 				t.Parallel()
 				c := start(t, s)
 				points, want := c.undisturbed()
-				cuts := 0
-				for i, point := range points {
-					if i%shards == shard {
-						c.cut(point, "", want)
-						cuts++
-					}
+				cuts := c.cuts(points)
+				made := 0
+				for i := shard; i < len(cuts); i += s.shards() {
+					c.cut(cuts[i][0], cuts[i][1], want)
+					made++
 				}
-				for _, pair := range c.pairs(points, shard) {
-					c.cut(pair[0], pair[1], want)
-					cuts++
-				}
-				c.passed(cuts)
+				c.passed(made)
 			})
 		}
 	}
 }
 
-// shards is how many worlds share the points of a scenario, and pairs how many pairs of points are cut at in all.
-const (
-	shards = 3
-	pairs  = 50
-)
+// pairs is how many pairs of points are cut at in all.
+const pairs = 50
 
-// pairs of points that this shard cuts at: some by seed, or all of them in the long form.
-func (c *cutting) pairs(points []string, shard int) [][2]string {
-	var all [][2]string
+// shards is how many worlds share the points of a scenario.
+func (s scenario) shards() int {
+	if s.sample == 0 {
+		return 3
+	}
+	return 1
+}
+
+// cuts at single points, and at pairs of them: those of a seed, or all of them in the long form.
+func (c *cutting) cuts(points []string) (cuts [][2]string) {
+	var twice [][2]string
 	for _, first := range points {
+		cuts = append(cuts, [2]string{first, ""})
 		for _, second := range points {
-			all = append(all, [2]string{first, second})
+			twice = append(twice, [2]string{first, second})
 		}
 	}
-	rand.New(rand.NewPCG(1, uint64(len(points)))).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	if os.Getenv("TOWPATH_SOAK") == "" {
-		all = all[:pairs/len(scenarios)]
+		cuts, twice = some(cuts, c.sample), some(twice, (pairs+len(scenarios)-1)/len(scenarios))
 	}
-	var ours [][2]string
-	for i, pair := range all {
-		if i%shards == shard {
-			ours = append(ours, pair)
-		}
+	return append(cuts, twice...)
+}
+
+// some of all by seed; all of them when count is 0.
+func some(all [][2]string, count int) [][2]string {
+	if count == 0 || count >= len(all) {
+		return all
 	}
-	return ours
+	rand.New(rand.NewPCG(1, uint64(len(all)))).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all[:count]
 }
 
 func start(t *testing.T, s scenario) *cutting {
-	c := &cutting{T: t, scenario: s, control: filepath.Join(t.TempDir(), "control")}
-	c.World = world.New(t, &shared, gitserver.Files{"shop/towpath.yaml": world.TwoTargets("shop", ""), "shop/manifests/web.yaml": world.Workload("web", "example.com/web:0")},
-		world.Environment("TOWPATH_CRASH_CONTROL="+c.control))
+	c := &cutting{T: t, scenario: s, hub: github.Start(t), control: filepath.Join(t.TempDir(), "control")}
+	c.hub.Limit(github.Limits{Requests: 1 << 30, CreationsAMinute: 1 << 30, CreationsAnHour: 1 << 30})
+	c.World = world.New(t, &shared, gitserver.Files{"shop/towpath.yaml": s.file, "shop/manifests/web.yaml": world.Workload("web", "example.com/web:0")},
+		world.OnGitHub(c.hub), world.Environment("TOWPATH_CRASH_CONTROL="+c.control))
 	if d := c.Ended(c.Deployment("shop", c.Repository.Head("main")).ID); d.State != "SUCCEEDED" {
 		t.Fatalf("the first deployment is %s: %+v", d.State, d.Targets)
 	}
 	for range 5 { // until as many revisions are kept as ever will be
-		c.forth(func(version int) string { return world.Workload("web", fmt.Sprint("example.com/web:", version)) })
+		c.forth(version)
 	}
 	return c
 }
@@ -128,19 +124,23 @@ func (c *cutting) order(what string) {
 
 func (c *cutting) orderNothing() { c.order("nothing") }
 
-// forth deploys the next version and waits for its end.
-func (c *cutting) forth(manifests func(int) string) {
+// forth deploys the next version, with what people do on the way, and waits for its end.
+func (c *cutting) forth(manifests func(int) string) *course {
 	c.Helper()
-	c.version++
-	commit := c.commit(manifests(c.version))
+	run := c.begin(manifests)
 	c.Announce()
-	c.Ended(c.Deployment("shop", commit).ID)
+	c.Await("the end of what was begun", func() (bool, error) { return c.goesOn(run), nil })
+	return run
 }
 
-// commit puts a version into the repository; a process that dies may miss the announcement, and finds it at its start.
-func (c *cutting) commit(manifests string) string {
+// commit puts the next version into the repository; a process that dies may miss the announcement, and finds it at its start.
+func (c *cutting) commit(manifests func(int) string) string {
 	c.Helper()
-	return c.Repository.Commit(fmt.Sprint("version ", c.version), gitserver.Files{"shop/manifests/web.yaml": strings.ReplaceAll(manifests, "NAMESPACE", c.Namespace)})
+	c.version++
+	text := manifests(c.version)
+	commit := c.Repository.Commit(fmt.Sprint("version ", c.version), gitserver.Files{"shop/manifests/web.yaml": strings.ReplaceAll(text, "NAMESPACE", c.Namespace)})
+	c.hub.Repository(world.GitHubRepository, commit)
+	return commit
 }
 
 var occurrence = regexp.MustCompile(`#\d+$`)
@@ -149,7 +149,7 @@ var occurrence = regexp.MustCompile(`#\d+$`)
 func (c *cutting) undisturbed() (points []string, want string) {
 	c.Helper()
 	c.order("record")
-	want = c.run()
+	want = c.end(c.forth(c.next))
 	c.orderNothing()
 	text, err := os.ReadFile(c.control + ".points")
 	if err != nil {
@@ -177,16 +177,6 @@ func steady(name string) bool {
 	return true
 }
 
-// run deploys the next version of the scenario and returns how it ended.
-func (c *cutting) run() string {
-	c.Helper()
-	c.version++
-	commit := c.commit(c.next(c.version))
-	c.Announce()
-	d := c.Deployment("shop", commit)
-	return c.end(d.ID)
-}
-
 // cut runs the scenario again with the process killed at a point, and, when given, once more at a second while another recovers.
 func (c *cutting) cut(point, second, want string) {
 	c.Helper()
@@ -194,28 +184,29 @@ func (c *cutting) cut(point, second, want string) {
 		c.forth(c.back)
 	}
 	c.order("kill " + point)
-	c.version++
-	commit := c.commit(c.next(c.version))
+	run := c.begin(c.next)
 	c.TryAnnounce()
-	if c.died(commit) {
-		c.recover(commit, second)
+	if c.died(run) {
+		c.recover(run, second)
 	} else {
 		c.missed = append(c.missed, point)
 	}
 	c.orderNothing()
-	d := c.Deployment("shop", commit)
-	if got := c.end(d.ID); got != want {
+	c.Await("the end after a cut at "+point+" and "+second, func() (bool, error) { return c.goesOn(run), nil })
+	if got := c.end(run); got != want {
 		c.Errorf("killed at %s, then %s:\n got %s\nwant %s", point, second, got, want)
 	}
 }
 
 // recover starts another process, which is killed at a second point when one is given.
-func (c *cutting) recover(commit, second string) {
+func (c *cutting) recover(run *course, second string) {
 	c.Helper()
 	c.orderNothing()
 	if second != "" {
 		c.order("kill " + second)
-		if c.StartController() && !c.died(commit) {
+		c.again++
+		if c.StartController() && !c.died(run) {
+			c.spared++
 			return
 		}
 		c.orderNothing()
@@ -223,18 +214,18 @@ func (c *cutting) recover(commit, second string) {
 	c.StartController()
 }
 
-// died waits until the process has died, or the deployment of a commit has ended without: how often a target is saved while its pods start is a matter
+// died waits until the process has died, or all has ended without: how often a target is saved while its pods start is a matter
 // of time, so the last of these points are not always passed.
-func (c *cutting) died(commit string) (died bool) {
+func (c *cutting) died(run *course) (died bool) {
 	c.Helper()
 	c.Await("the controller's death, or the deployment's end", func() (bool, error) {
 		select {
 		case <-c.ControllerGone():
 			died = true
+			return true, nil
 		default:
 		}
-		d, found := c.Find("shop", commit)
-		return died || found && d.Ended != nil, nil
+		return c.goesOn(run), nil
 	})
 	return died
 }
@@ -245,41 +236,102 @@ func (c *cutting) passed(cuts int) {
 	if len(c.missed) > cuts/5 {
 		c.Errorf("%d of %d points were not passed: %v", len(c.missed), cuts, c.missed)
 	}
+	c.Logf("%d cuts, %d of them not made; %d second ones, %d of them at points that were passed before", cuts, len(c.missed), c.again, c.spared)
 }
 
 var (
 	numbers  = regexp.MustCompile(`#\d+`)
 	commits  = regexp.MustCompile(`commit [0-9a-f]{7}`)
 	versions = regexp.MustCompile(`version \d+`)
+	images   = regexp.MustCompile(`example\.com/web:\d+`)
+	selected = regexp.MustCompile(`pod-template-hash:[0-9a-z]+`)
 	hashes   = regexp.MustCompile(`-[0-9a-v]{10}\b`)
 )
 
-// end waits for the end of a deployment and says all that must be the same each time: states, events, and what lies in both clusters.
-func (c *cutting) end(id string) string {
+// end says all that must be the same each time: states, events, and what lies in both clusters.
+func (c *cutting) end(run *course) string {
 	c.Helper()
-	d := c.Ended(id)
 	var out strings.Builder
-	fmt.Fprintln(&out, d.State)
-	for _, t := range d.Targets {
-		fmt.Fprintln(&out, " ", t.Name, t.State, t.Why)
-	}
-	for _, e := range c.EventsOf(id) {
-		fmt.Fprintln(&out, " ", e)
+	var told []string
+	for _, commit := range run.commits {
+		d := c.Ended(c.Deployment("shop", commit).ID)
+		fmt.Fprintln(&out, d.State)
+		for _, t := range d.Targets {
+			fmt.Fprintln(&out, " ", t.Name, t.State, t.Why)
+		}
+		for _, e := range c.EventsOf(d.ID) {
+			fmt.Fprintln(&out, " ", e)
+		}
+		told = append(told, c.told(commit, 1+len(d.Targets))...)
 	}
 	for _, cluster := range []string{"staging", "prod"} {
-		for _, resource := range []string{"v1 configmaps", "v1 services", "apps/v1 replicasets"} {
-			var lines []string
-			for name, o := range c.Objects(cluster, resource) {
-				spec, _ := o.Object["spec"].(map[string]any)
-				lines = append(lines, fmt.Sprintf("%s %v", hashes.ReplaceAllString(name, "-HASH"), spec["replicas"]))
-			}
-			slices.Sort(lines)
-			fmt.Fprintln(&out, " ", cluster, resource, lines)
+		for _, line := range c.objects(cluster) {
+			fmt.Fprintln(&out, " ", cluster, line)
 		}
 	}
+	fmt.Fprintln(&out, " ", strings.Join(told, "\n  "))
 	text := out.String()
 	for _, r := range []*regexp.Regexp{numbers, commits, versions} {
 		text = r.ReplaceAllString(text, "…")
 	}
 	return strings.ReplaceAll(text, c.Namespace, "NAMESPACE")
+}
+
+// objects is what lies in a cluster: of revisions how many pods of which image they want, of settings what they say, of Services what they select. Versions
+// are told by their age.
+func (c *cutting) objects(cluster string) (lines []string) {
+	c.Helper()
+	for _, resource := range []string{"v1 configmaps", "v1 services", "apps/v1 deployments", "apps/v1 replicasets"} {
+		for name, o := range c.Objects(cluster, resource) {
+			if name == "kube-root-ca.crt" {
+				continue
+			}
+			line := fmt.Sprintf("%s %s", resource, hashes.ReplaceAllString(name, "-HASH"))
+			for _, path := range [][]string{{"data"}, {"spec", "selector"}, {"spec", "replicas"}} {
+				if value, found, _ := unstructured.NestedFieldNoCopy(o.Object, path...); found {
+					line += fmt.Sprintf(" %s=%v", path[len(path)-1], value)
+				}
+			}
+			containers, _, _ := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers")
+			for _, container := range containers {
+				line += fmt.Sprintf(" image=%v", container.(map[string]any)["image"])
+			}
+			lines = append(lines, selected.ReplaceAllString(line, "pod-template-hash:HASH"))
+		}
+	}
+	ages := map[string]string{}
+	for i, image := range newestFirst(images.FindAllString(strings.Join(lines, "\n"), -1)) {
+		ages[image] = fmt.Sprintf("the newest version but %d", i)
+	}
+	for i, line := range lines {
+		lines[i] = images.ReplaceAllStringFunc(line, func(image string) string { return ages[image] })
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func newestFirst(all []string) []string {
+	number := func(image string) int {
+		n, _ := strconv.Atoi(image[strings.LastIndexByte(image, ':')+1:]) // digits, as the expression has it
+		return n
+	}
+	slices.SortFunc(all, func(a, b string) int { return number(b) - number(a) })
+	return slices.Compact(all)
+}
+
+// told is what GitHub shows of a commit once so many statuses are there and none of them is pending.
+func (c *cutting) told(commit string, count int) (shown []string) {
+	c.Helper()
+	c.Await("the statuses of commit "+commit, func() (bool, error) {
+		shown = nil
+		for context, s := range c.hub.Shown(world.GitHubRepository, commit) {
+			shown = append(shown, fmt.Sprintf("%s %s: %s", context, s.State, s.Description))
+			if s.State == "pending" {
+				return false, nil
+			}
+		}
+		slices.Sort(shown)
+		return len(shown) >= count, nil
+	})
+	return shown
 }

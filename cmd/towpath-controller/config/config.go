@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path"
@@ -22,28 +23,34 @@ import (
 
 // Config is the whole file. The doc tags are its reference.
 type Config struct {
-	Listen      string   `yaml:"listen" doc:"address of the API, webhooks, token endpoint and metrics" default:"127.0.0.1:8080"`
-	ExternalURL string   `yaml:"externalURL" doc:"address under which people, agents and webhooks reach the controller; the issuer of its tokens" required:"true"`
-	TLS         TLS      `yaml:"tls" doc:"certificate of the listeners; agents are served over TLS only"`
-	Database    string   `yaml:"database" doc:"sqlite:PATH, or postgres://… for several replicas" required:"true"`
-	KeyFile     string   `yaml:"keyFile" doc:"file of keys that seal manifests and secrets: one a line, 32 bytes in base64; the first seals, all open. Part of the backup" required:"true"`
-	Data        string   `yaml:"data" doc:"directory of repository mirrors and caches; can be lost" required:"true"`
-	Agents      Agents   `yaml:"agents" doc:"where agents connect, and who may"`
-	Sources     []Source `yaml:"sources" doc:"repositories whose deployment files are deployed"`
-	Push        Push     `yaml:"push" doc:"deployments that are pushed by towpath deploy start"`
-	Roles       []Role   `yaml:"roles" doc:"who holds which role"`
-	Prune       Prune    `yaml:"prune" doc:"removals that need no person's word"`
-	Revisions   Keep     `yaml:"revisions" doc:"older revisions of a Deployment object"`
-	Render      Render   `yaml:"render" doc:"render processes"`
-	Charts      Charts   `yaml:"charts" doc:"charts that are not in the Git repository"`
-	Egress      Egress   `yaml:"egress" doc:"hosts that the controller may call beside the repositories"`
-	Log         Log      `yaml:"log" doc:"what the controller logs"`
+	Listen       string    `yaml:"listen" doc:"address of the API, webhooks, token endpoint and metrics" default:"127.0.0.1:8080"`
+	ExternalURL  string    `yaml:"externalURL" doc:"address under which people, agents and webhooks reach the controller; the issuer of its tokens" required:"true"`
+	TLS          TLS       `yaml:"tls" doc:"certificate of the listeners; agents are served over TLS only"`
+	Database     string    `yaml:"database" doc:"sqlite:PATH, or postgres://… for several replicas; this or databaseFile is required"`
+	DatabaseFile string    `yaml:"databaseFile" doc:"file with that address, in place of database: that of a PostgreSQL database holds a password; read at the start"`
+	KeyFile      string    `yaml:"keyFile" doc:"file of keys that seal manifests and secrets: one a line, 32 bytes in base64; the first seals, all open, and names of revisions depend on the last. Part of the backup" required:"true"`
+	Data         string    `yaml:"data" doc:"directory of repository mirrors and caches; can be lost" required:"true"`
+	Agents       Agents    `yaml:"agents" doc:"where agents connect, and who may"`
+	Peers        Peers     `yaml:"peers" doc:"how replicas on one PostgreSQL database reach each other's agents"`
+	Sources      []Source  `yaml:"sources" doc:"repositories whose deployment files are deployed"`
+	Push         Push      `yaml:"push" doc:"deployments that are pushed by towpath deploy start"`
+	Roles        []Role    `yaml:"roles" doc:"who holds which role"`
+	Prune        Prune     `yaml:"prune" doc:"removals that need no person's word"`
+	Revisions    Keep      `yaml:"revisions" doc:"older revisions of a Deployment object"`
+	Rollouts     Rollouts  `yaml:"rollouts" doc:"rollouts that are in each other's way, and targets that cannot be reached"`
+	Approvals    Approvals `yaml:"approvals" doc:"who may approve"`
+	Drift        Drift     `yaml:"drift" doc:"what is changed or deleted in clusters by others"`
+	Render       Render    `yaml:"render" doc:"render processes"`
+	Charts       Charts    `yaml:"charts" doc:"charts that are not in the Git repository"`
+	Egress       Egress    `yaml:"egress" doc:"hosts that the controller may call beside the repositories"`
+	Log          Log       `yaml:"log" doc:"what the controller logs"`
 }
 
 // TLS is a certificate.
 type TLS struct {
 	Certificate string `yaml:"certificate" doc:"PEM file"`
 	Key         string `yaml:"key" doc:"PEM file"`
+	Terminated  bool   `yaml:"terminated" doc:"a proxy in front speaks TLS for the API, which is served to it in clear; agents are served over TLS all the same" default:"false"`
 }
 
 // Agents is the hub.
@@ -51,7 +58,33 @@ type Agents struct {
 	Listen   string   `yaml:"listen" doc:"address that agents connect to (gRPC over TLS)" default:"127.0.0.1:8443"`
 	Address  string   `yaml:"address" doc:"HOST:PORT under which agents reach it; absent: the host of externalURL and the port of listen"`
 	Audience string   `yaml:"audience" doc:"audience of agents' tokens" default:"towpath"`
-	Issuers  []string `yaml:"issuers" doc:"OIDC issuers beside the controller's own"`
+	Issuers  []Issuer `yaml:"issuers" doc:"OIDC issuers beside the controller's own, whose credentials agents may have"`
+}
+
+// Peers is the way between replicas.
+type Peers struct {
+	Listen  string `yaml:"listen" doc:"address that the other replicas connect to (gRPC over TLS, proved by keyFile); absent: each replica serves only the agents that are connected to it"`
+	Address string `yaml:"address" doc:"name or address under which the others reach this replica, at the port of listen; $NAME is a variable of the environment. Absent: the host of listen"`
+}
+
+// Host is the name or address that the others are told.
+func (p Peers) Host() (string, error) {
+	if p.Address == "" {
+		host, _, err := net.SplitHostPort(p.Listen)
+		return host, err
+	}
+	host := os.ExpandEnv(p.Address)
+	if host == "" {
+		return "", fmt.Errorf("peers.address: %s is empty in the environment of this process", p.Address)
+	}
+	return host, nil
+}
+
+// Issuer is an OIDC issuer elsewhere.
+type Issuer struct {
+	URL      string `yaml:"url" doc:"as its tokens name it (iss); its keys are found by its discovery document" required:"true"`
+	Audience string `yaml:"audience" doc:"audience of its tokens; absent: agents.audience"`
+	CAFile   string `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
 }
 
 // Source is one watched branch.
@@ -113,7 +146,32 @@ type Role struct {
 // Prune is the budget of removals.
 type Prune struct {
 	Removals int     `yaml:"removals" doc:"more objects than these wait for a person" default:"10"`
-	Shrink   float64 `yaml:"shrink" doc:"a render that shrinks by more than this share waits for a person" default:"0.3"`
+	Shrink   float64 `yaml:"shrink" doc:"a render that shrinks by more than this share waits for a person, unless a single object goes; an empty one always waits" default:"0.3"`
+}
+
+// Rollouts is how rollouts meet.
+type Rollouts struct {
+	Replaced int           `yaml:"replaced" doc:"after so many replaced in a row on a target, the next one finishes first unless it is in trouble" default:"3"`
+	Yield    time.Duration `yaml:"yield" doc:"how long a replaced rollout waits at most for what ran before it to carry everything" default:"1m"`
+	Away     time.Duration `yaml:"away" doc:"how long an agent may be away before unreachable: skip or fail of a target counts" default:"1m"`
+}
+
+// Drift is what differs in clusters.
+type Drift struct {
+	Ignore []Ignore `yaml:"ignore" doc:"what may differ"`
+}
+
+// Ignore is what may differ: an entry fits where all that it names does.
+type Ignore struct {
+	Group   string `yaml:"group" doc:"API group; absent: any"`
+	Kind    string `yaml:"kind" doc:"kind; absent: any"`
+	Pointer string `yaml:"pointer" doc:"JSON pointer to a field, with all below it; absent: any"`
+	Manager string `yaml:"manager" doc:"field manager that changed it; absent: any"`
+}
+
+// Approvals is who may approve.
+type Approvals struct {
+	ForbidSelf bool `yaml:"forbidSelf" doc:"people may not approve their own change, unless the step says allowSelfApproval: true" default:"false"`
 }
 
 // Keep is how many revisions stay.
@@ -219,8 +277,8 @@ func (c *Config) check() (wrong []error) {
 	}
 	base, err := url.Parse(c.ExternalURL)
 	need(err == nil && base.Host != "" && (base.Scheme == "https" || base.Scheme == "http"), "externalURL: %q is no http(s) address", c.ExternalURL)
-	need(strings.HasPrefix(c.Database, "sqlite:") || strings.HasPrefix(c.Database, "postgres://") || strings.HasPrefix(c.Database, "postgresql://"),
-		"database: write sqlite:PATH or postgres://…, not %q", c.Database)
+	need(c.Database == "" || c.DatabaseFile == "", "database and databaseFile say the same thing; write one of them")
+	need(c.DatabaseFile != "" || isDatabase(c.Database), "database: write sqlite:PATH or postgres://…, not %q", c.Database)
 	need(c.KeyFile != "", "keyFile is required; `towpath-controller key` prints a new key")
 	need(c.Data != "", "data is required: a directory for mirrors and caches")
 	need((c.TLS.Certificate == "") == (c.TLS.Key == ""), "tls: certificate and key come together")
@@ -228,8 +286,17 @@ func (c *Config) check() (wrong []error) {
 		_, _, err := net.SplitHostPort(a.address)
 		need(err == nil || a.field == "agents.address" && a.address == "", "%s: %q is no HOST:PORT", a.field, a.address)
 	}
-	for _, issuer := range c.Agents.Issuers {
-		need(strings.HasPrefix(issuer, "https://") || strings.HasPrefix(issuer, "http://"), "agents.issuers: %q is no http(s) address", issuer)
+	if c.Peers.Listen != "" {
+		_, _, err := net.SplitHostPort(c.Peers.Listen)
+		need(err == nil, "peers.listen: %q is no HOST:PORT", c.Peers.Listen)
+		need(c.Peers.Address != "" || reachable(c.Peers.Listen), "peers.address: say how the other replicas reach this one; peers.listen (%q) names no host", c.Peers.Listen)
+		need(c.Database == "" || !alone(c.Database), aloneText)
+	}
+	need(c.Peers.Listen != "" || c.Peers.Address == "", "peers.address: peers.listen is missing")
+	for i, issuer := range c.Agents.Issuers {
+		base, err := url.Parse(issuer.URL)
+		need(err == nil && base.Host != "" && (base.Scheme == "https" || base.Scheme == "http"), "agents.issuers[%d].url: %q is no http(s) address", i, issuer.URL)
+		need(issuer.URL != c.ExternalURL, "agents.issuers[%d].url: that is the controller's own issuer, which is trusted always", i)
 	}
 	need(slices.Contains([]string{"text", "json"}, c.Log.Format), "log.format: %q is none of text, json", c.Log.Format)
 	need(slices.Contains([]string{"error", "warn", "info", "debug"}, c.Log.Level), "log.level: %q is none of error, warn, info, debug", c.Log.Level)
@@ -269,13 +336,51 @@ func checkAllow(at string, entries []Allow) (wrong []error) {
 	return wrong
 }
 
-// Secure reports whether the API is served over TLS.
-func (c *Config) Secure() bool { return strings.HasPrefix(c.ExternalURL, "https://") }
+func isDatabase(address string) bool {
+	return strings.HasPrefix(address, "sqlite:") || strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://")
+}
+
+// alone reports whether one controller only can use a database.
+func alone(database string) bool { return strings.HasPrefix(database, "sqlite:") }
+
+const aloneText = "peers.listen: replicas share a PostgreSQL database; with SQLite there is one controller"
+
+// reachable reports whether an address to listen on names a host that others can connect to, and not each interface.
+func reachable(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	address, bad := netip.ParseAddr(host)
+	return err == nil && host != "" && (bad != nil || !address.IsUnspecified())
+}
+
+// DatabaseURL is the address of the database, read from its file where it is in one. An error does not show what the file holds.
+func (c *Config) DatabaseURL() (string, error) {
+	if c.DatabaseFile == "" {
+		return c.Database, nil
+	}
+	text, err := os.ReadFile(c.DatabaseFile)
+	if err != nil {
+		return "", fmt.Errorf("databaseFile: %w", err)
+	}
+	address := strings.TrimSpace(string(text))
+	if !isDatabase(address) {
+		return "", fmt.Errorf("databaseFile %s holds no address like sqlite:PATH or postgres://…", c.DatabaseFile)
+	}
+	if c.Peers.Listen != "" && alone(address) {
+		return "", errors.New(aloneText)
+	}
+	return address, nil
+}
+
+// Secure reports whether the API is served over TLS by the controller itself.
+func (c *Config) Secure() bool {
+	return strings.HasPrefix(c.ExternalURL, "https://") && !c.TLS.Terminated
+}
 
 // CheckFiles reads each file that the configuration names. The error lists all that cannot be read, and all secrets that are empty.
 func (c *Config) CheckFiles() error {
-	_, err := c.Keys()
-	wrong := []error{err}
+	_, badKeys := c.Keys()
+	_, badDatabase := c.DatabaseURL()
+	wrong := []error{badKeys, badDatabase}
 	look := func(field, name string) {
 		if name == "" {
 			return
@@ -290,6 +395,9 @@ func (c *Config) CheckFiles() error {
 	}
 	look("tls.certificate", c.TLS.Certificate)
 	look("tls.key", c.TLS.Key)
+	for _, issuer := range c.Agents.Issuers {
+		look("issuer "+issuer.URL+": caFile", issuer.CAFile)
+	}
 	for _, s := range c.Sources {
 		at := "source " + s.Name + ": "
 		look(at+"auth.tokenFile", s.Auth.TokenFile)

@@ -49,7 +49,11 @@ func TestWhatIsWrongIsToldAllAtOnceWithPlaceAndRemedy(t *testing.T) {
 		"bad values": {strings.ReplaceAll(good, "sqlite:/var/lib/towpath/towpath.db", "mysql://x") + "  - {name: shop, url: x, schedule: sometimes, github: {repository: acme}}\n",
 			[]string{`database: write sqlite:PATH or postgres://…, not "mysql://x"`, "sources[1].name: a second source named shop", "sources[1].schedule:",
 				"sources[1].github: repository is OWNER/NAME, and tokenFile is required with it"}},
-		"nothing": {"", []string{`externalURL: "" is no http(s) address`, "keyFile is required; `towpath-controller key` prints a new key", "data is required"}},
+		"a database twice": {good + "databaseFile: /etc/towpath/database\n", []string{"database and databaseFile say the same thing"}},
+		"peers beside SQLite": {good + "peers: {listen: ':8444'}\n", []string{"peers.listen: replicas share a PostgreSQL database; with SQLite there is one controller",
+			`peers.address: say how the other replicas reach this one; peers.listen (":8444") names no host`}},
+		"peers that nobody listens to": {good + "peers: {address: 10.0.0.1}\n", []string{"peers.address: peers.listen is missing"}},
+		"nothing":                      {"", []string{`externalURL: "" is no http(s) address`, "keyFile is required; `towpath-controller key` prints a new key", "data is required"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse("towpath.yaml", []byte(c.text))
@@ -77,6 +81,63 @@ func TestKeysAreReadFromTheirFile(t *testing.T) {
 	os.WriteFile(c.KeyFile, []byte("short\n"), 0o600)
 	if _, err := c.Keys(); err == nil || !strings.Contains(err.Error(), "a key is 32 bytes in base64") {
 		t.Errorf("a short key: %v", err)
+	}
+}
+
+func TestTheDatabasesAddressMayStandInAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "database")
+	c, err := Parse("towpath.yaml", []byte(strings.ReplaceAll(good, "database: sqlite:/var/lib/towpath/towpath.db", "databaseFile: "+file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.DatabaseURL(); err == nil {
+		t.Error("a missing file is no error")
+	}
+	os.WriteFile(file, []byte("postgres://towpath:secret@db/towpath\n"), 0o600)
+	if address, err := c.DatabaseURL(); err != nil || address != "postgres://towpath:secret@db/towpath" {
+		t.Errorf("%q, %v", address, err)
+	}
+	os.WriteFile(file, []byte("mysql://towpath:secret@db/towpath"), 0o600)
+	if _, err := c.DatabaseURL(); err == nil || !strings.Contains(err.Error(), "holds no address like") || strings.Contains(err.Error(), "secret") {
+		t.Errorf("another database: %v", err)
+	}
+	if err := c.CheckFiles(); err == nil || !strings.Contains(err.Error(), "databaseFile") {
+		t.Errorf("check does not look into the file: %v", err)
+	}
+}
+
+func TestAReplicasAddressMayBeAVariables(t *testing.T) {
+	base := strings.ReplaceAll(good, "sqlite:/var/lib/towpath/towpath.db", "postgres://db/towpath")
+	t.Setenv("TOWPATH_TEST_IP", "10.0.0.1")
+	for peers, want := range map[string]string{"{listen: 'hub-0:8444'}": "hub-0", "{listen: ':8444', address: $TOWPATH_TEST_IP}": "10.0.0.1"} {
+		c, err := Parse("towpath.yaml", []byte(base+"peers: "+peers+"\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if host, err := c.Peers.Host(); err != nil || host != want {
+			t.Errorf("%s: %s, %v", peers, host, err)
+		}
+	}
+	c := &Config{Peers: Peers{Listen: ":8444", Address: "$TOWPATH_TEST_NONE"}}
+	if _, err := c.Peers.Host(); err == nil || !strings.Contains(err.Error(), "peers.address: $TOWPATH_TEST_NONE is empty in the environment") {
+		t.Errorf("a variable that is not set: %v", err)
+	}
+	c.DatabaseFile = filepath.Join(t.TempDir(), "database")
+	os.WriteFile(c.DatabaseFile, []byte("sqlite:/towpath.db"), 0o600)
+	if _, err := c.DatabaseURL(); err == nil || !strings.Contains(err.Error(), "with SQLite there is one controller") {
+		t.Errorf("peers with SQLite in a file: %v", err)
+	}
+}
+
+func TestTLSOfTheAPIMayBeAProxys(t *testing.T) {
+	for text, want := range map[string]bool{good: true, good + "tls: {terminated: true}\n": false, strings.ReplaceAll(good, "https://towpath", "http://towpath"): false} {
+		c, err := Parse("towpath.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Secure() != want {
+			t.Errorf("the API is served over TLS: %t, want %t\n%s", c.Secure(), want, text)
+		}
 	}
 }
 

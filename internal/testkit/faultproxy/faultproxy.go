@@ -1,5 +1,5 @@
-// Package faultproxy is a TCP proxy for tests that breaks connections on demand: it cuts them, or lets one or both directions fall silent while the
-// connection stays.
+// Package faultproxy is a TCP proxy for tests that does to connections what networks do: it cuts them, lets one or both directions fall silent while the
+// connection stays, and is as slow and as narrow as a link that is given.
 package faultproxy
 
 import (
@@ -11,10 +11,18 @@ import (
 	"time"
 )
 
+// Link is what lies between the proxy's two sides; the zero value is this machine's loopback.
+type Link struct {
+	Delay time.Duration // of each direction: a round trip takes twice that
+	Rate  float64       // bytes a second of each direction, shared by all connections; 0: no limit
+}
+
 // Proxy forwards connections to one address.
 type Proxy struct {
 	listener net.Listener
 	to       string
+	link     Link
+	lines    [2]line
 
 	running sync.WaitGroup
 	mu      sync.Mutex
@@ -22,6 +30,7 @@ type Proxy struct {
 	stalled [2]bool
 	moved   chan struct{} // closed when stalled changes
 	refuse  bool
+	closed  bool
 	total   int
 }
 
@@ -39,20 +48,44 @@ type pair struct{ client, server net.Conn }
 // Start forwards from a free port of 127.0.0.1 until the test ends.
 func Start(t testing.TB, to string) *Proxy {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	return StartLink(t, to, Link{})
+}
+
+// StartLink is Start with a link between.
+func StartLink(t testing.TB, to string, link Link) *Proxy {
+	t.Helper()
+	p, err := New(to, link)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Proxy{listener: listener, to: to, pairs: map[*pair]struct{}{}, moved: make(chan struct{})}
-	p.running.Go(p.accept)
-	t.Cleanup(func() {
-		_ = listener.Close()
-		p.Refuse(true)
-		p.Cut()
-		p.Stall(false, Up, Down)
-		p.running.Wait()
-	})
+	t.Cleanup(p.Close)
 	return p
+}
+
+// New is StartLink until Close.
+func New(to string, link Link) (*Proxy, error) {
+	config := net.ListenConfig{}
+	if link.Rate > 0 {
+		config.Control = narrow
+	}
+	listener, err := config.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{listener: listener, to: to, link: link, pairs: map[*pair]struct{}{}, moved: make(chan struct{})}
+	p.running.Go(p.accept)
+	return p, nil
+}
+
+// Close cuts everything, and returns when nothing of the proxy is left.
+func (p *Proxy) Close() {
+	_ = p.listener.Close()
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.Cut()
+	p.Stall(false, Up, Down)
+	p.running.Wait()
 }
 
 // Address is where clients connect to.
@@ -70,12 +103,16 @@ func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.pairs {
-		for _, conn := range []net.Conn{c.client, c.server} {
-			if tcp, ok := conn.(*net.TCPConn); ok {
-				_ = tcp.SetLinger(0)
-			}
-			_ = conn.Close()
+		c.cut()
+	}
+}
+
+func (c *pair) cut() {
+	for _, conn := range []net.Conn{c.client, c.server} {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
 		}
+		_ = conn.Close()
 	}
 }
 
@@ -104,6 +141,13 @@ func (p *Proxy) Connections() int {
 	return p.total
 }
 
+// Open is how many connections are open now.
+func (p *Proxy) Open() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.pairs)
+}
+
 func (p *Proxy) accept() {
 	for {
 		client, err := p.listener.Accept()
@@ -118,48 +162,76 @@ func (p *Proxy) accept() {
 			_ = client.Close()
 			continue
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		server, err := (&net.Dialer{}).DialContext(ctx, "tcp", to)
-		cancel()
-		if err != nil {
-			_ = client.Close()
-			continue
-		}
-		c := &pair{client, server}
-		p.mu.Lock()
-		p.pairs[c] = struct{}{}
-		p.mu.Unlock()
-		p.running.Go(func() {
-			var both sync.WaitGroup
-			both.Go(func() { p.copy(server, client, Up) })
-			both.Go(func() { p.copy(client, server, Down) })
-			both.Wait()
-			p.mu.Lock()
-			delete(p.pairs, c)
-			p.mu.Unlock()
-			_ = client.Close()
-			_ = server.Close()
-		})
+		p.running.Go(func() { p.forward(client, to) })
 	}
 }
 
+func (p *Proxy) forward(client net.Conn, to string) {
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", to)
+	cancel()
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	if tcp, ok := server.(*net.TCPConn); ok && p.link.Rate > 0 {
+		_ = tcp.SetReadBuffer(window)
+	}
+	c := &pair{client, server}
+	p.mu.Lock()
+	p.pairs[c] = struct{}{}
+	if p.closed {
+		c.cut()
+	}
+	p.mu.Unlock()
+	var both sync.WaitGroup
+	both.Go(func() { p.copy(server, client, Up) })
+	both.Go(func() { p.copy(client, server, Down) })
+	both.Wait()
+	p.mu.Lock()
+	delete(p.pairs, c)
+	p.mu.Unlock()
+}
+
+// piece of bytes on its way; none: the sender has closed.
+type piece struct {
+	bytes []byte
+	due   time.Time
+}
+
+// copy carries one direction. What is under way on a link with a delay waits in between; a link without one passes each piece on as it comes.
 func (p *Proxy) copy(to, from net.Conn, d Direction) {
-	buffer := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buffer)
-		p.await(d)
-		if n > 0 {
-			if _, err := to.Write(buffer[:n]); err != nil {
-				break
+	under := make(chan piece, max(1, int(p.link.Delay/time.Millisecond)))
+	var arriving sync.WaitGroup
+	arriving.Go(func() {
+		broken := false
+		for piece := range under {
+			time.Sleep(time.Until(piece.due))
+			p.await(d)
+			if !broken {
+				_, err := to.Write(piece.bytes)
+				broken = err != nil
 			}
+		}
+		if tcp, ok := to.(*net.TCPConn); ok {
+			_ = tcp.CloseWrite()
+		}
+	})
+	for {
+		buffer := make([]byte, chunk)
+		n, err := from.Read(buffer)
+		if n > 0 {
+			sent := p.lines[d].send(n, p.link.Rate)
+			under <- piece{buffer[:n], sent.Add(p.link.Delay)}
+			time.Sleep(time.Until(sent))
 		}
 		if err != nil {
 			break
 		}
 	}
-	if tcp, ok := to.(*net.TCPConn); ok {
-		_ = tcp.CloseWrite()
-	}
+	close(under)
+	arriving.Wait()
 	_, _ = io.Copy(io.Discard, from)
 }
 
@@ -174,4 +246,31 @@ func (p *Proxy) await(d Direction) {
 		}
 		<-moved
 	}
+}
+
+// line is one direction of a link: bytes leave it one after the other, whichever connection they belong to.
+type line struct {
+	mu   sync.Mutex
+	free time.Time
+}
+
+// chunk is what a narrow link takes at once.
+const chunk = 16 << 10
+
+// late is by how much a sleep may last longer than asked, without the line losing time.
+const late = 2 * time.Millisecond
+
+// send says when the last of n bytes that come now has left.
+func (l *line) send(n int, rate float64) time.Time {
+	now := time.Now()
+	if rate <= 0 {
+		return now
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.free) > late {
+		l.free = now
+	}
+	l.free = l.free.Add(time.Duration(float64(n) / rate * float64(time.Second)))
+	return l.free
 }

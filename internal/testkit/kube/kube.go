@@ -42,8 +42,9 @@ type Shared struct {
 
 // Options of a cluster.
 type Options struct {
-	Audit bool // the API server's audit log is kept, for AuditUsers
-	Nodes int  // 0: 2
+	Audit  bool                         // the API server's audit log is kept, for AuditUsers
+	Nodes  int                          // 0: 2
+	Images func(programs string) string // a map of images to programs, by the directory of the cluster's own; nil: all pods are simulated
 }
 
 // Main is TestMain: it runs the tests, then stops the shared cluster.
@@ -95,6 +96,20 @@ func start(o Options) (*Cluster, error) {
 		return nil, err
 	}
 	options := localkube.Options{Programs: programs, Nodes: o.Nodes}
+	if o.Images != nil {
+		file, err := os.CreateTemp("", "images*.yaml")
+		if err != nil {
+			return nil, err
+		}
+		defer os.Remove(file.Name()) // it is read at the start
+		if _, err := file.WriteString(o.Images(programs)); err != nil {
+			return nil, err
+		}
+		if err := file.Close(); err != nil {
+			return nil, err
+		}
+		options.Images = file.Name()
+	}
 	if o.Audit {
 		options.Audit = auditFile
 	}

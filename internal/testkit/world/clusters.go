@@ -20,7 +20,9 @@ import (
 type Shared struct {
 	Programs string // directory of towpath, towpath-controller, towpath-agent
 	Clusters map[string]*Cluster
-	dir      string
+	// Images, when set, says which images of pods are programs, as localcluster reads it: such pods run, with addresses of their own.
+	Images string
+	dir    string
 }
 
 // Cluster is one local cluster.
@@ -89,6 +91,13 @@ func (s *Shared) start(names []string) error {
 	if programs == "" {
 		programs = filepath.Join(root, ".build", "localcluster")
 	}
+	network, images := "none", ""
+	if s.Images != "" {
+		network, images = "own", filepath.Join(s.dir, "images.yaml")
+		if err := os.WriteFile(images, []byte(s.Images), 0o600); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	var starting sync.WaitGroup
@@ -97,7 +106,7 @@ func (s *Shared) start(names []string) error {
 		c := &Cluster{Audit: filepath.Join(s.dir, name+"-audit.log")}
 		s.Clusters[name] = c
 		starting.Go(func() {
-			c.local, errs[i] = localkube.Start(ctx, localkube.Options{Programs: programs, Dir: filepath.Join(s.dir, name), Audit: c.Audit, Network: "none"})
+			c.local, errs[i] = localkube.Start(ctx, localkube.Options{Programs: programs, Dir: filepath.Join(s.dir, name), Audit: c.Audit, Network: network, Images: images})
 			if errs[i] == nil {
 				c.Kubeconfig = c.local.Kubeconfig
 			}

@@ -44,3 +44,18 @@ metadata: {name: ` + name + `}
 data: {IMAGE: "` + image + `"}
 `
 }
+
+// OnProd is a deployment file of the application shop with one target and a strategy of its own.
+func OnProd(strategy, extra string) string {
+	return `
+application: shop
+targets:
+  prod: {account: prod, namespace: NAMESPACE, strategy: careful}
+deploymentConfig:
+  timeout: {duration: 60, unit: seconds}
+` + extra + `
+manifests: [{path: manifests}]
+strategies:
+  careful: ` + strategy + `
+`
+}

@@ -47,6 +47,7 @@ type World struct {
 	hub     *github.GitHub // nil: nothing is told
 
 	environment []string // of the controller
+	more        string   // of its configuration
 }
 
 // agent is an agent and its process.
@@ -88,6 +89,9 @@ func Environment(variables ...string) Option {
 	return func(w *World) { w.environment = append(w.environment, variables...) }
 }
 
+// Configuration adds to the controller's configuration, as YAML.
+func Configuration(text string) Option { return func(w *World) { w.more = text } }
+
 func random(n int) string {
 	bytes := make([]byte, n)
 	rand.Read(bytes)
@@ -113,7 +117,7 @@ func (w *World) fatal(err error) {
 func (w *World) configure() {
 	w.t.Helper()
 	var err error
-	w.stack, err = localstack.NewController(w.t.Context(), localstack.Settings{Programs: w.shared.Programs, Dir: w.Dir, Repository: w.Repository.Dir, Namespaces: w.Namespace, GitHub: w.gitHub()})
+	w.stack, err = localstack.NewController(w.t.Context(), localstack.Settings{Programs: w.shared.Programs, Dir: w.Dir, Repository: w.Repository.Dir, Namespaces: w.Namespace, GitHub: w.gitHub(), More: w.more})
 	w.fatal(err)
 	w.API = w.stack.API
 }
@@ -127,7 +131,7 @@ func (w *World) gitHub() string {
 	token := random(16)
 	w.hub.Token(token, GitHubRepository, github.Rights{"statuses": "write"})
 	w.fatal(os.WriteFile(filepath.Join(w.Dir, "github-token"), []byte(token), 0o600))
-	return fmt.Sprintf("{repository: %s, tokenFile: %s, apiURL: %q}", GitHubRepository, filepath.Join(w.Dir, "github-token"), w.hub.URL)
+	return fmt.Sprintf("{repository: %s, tokenFile: %s, apiURL: %q, perMinute: 100000, perHour: 1000000}", GitHubRepository, filepath.Join(w.Dir, "github-token"), w.hub.URL)
 }
 
 // show lets GitHub know a commit, as a push to it would.
@@ -163,6 +167,33 @@ func (w *World) restartAgents() {
 // CA is the certificate of the controller's own authority.
 func (w *World) CA() string { return w.stack.CA() }
 
+// Rebuild loses the controller's database, starts the controller on an empty one, and makes its agents known to it again. Those that are away are not started.
+func (w *World) Rebuild(away ...string) {
+	w.t.Helper()
+	w.running.End()
+	var err error
+	w.running, err = w.stack.Rebuild(w.t.Context(), w.environment...)
+	w.fatal(err)
+	if serves, err := w.stack.Serves(w.t.Context(), w.running); err != nil || !serves {
+		w.t.Fatalf("the controller does not serve (%v):\n%s", err, w.running.Log())
+	}
+	for name, a := range w.agents {
+		if code, _, errs := w.Towpath(w.Dir, nil, "agent", "create", name, "--client-id", a.ClientID(), "--client-secret-file", a.SecretFile()); code != 0 {
+			w.t.Fatalf("the agent %s is not taken on: %s", name, errs)
+		}
+		a.running.Kill()
+		if !slices.Contains(away, name) {
+			w.StartAgent(name)
+		}
+	}
+}
+
+// Operate runs the controller's program as its operator does, and returns what it printed.
+func (w *World) Operate(args ...string) (out string, err error) {
+	w.t.Helper()
+	return w.stack.Operate(w.t.Context(), args...)
+}
+
 // KillController ends the controller as a machine that loses power would.
 func (w *World) KillController() { w.running.Kill() }
 
@@ -179,6 +210,28 @@ func (w *World) makeAgent(name string) {
 	made, err := w.stack.Agent(w.t.Context(), name, access)
 	w.fatal(err)
 	w.agents[name] = &agent{Agent: made}
+}
+
+// Identified lets the agents' ServiceAccount read who a cluster is.
+func (w *World) Identified(cluster string) {
+	w.t.Helper()
+	w.fatal(localkube.Identify(w.t.Context(), w.shared.Clusters[cluster].Kubeconfig, w.Namespace, "agent"))
+}
+
+// MoveAgent starts an agent that was stopped in front of another cluster.
+func (w *World) MoveAgent(name, cluster string) {
+	w.t.Helper()
+	access, err := localkube.Account(w.t.Context(), w.shared.Clusters[cluster].Kubeconfig, w.Namespace, "agent", false, localkube.Deploys(), filepath.Join(w.Dir, "moved-"+name))
+	w.fatal(err)
+	w.agents[name].Agent = w.agents[name].Agent.Behind(access)
+	w.StartAgent(name)
+}
+
+// ReplaceAgent starts an agent that was stopped as another program.
+func (w *World) ReplaceAgent(name, program string) {
+	w.t.Helper()
+	w.agents[name].Agent = w.agents[name].Agent.As(program)
+	w.StartAgent(name)
 }
 
 // StartAgent starts the agent of a cluster.
@@ -237,6 +290,25 @@ func (w *World) TryAnnounce() {
 // Deliver sends a delivery that is signed with a secret.
 func (w *World) Deliver(guid, secret string, body []byte) (status int, err error) {
 	return w.stack.Deliver(w.t.Context(), guid, secret, body)
+}
+
+// Token makes a token with grants, as a list with commas.
+func (w *World) Token(name, grants string) string {
+	w.t.Helper()
+	token, err := w.stack.Token(w.t.Context(), name, grants)
+	w.fatal(err)
+	return token
+}
+
+// Problems is what is wrong with files of the repository: "FILE:LINE:COLUMN: TEXT".
+func (w *World) Problems() (lines []string) {
+	w.t.Helper()
+	var sources struct{ Items []api.Source }
+	w.fatal(w.API.Call(w.t.Context(), http.MethodGet, "/sources", nil, &sources))
+	for _, p := range sources.Items[0].Problems {
+		lines = append(lines, fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Text))
+	}
+	return lines
 }
 
 // Secret signs deliveries.

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+
+	"towpath/agent/edge"
+	"towpath/api"
+	"towpath/cmd/towpath-controller/config"
+	"towpath/internal/localkube"
+	"towpath/internal/testkit/faultproxy"
+	"towpath/internal/testkit/kube"
+	"towpath/internal/testkit/postgres"
+	"towpath/reconcile/rollout"
+	"towpath/store"
+)
+
+// replica is a configuration of one of several controllers on a database, all with the certificate's authority of the first.
+func replica(t *testing.T, database, data string) *config.Config {
+	t.Helper()
+	c := configure(t, "")
+	c.Database, c.Peers.Listen = database, "127.0.0.1:0"
+	if data != "" {
+		must(t, os.CopyFS(filepath.Join(c.Data, "tls"), os.DirFS(filepath.Join(data, "tls"))))
+	}
+	return c
+}
+
+// sharing is replicas, a cluster, and its agent, which comes to one of them.
+type sharing struct {
+	t         *testing.T
+	admin     string
+	cluster   *kube.Cluster
+	namespace string
+	hubs      *faultproxy.Proxy // where the agent connects
+}
+
+// push starts application shop with a value, through a replica.
+func (s *sharing) push(through *controller, value string) (id string) {
+	s.t.Helper()
+	u := upload("shop", value)
+	u.Files["deploy.yml"] = []byte(strings.ReplaceAll(string(u.Files["deploy.yml"]), "namespace: ns", "namespace: "+s.namespace))
+	answer := through.call(s.admin, http.MethodPost, "/api/v1/deployments", u)
+	if answer.status != http.StatusCreated {
+		s.t.Fatalf("%d %s", answer.status, answer.text)
+	}
+	var started api.Started
+	answer.read(s.t, &started)
+	return started.ID
+}
+
+// succeeds waits until a deployment has, and looks whether its cluster has the value.
+func (s *sharing) succeeds(by *controller, id, value string) {
+	s.t.Helper()
+	await(s.t, "the end of the deployment of "+value, func() bool {
+		d, err := by.store.Deployment(s.t.Context(), "main", id)
+		must(s.t, err)
+		if d.State.Final() && d.State != rollout.Succeeded {
+			s.t.Fatalf("the deployment of %s is %s: %s", value, d.State, d.Why)
+		}
+		return d.State == rollout.Succeeded
+	})
+	got, err := s.configMaps().Get(s.t.Context(), "shop", metav1.GetOptions{})
+	must(s.t, err)
+	if data := got.Object["data"].(map[string]any)["value"]; data != value {
+		s.t.Errorf("the cluster has %v, want %s", data, value)
+	}
+}
+
+func (s *sharing) configMaps() dynamic.ResourceInterface {
+	return s.cluster.Client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace(s.namespace)
+}
+
+// meddle changes by hand what was rolled out.
+func (s *sharing) meddle() {
+	s.t.Helper()
+	_, err := s.configMaps().Patch(s.t.Context(), "shop", types.MergePatchType, []byte(`{"data": {"value": "another's"}}`), metav1.PatchOptions{FieldManager: "somebody"})
+	must(s.t, err)
+}
+
+// drifts is how often drift began, as history says.
+func (s *sharing) drifts(by *controller) (count int) {
+	s.t.Helper()
+	events, err := by.store.Events(s.t.Context(), store.EventFilter{Tenant: "main", Application: "shop"})
+	must(s.t, err)
+	for _, e := range events {
+		if e.Kind == "target.drifted" {
+			count++
+		}
+	}
+	return count
+}
+
+// listed is the agent as a replica shows it.
+func (s *sharing) listed(by *controller) api.Agent {
+	s.t.Helper()
+	var list struct{ Items []api.Agent }
+	by.call(s.admin, http.MethodGet, "/api/v1/agents", nil).read(s.t, &list)
+	if len(list.Items) != 1 {
+		s.t.Fatalf("agents: %+v", list.Items)
+	}
+	return list.Items[0]
+}
+
+func TestReplicasReachEachOthersAgentsAndGoOnWhenOneIsGone(t *testing.T) {
+	t.Parallel()
+	database := postgres.Start(t).Database(t)
+	first := replica(t, database, "")
+	a := start(t, first)
+	b := start(t, replica(t, database, first.Data))
+	s := &sharing{t: t, admin: a.token("main", "ann", api.Admin), cluster: kube.Start(t, kube.Options{Nodes: 1})}
+	s.namespace = s.cluster.Namespace(t)
+	access := s.cluster.Account(t, s.namespace, "agent", false, localkube.Deploys()...)
+	s.hubs = faultproxy.Start(t, b.HubAddress)
+	var made api.Credential
+	a.call(s.admin, http.MethodPost, "/api/v1/agents", map[string]string{"name": "prod"}).read(t, &made)
+	a.connectBy(made, "one", "https://"+a.Address+"/oauth/token", filepath.Join(first.Data, "tls", caFile), func(c *edge.Config) {
+		c.Hub.Address = s.hubs.Address()
+		c.Kubernetes = edge.Kubernetes{Server: access.Server, CAFile: access.CAFile, TokenFile: access.TokenFile}
+	})
+	await(t, "the agent at b, seen from a", func() bool { return a.hub.Connected("main", "prod") })
+	if a.hub.Has("main", "prod") || !b.hub.Has("main", "prod") {
+		t.Fatal("the agent is not where it connected")
+	}
+	for _, c := range []*controller{a, b} {
+		if agent := s.listed(c); !agent.Connected || agent.Instances != 1 || agent.Version != "test" || agent.Remote == "" {
+			t.Errorf("listed: %+v", agent)
+		}
+	}
+
+	must(t, b.store.Stop(t.Context())) // b runs no lanes any more, and has the agent
+	a.keeper.Close()                   // a watches nothing
+	s.succeeds(a, s.push(a, "one"), "one")
+	if text := a.call("", http.MethodGet, "/metrics", nil).text; !strings.Contains(text, `towpath_hub_forwards_total{agent="prod",code="200",tenant="main"}`) {
+		t.Error("a has counted no forwards")
+	}
+
+	s.meddle()
+	await(t, "what b, which watches, says of what a rolled out", func() bool { return s.drifts(a) == 1 })
+
+	b.replicas.stop() // dies: it says no good-bye to the others, and its agent finds another
+	s.hubs.Target(a.HubAddress)
+	b.hub.Close()
+	id := s.push(a, "two")
+	await(t, "the agent at a", func() bool { return a.hub.Has("main", "prod") })
+	s.succeeds(a, id, "two")
+
+	d := start(t, replica(t, database, first.Data))
+	s.hubs.Target(d.HubAddress)
+	id = s.push(d, "three")
+	must(t, a.Close()) // stops in order, under way
+	s.succeeds(d, id, "three")
+	s.meddle()
+	await(t, "what d says, which watches now", func() bool { return s.drifts(d) == 2 })
+	await(t, "one session, at d", func() bool {
+		all, err := d.store.Sessions(t.Context(), "main", "prod", alive)
+		must(t, err)
+		return len(all) == 1 && all[0].Replica == d.replicas.self && s.listed(d).Instances == 1
+	})
+	if answer := d.call(s.admin, http.MethodDelete, "/api/v1/agents/prod", nil); answer.status != http.StatusNoContent {
+		t.Fatalf("%d %s", answer.status, answer.text)
+	}
+	await(t, "the end of its session", func() bool { return !d.hub.Connected("main", "prod") })
+}

@@ -1,0 +1,86 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"towpath/deployment"
+	"towpath/manifest"
+	"towpath/reconcile/rollout"
+)
+
+// unknownRoles refuses approvals that nobody could ever give: of a role that nobody holds.
+func (p *Planner) unknownRoles(ctx context.Context, file *deployment.File, tenant string) ([]deployment.Problem, error) {
+	var problems []deployment.Problem
+	var held []string
+	var failed error
+	check := func(field string, steps []deployment.Step) {
+		for i, step := range steps {
+			if step.Pause == nil || len(step.Pause.RequiresRoles) == 0 || failed != nil {
+				continue
+			}
+			if held == nil {
+				held, failed = p.Roles(ctx, tenant)
+			}
+			for _, role := range step.Pause.RequiresRoles {
+				if !slices.ContainsFunc(held, func(h string) bool { return strings.EqualFold(h, role) }) {
+					problems = append(problems, deployment.Problem{File: file.Path, Field: fmt.Sprintf("%s[%d].pause.requiresRoles", field, i), Line: step.Position.Line,
+						Column: step.Position.Column, Severity: deployment.Error, Text: fmt.Sprintf("nobody holds the role %q, so nobody could approve; roles of the controller's configuration say who holds which", role)})
+				}
+			}
+		}
+	}
+	for _, t := range file.Chosen() {
+		check("targets."+t.Name+".constraints.beforeDeployment", t.BeforeDeployment)
+		check("targets."+t.Name+".constraints.afterDeployment", t.AfterDeployment)
+	}
+	for _, s := range file.Strategies {
+		if !slices.ContainsFunc(file.Chosen(), func(t deployment.Target) bool { return t.Strategy == s.Name }) {
+			continue
+		}
+		check("strategies."+s.Name+".canary.steps", s.Canary)
+		if s.BlueGreen != nil {
+			check("strategies."+s.Name+".blueGreen.redirectTrafficAfter", s.BlueGreen.RedirectTrafficAfter)
+			check("strategies."+s.Name+".blueGreen.shutDownOldVersionAfter", s.BlueGreen.ShutDownOldVersionAfter)
+		}
+	}
+	return problems, failed
+}
+
+// services refuses a blue/green target whose Services cannot turn: they come with the manifests or are in the cluster, and select the pods of one workload.
+func (p *Planner) services(ctx context.Context, plan *Plan, tenant string, target deployment.Target, planned PlannedTarget) error {
+	if planned.BlueGreen == nil {
+		return nil
+	}
+	set, err := p.Names(planned.Objects)
+	if err != nil || len(set.Revisions) == 0 {
+		return err
+	}
+	strategy := plan.File.Strategy(target.Strategy)
+	refuse := func(text string) {
+		plan.Problems = append(plan.Problems, deployment.Problem{File: plan.File.Path, Field: "strategies." + strategy.Name + ".blueGreen", Line: strategy.Position.Line,
+			Column: strategy.Position.Column, Severity: deployment.Error, Text: fmt.Sprintf("target %s: %s", target.Name, text)})
+	}
+	if len(planned.BlueGreen.Services) == 0 {
+		refuse("no Service turns; write blueGreen.activeService, or trafficManagement with kubernetes.activeService")
+		return nil
+	}
+	var live []manifest.Key
+	for _, key := range rollout.ServicesOf(planned.Way, planned.Namespace, set) {
+		if !slices.ContainsFunc(set.Services, func(s rollout.Service) bool { return s.Key == key }) {
+			live = append(live, key)
+		}
+	}
+	var found []rollout.Live
+	if len(live) > 0 {
+		if found = p.Live(ctx, tenant, target.Account, live); found == nil {
+			return nil // its agent is away: it is looked at before the target starts
+		}
+	}
+	if why := rollout.Turns(planned.Way, planned.Namespace, set, found); why != "" {
+		refuse(why)
+	}
+	return nil
+}

@@ -1,0 +1,4 @@
+ALTER TABLE agents ADD COLUMN connected_at BIGINT;
+ALTER TABLE agents ADD COLUMN away_at BIGINT;
+ALTER TABLE agents ADD COLUMN away_why TEXT NOT NULL DEFAULT '';
+ALTER TABLE agents ADD COLUMN tokens_from BIGINT;

@@ -25,6 +25,11 @@ type Caller struct {
 	Roles  []string
 }
 
+// may reports whether the caller holds a grant, or one that includes it.
+func (c Caller) may(grant string) bool {
+	return slices.Contains(c.Grants, grant) || slices.Contains(c.Grants, Admin) || grant == CallBack && slices.Contains(c.Grants, Start)
+}
+
 // Grants that a token may hold. Admin includes view, start and approve.
 const (
 	View    = "view"
@@ -33,6 +38,8 @@ const (
 	// BreakGlass lets a caller start emergencies. Admin does not include it.
 	BreakGlass = "breakGlass"
 	Admin      = "admin"
+	// CallBack lets a webhook call back. Only tokens that are made for one call have it; whoever may start may call back, too.
+	CallBack = "callBack"
 )
 
 // Backend does what callers may do. Its errors are told to the caller when they are *Problem, and logged otherwise.
@@ -56,6 +63,11 @@ type Backend interface {
 	Holds(ctx context.Context, c Caller) ([]Hold, error)
 	Hold(ctx context.Context, c Caller, scope, name, reason string) error
 	Unhold(ctx context.Context, c Caller, scope, name string) error
+
+	// Calls lists what the steps of a deployment have asked of the world outside.
+	Calls(ctx context.Context, c Caller, deployment string) ([]Called, error)
+	// CallBack takes what a webhook says of what it has done.
+	CallBack(ctx context.Context, c Caller, call string, success bool, message string) error
 
 	Applications(ctx context.Context, c Caller, f ApplicationFilter) ([]Application, error)
 	Remove(ctx context.Context, c Caller, id, name string, keep bool) error
@@ -124,6 +136,7 @@ func New(backend Backend, log *logrus.Entry) http.Handler {
 	s.applications()
 	s.holds()
 	s.people()
+	s.calls()
 	s.events()
 	mux.HandleFunc("POST /api/v1/webhooks/{source}", s.webhook)
 	mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
@@ -187,7 +200,7 @@ func (s *server) allowed(grant string) func(huma.Context, func(huma.Context)) {
 		case !ok:
 			ctx.SetHeader("WWW-Authenticate", `Bearer error="invalid_token"`)
 			huma.WriteErr(s.api, ctx, http.StatusUnauthorized, "the token is not known, has expired or was revoked")
-		case !slices.Contains(caller.Grants, grant) && !slices.Contains(caller.Grants, Admin):
+		case !caller.may(grant):
 			huma.WriteErr(s.api, ctx, http.StatusForbidden, "the token of "+caller.Name+" lacks the grant "+grant)
 		default:
 			next(huma.WithValue(ctx, callerKey{}, caller))

@@ -53,11 +53,11 @@ type Target struct {
 
 // Wait is something a target waits for.
 type Wait struct {
-	Kind    string     `json:"kind" enum:"dependency,approval,pause,hold,takeOver,agent,health,retry"`
+	Kind    string     `json:"kind" enum:"dependency,approval,pause,hold,takeOver,agent,health,retry,webhook,analysis"`
 	Since   time.Time  `json:"since"`
 	Until   *time.Time `json:"until,omitempty"`
 	Needs   string     `json:"needs" doc:"what it waits for, as a phrase"`
-	Gate    string     `json:"gate,omitempty" doc:"of an approval or a pause: its name in the target"`
+	Gate    string     `json:"gate,omitempty" doc:"of a step that waits: its name in the target"`
 	Who     []string   `json:"who,omitempty" doc:"roles that may give it"`
 	NotBy   []string   `json:"notBy,omitempty" doc:"people who may not, since it is their own change"`
 	Command string     `json:"command,omitempty" doc:"what gives it"`

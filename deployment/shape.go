@@ -193,9 +193,9 @@ func stepShape(kinds []string) *shape {
 			field("metricProviderName", str(), "provider of queries that name none"),
 			field("context", texts(), "values for {{context.NAME}} in the queries"),
 		), "runs metric queries and judges them"), "all"),
-		"runWebhook": later(field("runWebhook", obj(
+		"runWebhook": field("runWebhook", obj(
 			required(field("name", str(), "of a webhook")), field("context", texts(), "values for {{context.NAME}} in the call"), void("unit", anyValue()),
-		), "calls a webhook and waits for its answer"), "all"),
+		), "calls a webhook and waits for its answer"),
 		"exposeServices": later(field("exposeServices", obj(
 			required(field("services", atLeastOne(str()), "names of Services in the target's namespace")),
 			defaults(field("ttl", obj(required(field("duration", number(1, 0), "how long")), required(field("unit", timeUnit(), "of the duration"))), "1 minute to 24 hours"), "5 minutes"),

@@ -51,8 +51,6 @@ func (f *File) unsupportedSteps(field string, steps []Step, refuse func(at Posit
 		switch {
 		case s.Analysis != nil:
 			refuse(s.Position, fmt.Sprintf("%s[%d]", field, i), "analysis")
-		case s.RunWebhook != nil:
-			refuse(s.Position, fmt.Sprintf("%s[%d]", field, i), "runWebhook")
 		case s.ExposeServices != nil:
 			refuse(s.Position, fmt.Sprintf("%s[%d]", field, i), "exposeServices")
 		}

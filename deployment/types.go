@@ -3,6 +3,9 @@
 package deployment
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"slices"
 	"time"
 )
@@ -262,6 +265,40 @@ func (f *File) Chosen() []Target {
 		return f.Targets
 	}
 	return slices.DeleteFunc(slices.Clone(f.Targets), func(t Target) bool { return !slices.Contains(f.TargetFilters, t.Name) })
+}
+
+// Webhook is the webhook of that name, or nil; of two of one name the first counts.
+func (f *File) Webhook(name string) *Webhook {
+	for i := range f.Webhooks {
+		if f.Webhooks[i].Name == name {
+			return &f.Webhooks[i]
+		}
+	}
+	return nil
+}
+
+// Sum is a digest of all that the webhook says; where it stands in the file is not part of it.
+func (w Webhook) Sum() string {
+	w.Position = Position{}
+	text, err := json.Marshal(w)
+	if err != nil {
+		panic(err) // it is texts and numbers
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// Query is the query of that name, or nil.
+func (f *File) Query(name string) *Query {
+	if f.Analysis == nil {
+		return nil
+	}
+	for i := range f.Analysis.Queries {
+		if f.Analysis.Queries[i].Name == name {
+			return &f.Analysis.Queries[i]
+		}
+	}
+	return nil
 }
 
 // Strategy is the strategy of that name, or nil.

@@ -34,10 +34,10 @@ func opened(t *testing.T, url string, clock func() time.Time, exclusive bool) st
 	if err != nil {
 		t.Fatal(err)
 	}
-	woken, stop := storetest.Jobs(t, url)
+	woken, asked, stop := storetest.Jobs(t, url)
 	t.Cleanup(func() {
 		stop()
 		s.Close()
 	})
-	return storetest.Opened{Store: s, Woken: woken, Exclusive: exclusive}
+	return storetest.Opened{Store: s, Woken: woken, Asked: asked, Exclusive: exclusive}
 }

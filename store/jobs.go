@@ -28,11 +28,12 @@ const (
 	JobLane   Job = "lane"   // the lane of this id may move
 	JobSource Job = "source" // the source of this name may have something new
 	JobOutbox Job = "outbox" // something is to be told
+	JobCall   Job = "call"   // the call of this id is to be made
 )
 
 // parallel is how many wakes of a job are worked on at once by one process. Sources mostly wait for their remotes, and one that says nothing shall
-// keep none of the others waiting; lanes wait for their clusters, and a runner has places for each cluster.
-var parallel = map[Job]int{JobLane: 512, JobSource: 256, JobOutbox: 1}
+// keep none of the others waiting; lanes wait for their clusters, and a runner has places for each cluster; calls wait for whoever is called.
+var parallel = map[Job]int{JobLane: 512, JobSource: 256, JobOutbox: 1, JobCall: 512}
 
 // wake is a job to be inserted with the commit.
 type wake struct {

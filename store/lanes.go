@@ -237,6 +237,11 @@ func (tx *tx) around(ctx context.Context, lane *rollout.Lane) (err error) {
 	if lane.Words, err = tx.words(ctx, t.Deployment); err != nil {
 		return err
 	}
+	if t.CallsOut() {
+		if lane.Calls, err = tx.calls(ctx, t.ID); err != nil {
+			return err
+		}
+	}
 	lane.Hold, err = tx.holdOn(ctx, t)
 	return err
 }
@@ -293,6 +298,9 @@ func (s *Store) Save(ctx context.Context, lease rollout.Lease, d rollout.Decisio
 			return err
 		}
 		if err := tx.settle(ctx, lease.Lane, d); err != nil {
+			return err
+		}
+		if err := tx.ask(ctx, d.Target, d.Calls); err != nil {
 			return err
 		}
 		for _, event := range d.Events {

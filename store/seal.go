@@ -224,3 +224,8 @@ func (s *Store) NamingKey(ctx context.Context) ([]byte, error) {
 	}
 	return s.Keep(ctx, "naming key", derived)
 }
+
+// Derived is a secret of this installation for one purpose. It is derived from the key that seals, so it changes with that one.
+func (s *Store) Derived(purpose string) ([]byte, error) {
+	return hkdf.Key(sha256.New, s.seals.keys[0], nil, purpose, 32)
+}

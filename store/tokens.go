@@ -78,6 +78,27 @@ func (s *Store) Token(ctx context.Context, secret string) (t Token, err error) {
 	return t, err
 }
 
+// TokenOf is the token of an id, with the SHA-256 of its secret; ErrNoToken when there is none that holds now.
+func (s *Store) TokenOf(ctx context.Context, id string) (t Token, hash []byte, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		var text string
+		if err := tx.queryRow(ctx, `SELECT hash FROM tokens WHERE id = ?`, id).Scan(&text); errors.Is(err, sql.ErrNoRows) {
+			return ErrNoToken
+		} else if err != nil {
+			return err
+		}
+		if hash, err = hex.DecodeString(text); err != nil {
+			return err
+		}
+		t, err = scanToken(tx.queryRow(ctx, `SELECT id, tenant_id, name, grants, roles, created_at, expires_at, revoked_at FROM tokens WHERE id = ?`, id).Scan)
+		if err == nil && t.ended(tx.now()) {
+			return ErrNoToken
+		}
+		return err
+	})
+	return t, hash, err
+}
+
 // Tokens lists all tokens by tenant and age, those that ended too.
 func (s *Store) Tokens(ctx context.Context) (tokens []Token, err error) {
 	err = s.read(ctx, func(tx *tx) error {

@@ -11,19 +11,20 @@ import (
 	"towpath/store"
 )
 
-// newCharts brings charts from elsewhere: only from the hosts that egress names, pinned in the store, and kept beside the mirrors.
-func newCharts(c *config.Config, s *store.Store) (*charts.Fetcher, error) {
+// newEgress is the way out of what deployment files name.
+func newEgress(c config.Egress) (*egress.Client, error) {
 	var ca []byte
-	if c.Egress.CAFile != "" {
+	if c.CAFile != "" {
 		var err error
-		if ca, err = os.ReadFile(c.Egress.CAFile); err != nil {
+		if ca, err = os.ReadFile(c.CAFile); err != nil {
 			return nil, fmt.Errorf("egress.caFile: %w", err)
 		}
 	}
-	client, err := egress.New(egress.Config{AllowHosts: c.Egress.AllowHosts, AllowPrivate: c.Egress.AllowPrivate, RedirectTo: c.Egress.RedirectTo, CABundle: ca, Proxy: c.Egress.Proxy})
-	if err != nil {
-		return nil, err
-	}
+	return egress.New(egress.Config{AllowHosts: c.AllowHosts, AllowPrivate: c.AllowPrivate, RedirectTo: c.RedirectTo, CABundle: ca, Proxy: c.Proxy})
+}
+
+// newCharts brings charts from elsewhere: only from the hosts that egress names, pinned in the store, and kept beside the mirrors.
+func newCharts(c *config.Config, client *egress.Client, s *store.Store) (*charts.Fetcher, error) {
 	settings := charts.Config{HTTP: client.HTTP(), Pins: s, Dir: filepath.Join(c.Data, "charts"), CacheBytes: c.Charts.Cache << 20, ArchiveBytes: c.Charts.Archive << 20}
 	for _, credential := range c.Charts.Credentials {
 		settings.Credentials = append(settings.Credentials, charts.Credential(credential))

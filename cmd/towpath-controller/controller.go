@@ -28,6 +28,7 @@ import (
 	"towpath/cluster"
 	"towpath/cmd/towpath-controller/config"
 	"towpath/gitsource"
+	"towpath/internal/egress"
 	"towpath/issuer"
 	"towpath/reconcile"
 	"towpath/reconcile/rollout"
@@ -53,6 +54,9 @@ type Main struct {
 	timers       *reconcile.Timers
 	keeper       *reconcile.Keeper
 	intake       *reconcile.Intake
+	caller       *reconcile.Caller
+	egress       *egress.Client
+	callbackKey  []byte // signs the tokens that webhooks call back with
 	pusher       *reconcile.Pusher
 	tellers      status.Tellers
 	registry     *prometheus.Registry
@@ -141,7 +145,7 @@ func (m *Main) lookBack(ctx context.Context) error {
 }
 
 func (m *Main) openIssuer(ctx context.Context) (err error) {
-	m.issuer, err = issuer.New(issuer.Config{URL: m.config.ExternalURL, Audience: m.config.Agents.Audience, Store: issuerStore{m.store}})
+	m.issuer, err = issuer.New(issuer.Config{URL: m.config.ExternalURL, Audience: m.config.Agents.Audience, Store: issuerStore{m.store, m.apiClient}})
 	if err == nil {
 		err = m.issuer.Rotate(ctx)
 	}
@@ -263,7 +267,14 @@ func (m *Main) openEngine(ctx context.Context) error {
 	if err := m.capabilities.load(ctx); err != nil {
 		return err
 	}
-	charts, err := newCharts(m.config, m.store)
+	if m.egress, err = newEgress(m.config.Egress); err != nil {
+		return err
+	}
+	if m.callbackKey, err = m.store.Derived("towpath callbacks"); err != nil {
+		return err
+	}
+	m.caller = &reconcile.Caller{Store: m.store, Webhook: m.callWebhook, Clock: time.Now}
+	charts, err := newCharts(m.config, m.egress, m.store)
 	if err != nil {
 		return err
 	}
@@ -292,7 +303,7 @@ func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
 // work starts the jobs, the timers and the schedules.
 func (m *Main) work(ctx context.Context) error {
-	if err := errors.Join(m.store.Recover(ctx), m.store.RecoverMessages(ctx)); err != nil {
+	if err := errors.Join(m.store.Recover(ctx), m.store.RecoverMessages(ctx), m.store.RecoverCalls(ctx)); err != nil {
 		return err
 	}
 	handlers := store.Handlers{
@@ -304,6 +315,7 @@ func (m *Main) work(ctx context.Context) error {
 			return m.runner.Run(ctx, lane)
 		},
 		store.JobSource: m.sync,
+		store.JobCall:   m.caller.Make,
 		store.JobOutbox: func(context.Context, string) error {
 			m.tellers.Wake()
 			return nil

@@ -29,7 +29,7 @@ func elsewhere(t *testing.T) (i *issuer.Issuer, url, ca string) {
 	t.Cleanup(func() { must(t, s.Close()) })
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { i.Handler().ServeHTTP(w, r) }))
 	t.Cleanup(server.Close)
-	i, err = issuer.New(issuer.Config{URL: server.URL, Audience: "towpath", Store: issuerStore{s}})
+	i, err = issuer.New(issuer.Config{URL: server.URL, Audience: "towpath", Store: issuerStore{store: s}})
 	must(t, err)
 	must(t, i.Rotate(t.Context()))
 	ca = filepath.Join(dir, "ca.crt")

@@ -10,7 +10,11 @@ import (
 )
 
 // issuerStore keeps the issuer's keys and clients in the store.
-type issuerStore struct{ store *store.Store }
+type issuerStore struct {
+	store *store.Store
+	// others, when set, knows clients that are none of the issuer's own.
+	others func(ctx context.Context, id string) (issuer.Client, error)
+}
 
 func (s issuerStore) Keys(ctx context.Context) ([]issuer.Key, error) {
 	kept, err := s.store.IssuerKeys(ctx)
@@ -32,6 +36,9 @@ func (s issuerStore) DeleteKey(ctx context.Context, id string) error {
 func (s issuerStore) Client(ctx context.Context, id string) (issuer.Client, error) {
 	data, version, err := s.store.IssuerClient(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
+		if s.others != nil {
+			return s.others(ctx, id)
+		}
 		return issuer.Client{}, issuer.ErrNotFound
 	}
 	var client issuer.Client

@@ -34,6 +34,7 @@ var rooms = map[string][]string{
 	"store":                         pure,
 	"reconcile":                     pure,
 	"api":                           append([]string{"internal/version"}, pure...),
+	"webhook":                       {"deployment"},
 	"internal/egress":               {},
 	"internal/version":              {},
 	"internal/crash":                {},

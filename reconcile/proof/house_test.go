@@ -89,7 +89,7 @@ type open func(clock func() time.Time, exclusive bool) (_ storetest.Opened, end 
 func inMemory(clock func() time.Time, exclusive bool) (_ storetest.Opened, end func()) {
 	s := memstore.New(clock)
 	s.Exclusive = exclusive
-	return storetest.Opened{Store: s, Exclusive: exclusive, Woken: func() (lanes []int64) {
+	return storetest.Opened{Store: s, Exclusive: exclusive, Asked: s.Asked, Woken: func() (lanes []int64) {
 		for len(s.Wakes()) > 0 {
 			lanes = append(lanes, <-s.Wakes())
 		}

@@ -63,8 +63,8 @@ func inSQL(t *testing.T, url string, clock func() time.Time, exclusive bool) (_ 
 	if err != nil {
 		t.Fatal(err)
 	}
-	woken, stop := storetest.Jobs(t, url)
-	return storetest.Opened{Store: s, Woken: woken, Exclusive: exclusive}, func() {
+	woken, asked, stop := storetest.Jobs(t, url)
+	return storetest.Opened{Store: s, Woken: woken, Asked: asked, Exclusive: exclusive}, func() {
 		stop()
 		s.Close()
 	}

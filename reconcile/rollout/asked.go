@@ -1,15 +1,18 @@
 package rollout
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 
 	"towpath/deployment"
 )
 
 // WayOf is what a file says of how a target moves. notSelf holds where a step does not say whether people may approve their own change.
 func WayOf(file *deployment.File, target deployment.Target, notSelf bool) Way {
+	asked := asking{file, notSelf}
 	w := Way{Timeout: file.Config.Timeout, KeepDeployment: file.Config.KeepDeploymentObject, Unreachable: Unreachable(target.Unreachable), Heal: target.Heal,
-		Before: steps(target.BeforeDeployment, notSelf), After: steps(target.AfterDeployment, notSelf)}
+		Before: asked.steps(target.BeforeDeployment), After: asked.steps(target.AfterDeployment)}
 	for _, name := range target.DependsOn {
 		if len(file.TargetFilters) == 0 || slices.Contains(file.TargetFilters, name) { // what is filtered out counts as met
 			w.DependsOn = append(w.DependsOn, name)
@@ -20,9 +23,9 @@ func WayOf(file *deployment.File, target deployment.Target, notSelf bool) Way {
 	case strategy == nil:
 	case strategy.BlueGreen != nil:
 		w.BlueGreen = &BlueGreen{Services: servicePairs(file, target.Name, *strategy.BlueGreen),
-			Redirect: steps(strategy.BlueGreen.RedirectTrafficAfter, notSelf), ShutDown: steps(strategy.BlueGreen.ShutDownOldVersionAfter, notSelf)}
+			Redirect: asked.steps(strategy.BlueGreen.RedirectTrafficAfter), ShutDown: asked.steps(strategy.BlueGreen.ShutDownOldVersionAfter)}
 	default:
-		w.Canary = steps(strategy.Canary, notSelf)
+		w.Canary = asked.steps(strategy.Canary)
 	}
 	return w
 }
@@ -45,7 +48,13 @@ func servicePairs(file *deployment.File, target string, b deployment.BlueGreen) 
 	return pairs
 }
 
-func steps(all []deployment.Step, notSelf bool) []Step {
+// asking makes steps of those of a file.
+type asking struct {
+	file    *deployment.File
+	notSelf bool
+}
+
+func (a asking) steps(all []deployment.Step) []Step {
 	var out []Step
 	for _, s := range all {
 		switch {
@@ -53,14 +62,53 @@ func steps(all []deployment.Step, notSelf bool) []Step {
 			weight := s.SetWeight.Weight
 			out = append(out, Step{Weight: &weight})
 		case s.Pause != nil && s.Pause.UntilApproved:
-			a := Approval{Roles: s.Pause.RequiresRoles, Count: max(s.Pause.Approvals, 1), Expires: s.Pause.ApprovalExpiration, NotSelf: notSelf}
-			if s.Pause.AllowSelfApproval != nil {
-				a.NotSelf = !*s.Pause.AllowSelfApproval
-			}
-			out = append(out, Step{Approval: &a})
+			out = append(out, Step{Approval: a.approval(*s.Pause)})
 		case s.Pause != nil:
 			out = append(out, Step{Pause: s.Pause.Duration})
+		case s.RunWebhook != nil:
+			out = append(out, Step{Webhook: a.webhook(*s.RunWebhook)})
+		case s.Analysis != nil:
+			out = append(out, Step{Analysis: a.analysis(*s.Analysis)})
 		}
 	}
 	return out
+}
+
+func (a asking) approval(p deployment.Pause) *Approval {
+	approval := Approval{Roles: p.RequiresRoles, Count: max(p.Approvals, 1), Expires: p.ApprovalExpiration, NotSelf: a.notSelf}
+	if p.AllowSelfApproval != nil {
+		approval.NotSelf = !*p.AllowSelfApproval
+	}
+	return &approval
+}
+
+func (a asking) webhook(run deployment.RunWebhook) *Webhook {
+	w := Webhook{Name: run.Name, Context: a.context(run.Context)}
+	if said := a.file.Webhook(run.Name); said != nil {
+		w.Sum, w.Retries, w.NoCallback = said.Sum(), said.RetryCount, said.DisableCallback
+	}
+	return &w
+}
+
+func (a asking) analysis(step deployment.AnalysisStep) *Analysis {
+	analysis := Analysis{Interval: step.Interval, Runs: max(step.Runs, 1), Sliding: strings.EqualFold(step.Lookback, "sliding"), Abort: step.AbortOnFailedJudgment,
+		ManualBack: step.ManualRollBack, ManualForward: step.ManualRollForward, Context: a.context(step.Context)}
+	for _, name := range step.Queries {
+		said := a.file.Query(name)
+		if said == nil {
+			continue // the file is refused for that
+		}
+		analysis.Queries = append(analysis.Queries, Query{Name: said.Name, Template: said.Template, Lower: said.LowerLimit, Upper: said.UpperLimit,
+			Provider: cmp.Or(said.MetricProvider, step.MetricProvider, a.file.Analysis.DefaultMetricProvider)})
+	}
+	return &analysis
+}
+
+// context of a step: over that of the file, and below what overrides both.
+func (a asking) context(of map[string]string) map[string]string {
+	all := deployment.Contexts(a.file.Context, of, a.file.ContextOverrides)
+	if len(all) == 0 {
+		return nil
+	}
+	return all
 }

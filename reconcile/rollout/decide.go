@@ -20,6 +20,7 @@ type Decision struct {
 	Pin     *Pin           // the lane is held from now on; with Good and no Pin it no longer is
 	Emptied bool           // the lane holds nothing any more
 	Cancels *Request       // the whole deployment is to stop
+	Calls   []Call         // to be made by somebody; each is decided upon again when it is answered
 	Events  []Event
 }
 

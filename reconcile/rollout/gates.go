@@ -35,6 +35,10 @@ func (d *decision) gate(v *verdict, name string, step Step) {
 		d.approval(v, name, *step.Approval, said.approved)
 	case step.Pause > 0:
 		d.timed(v, name, step.Pause)
+	case step.Webhook != nil:
+		d.webhook(v, name, *step.Webhook)
+	case step.Analysis != nil:
+		d.analysis(v, name, *step.Analysis, len(said.approved) > 0)
 	}
 }
 
@@ -141,8 +145,11 @@ func (v *verdict) wake(at time.Time) {
 // waitingFor records what a verdict waits for.
 func (d *decision) waitingFor(v verdict) {
 	state := Paused
-	if slices.ContainsFunc(v.waits, func(w Wait) bool { return w.Kind == WaitApproval }) {
+	switch {
+	case slices.ContainsFunc(v.waits, func(w Wait) bool { return w.Kind == WaitApproval }):
 		state = AwaitingApproval
+	case slices.ContainsFunc(v.waits, func(w Wait) bool { return w.Kind != WaitPause }):
+		state = Running
 	}
 	d.Due = v.due
 	d.waiting(state, v.waits...)
@@ -175,7 +182,7 @@ func because(reason string) string {
 func (w Way) Gates() (names []string) {
 	add := func(where string, steps []Step) {
 		for i, step := range steps {
-			if step.Approval != nil || step.Pause > 0 {
+			if step.Weight == nil {
 				names = append(names, fmt.Sprintf("%s[%d]", where, i))
 			}
 		}

@@ -32,6 +32,9 @@ type model struct {
 	decisions int
 	acts      []rollout.Action
 	survey    rollout.Look // what a survey finds
+
+	outside func(rollout.Call) *rollout.Answer // what becomes of a call; nil, or an answer of nil: it is not answered
+	tries   []string                           // calls as they were made: "web hook:1"
 }
 
 type object struct {
@@ -84,7 +87,7 @@ func (m *model) deploy(number int, manifests string, set rollout.Set) *model {
 	m.sets[manifests] = set
 	m.target = rollout.Target{ID: int64(number), Deployment: fmt.Sprintf("d%d", number), Number: number, Tenant: "main", Application: "shop", Name: "prod",
 		Account: "prod", Way: rollout.Way{Timeout: 10 * time.Minute, Canary: []rollout.Step{weight(100)}}, Digest: "promise-" + manifests, Manifests: manifests, State: rollout.Queued, Phase: rollout.Waiting}
-	m.facts.ReplacedBy, m.facts.Cancel, m.facts.Words = 0, nil, nil
+	m.facts.ReplacedBy, m.facts.Cancel, m.facts.Words, m.facts.Calls = 0, nil, nil, nil
 	return m
 }
 
@@ -124,6 +127,7 @@ func (m *model) read() rollout.Facts {
 
 func (m *model) save(d rollout.Decision) {
 	m.target = d.Target
+	m.called(d.Calls)
 	m.events = append(m.events, d.Events...)
 	for _, key := range d.Claim {
 		if !slices.Contains(m.inventory, key) {

@@ -25,9 +25,9 @@ func (v Verb) spoken() (kinds []WaitKind, past string) {
 	case Approve:
 		return []WaitKind{WaitApproval}, "approved"
 	case Reject:
-		return []WaitKind{WaitApproval, WaitPause}, "rejected"
+		return []WaitKind{WaitApproval, WaitPause, WaitWebhook, WaitAnalysis}, "rejected"
 	case Pass:
-		return []WaitKind{WaitPause, WaitApproval}, "skipped"
+		return []WaitKind{WaitPause, WaitApproval, WaitWebhook, WaitAnalysis}, "skipped"
 	}
 	return []WaitKind{WaitRetry}, "asked to retry"
 }

@@ -112,6 +112,7 @@ type Target struct {
 	Pairs     []Pair         `json:"pairs,omitempty"`    // Services of a blue/green rollout
 	Step      int            `json:"step,omitempty"`     // of the canary: those before it are done
 	Weight    int            `json:"weight,omitempty"`   // the new revision's present share of pods, 0–100
+	Judged    []Judgement    `json:"judged,omitempty"`   // what its analyses came to
 	HeldSince time.Time      `json:"heldSince,omitzero"` // a person halted it; zero: it is not halted
 	Open      []Proof        `json:"open,omitempty"`     // objects not yet proved healthy
 	Attempts  int            `json:"attempts,omitempty"` // tries in a row that met trouble, for the backoff
@@ -201,6 +202,8 @@ const (
 	WaitAgent      WaitKind = "agent"      // the cluster's agent is not connected
 	WaitHealth     WaitKind = "health"     // objects become ready
 	WaitRetry      WaitKind = "retry"      // the next try after trouble on the way
+	WaitWebhook    WaitKind = "webhook"    // somebody who is called to answer, or to call back
+	WaitAnalysis   WaitKind = "analysis"   // metrics
 )
 
 // Action is an effect as a value. It says what shall be, never what to change, so that carrying it out again is harmless.
@@ -295,6 +298,7 @@ type Facts struct {
 	Inventory    []manifest.Key   // what this lane has in the cluster, by our records
 	Dependencies map[string]State // of DependsOn, as their lanes stand
 	Words        []Word           // given for this deployment
+	Calls        []Call           // that were asked for by this target
 	Cancel       *Request         // a person asked to stop
 	Hold         *Hold            // a person halted it
 	ReplacedBy   int              // number of the newer deployment that waits for this lane; 0: none

@@ -33,6 +33,8 @@ type Step struct {
 	Weight   *int          `json:"weight,omitempty"`   // the new revision's share, 0–100; of a canary only
 	Pause    time.Duration `json:"pause,omitempty"`    // how long it waits
 	Approval *Approval     `json:"approval,omitempty"` // who must agree
+	Webhook  *Webhook      `json:"webhook,omitempty"`  // what is called
+	Analysis *Analysis     `json:"analysis,omitempty"` // what is measured
 }
 
 // Approval is a step that waits for people.
@@ -41,6 +43,36 @@ type Approval struct {
 	Count   int           `json:"count"`             // how many people, at least 1
 	Expires time.Duration `json:"expires,omitempty"` // 0: never
 	NotSelf bool          `json:"notSelf,omitempty"` // not by those who wrote the change, merged it, or started the push
+}
+
+// Webhook is a step that calls a webhook of the file, and unless NoCallback waits to be called back. What is sent stays in the file: it may hold secrets.
+type Webhook struct {
+	Name       string            `json:"name"`
+	Sum        string            `json:"sum"`               // of the definition in the file: another one is another promise
+	Retries    int               `json:"retries,omitempty"` // further tries when it cannot be reached
+	NoCallback bool              `json:"noCallback,omitempty"`
+	Context    map[string]string `json:"context,omitempty"` // for {{context.NAME}}
+}
+
+// Analysis is a step that measures queries at an interval and judges what they answer.
+type Analysis struct {
+	Queries       []Query           `json:"queries"`
+	Interval      time.Duration     `json:"interval"`                // from one run to the next, and before the first
+	Runs          int               `json:"runs"`                    // at least 1
+	Sliding       bool              `json:"sliding,omitempty"`       // each run looks back one interval; otherwise to the start of the step
+	Abort         bool              `json:"abort,omitempty"`         // the first run outside the limits ends it
+	ManualBack    bool              `json:"manualBack,omitempty"`    // a person confirms a bad verdict
+	ManualForward bool              `json:"manualForward,omitempty"` // a person confirms a good one
+	Context       map[string]string `json:"context,omitempty"`       // for {{context.NAME}}
+}
+
+// Query is a metric query and the limits of what it may answer.
+type Query struct {
+	Name     string   `json:"name"`
+	Template string   `json:"template"`
+	Provider string   `json:"provider"` // name in the controller's configuration
+	Lower    *float64 `json:"lower,omitempty"`
+	Upper    *float64 `json:"upper,omitempty"`
 }
 
 // Unreachable is what becomes of a target whose agent is away when it is to start.

@@ -30,10 +30,14 @@ func (s *simulation) answer(l *lane) (said bool) {
 
 // answerTo is what people say to a wait; known is false when nobody says anything.
 func (s *simulation) answerTo(l *lane, w rollout.Wait) (answer Answer, known bool) {
-	if w.Kind != rollout.WaitApproval && w.Kind != rollout.WaitPause {
+	answer, known = l.assumed.Gates[w.Gate]
+	switch w.Kind {
+	case rollout.WaitApproval, rollout.WaitPause:
+	case rollout.WaitWebhook, rollout.WaitAnalysis:
+		return answer, answer.Verb == rollout.Pass // what else is said of it is said by what is outside
+	default:
 		return Answer{}, false
 	}
-	answer, known = l.assumed.Gates[w.Gate]
 	if !known && w.Kind == rollout.WaitApproval {
 		answer = s.assumed.Otherwise
 	}

@@ -45,7 +45,7 @@ type Report struct {
 	Reached time.Time      // the new version is proved to carry everything; zero: it never does
 	Ended   time.Time      // zero: it never does
 	People  time.Duration  // it waited for approvals
-	Pauses  time.Duration  // it waited as the file says
+	Pauses  time.Duration  // it waited as the file says: for pauses, webhooks and analyses
 	Pods    time.Duration  // it waited for objects to become healthy
 }
 
@@ -117,8 +117,9 @@ type lane struct {
 	target     rollout.Target
 	assumed    TargetAnswers
 	new        rollout.Set
-	facts      rollout.Facts // but for Now, Connected, Dependencies, Cancel, Look and Outcome
+	facts      rollout.Facts // but for Now, Connected, Dependencies, Cancel, Calls, Look and Outcome
 	cluster    *cluster
+	calls      []rollout.Call // with the callbacks that are still to come
 	dependents []*lane
 	since      time.Time // it changed last
 	waited     map[rollout.WaitKind]time.Duration
@@ -189,7 +190,7 @@ func (s *simulation) advance(l *lane) {
 // known is the facts of a lane now.
 func (s *simulation) known(l *lane) rollout.Facts {
 	f := l.facts
-	f.Now, f.Connected, f.Cancel = s.now, s.connected(l.target.Account), s.cancel
+	f.Now, f.Connected, f.Cancel, f.Calls = s.now, s.connected(l.target.Account), s.cancel, l.callsAt(s.now)
 	if l.target.Phase == rollout.Waiting && len(l.target.DependsOn) > 0 {
 		f.Dependencies = make(map[string]rollout.State, len(l.target.DependsOn))
 		for _, name := range l.target.DependsOn {
@@ -214,6 +215,7 @@ func (s *simulation) save(l *lane, d rollout.Decision) {
 	before := l.target
 	s.passed(l)
 	l.target = d.Target
+	s.ask(l, d.Calls)
 	for _, e := range d.Events {
 		if e.Kind != "target.awaiting_approval" { // its wait is told
 			s.tell(l, strings.TrimPrefix(e.What, l.target.Name+": "), e.Why)
@@ -277,7 +279,8 @@ func (s *simulation) result() Result {
 		t := l.target
 		states = append(states, t.State)
 		r.Targets = append(r.Targets, Report{Name: t.Name, State: t.State, Why: t.Why, Waits: t.Waits, Started: t.Started, Reached: l.reached, Ended: t.Ended,
-			People: l.waited[rollout.WaitApproval], Pauses: l.waited[rollout.WaitPause], Pods: l.waited[rollout.WaitHealth]})
+			People: l.waited[rollout.WaitApproval], Pods: l.waited[rollout.WaitHealth],
+			Pauses: l.waited[rollout.WaitPause] + l.waited[rollout.WaitWebhook] + l.waited[rollout.WaitAnalysis]})
 	}
 	r.State = rollout.Summary(states, s.cancel != nil)
 	return r

@@ -39,6 +39,12 @@ type Store interface {
 	Hold(ctx context.Context, h store.Hold) error
 	Unhold(ctx context.Context, h store.Hold) error
 
+	Call(ctx context.Context, id string) (*rollout.Asked, error)
+	Answer(ctx context.Context, c rollout.Call, answer rollout.Answer) error
+	CallBack(ctx context.Context, tenant, id string, callback rollout.Callback) error
+	Calls(ctx context.Context, tenant, deployment string) ([]store.CallView, error)
+	RecoverCalls(ctx context.Context) error
+
 	TellAbout(sources []string)
 	ClaimMessage(ctx context.Context, sources []string, lasts time.Duration) (*rollout.Message, time.Time, error)
 	Told(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication) error
@@ -49,6 +55,8 @@ type Opened struct {
 	Store
 	// Woken is the lanes that were woken since it was last called, in that order.
 	Woken func() []int64
+	// Asked is the calls that were woken since it was last called.
+	Asked func() []string
 	// Exclusive says that no other process can use the store.
 	Exclusive bool
 }
@@ -88,6 +96,8 @@ func Run(t *testing.T, open func(t *testing.T, clock func() time.Time) Opened) {
 		"history tells each change once, in order":                                      history,
 		"what changed is to be told, until it was told":                                 outbox,
 		"manifests are kept by digest":                                                  sealed,
+		"a call is made until it is answered, always under one key":                     calls,
+		"a webhook calls back once":                                                     callbacks,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -42,6 +42,7 @@ type Config struct {
 	Drift        Drift     `yaml:"drift" doc:"what is changed or deleted in clusters by others"`
 	Render       Render    `yaml:"render" doc:"render processes"`
 	Charts       Charts    `yaml:"charts" doc:"charts that are not in the Git repository"`
+	Secrets      []Secret  `yaml:"secrets" doc:"what {{secrets.NAME}} stands for in webhooks of deployment files"`
 	Egress       Egress    `yaml:"egress" doc:"hosts that the controller may call beside the repositories"`
 	Log          Log       `yaml:"log" doc:"what the controller logs"`
 }
@@ -200,9 +201,19 @@ type Credential struct {
 	PasswordFile string `yaml:"passwordFile" doc:"file with the password or token; read at each use" required:"true"`
 }
 
+// Secret is a value that webhooks may send without their authors knowing it. All of the lists are globs.
+type Secret struct {
+	Name         string   `yaml:"name" doc:"as deployment files write it" required:"true"`
+	Tenant       string   `yaml:"tenant" doc:"whose files may use it" default:"main"`
+	File         string   `yaml:"file" doc:"file with the value; read at each use" required:"true"`
+	Hosts        []string `yaml:"hosts" doc:"hosts that it may be sent to: HOST, or HOST:PORT where the address names a port" required:"true"`
+	Sources      []string `yaml:"sources" doc:"sources whose files may use it, and push for what is pushed; absent: all"`
+	Applications []string `yaml:"applications" doc:"applications that may use it; absent: all"`
+}
+
 // Egress is outgoing calls.
 type Egress struct {
-	AllowHosts   []string `yaml:"allowHosts" doc:"hosts of chart repositories and registries; *.example.com, host:port"`
+	AllowHosts   []string `yaml:"allowHosts" doc:"hosts of chart repositories, registries and webhooks; *.example.com, host:port"`
 	AllowPrivate []string `yaml:"allowPrivate" doc:"hosts or networks that may be private addresses"`
 	RedirectTo   []string `yaml:"redirectTo" doc:"hosts that redirects may lead to over https; registries keep their content elsewhere"`
 	CAFile       string   `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
@@ -263,6 +274,9 @@ func (c *Config) complete() {
 	for i := range c.Sources {
 		fill(&c.Sources[i])
 	}
+	for i := range c.Secrets {
+		fill(&c.Secrets[i])
+	}
 	if c.Push.Allow == nil {
 		c.Push.Allow = []Allow{{[]string{"*"}, []string{"*"}, []string{"*"}}}
 	}
@@ -306,6 +320,19 @@ func (c *Config) check() (wrong []error) {
 		need(err == nil && base.Host != "" && slices.Contains([]string{"https", "http", "oci"}, base.Scheme), "charts.credentials[%d].url: %q is neither https://HOST/PATH nor oci://HOST/PATH", i, credential.URL)
 		need(credential.Username != "" && credential.PasswordFile != "", "charts.credentials[%d]: username and passwordFile are required", i)
 	}
+	secrets := map[[2]string]bool{}
+	for i, s := range c.Secrets {
+		at := fmt.Sprintf("secrets[%d]", i)
+		need(secretName.MatchString(s.Name), "%s.name: %q; letters, digits, ., - and _, at most 253", at, s.Name)
+		need(!secrets[[2]string{s.Tenant, s.Name}], "%s.name: a second secret named %s", at, s.Name)
+		secrets[[2]string{s.Tenant, s.Name}] = true
+		need(s.File != "", "%s.file is required", at)
+		need(len(s.Hosts) > 0, "%s.hosts is required: the hosts that it may be sent to", at)
+		for _, pattern := range slices.Concat(s.Hosts, s.Sources, s.Applications) {
+			_, err := path.Match(pattern, "")
+			need(err == nil, "%s: %q is no pattern", at, pattern)
+		}
+	}
 	names := map[string]bool{}
 	for i, s := range c.Sources {
 		at := fmt.Sprintf("sources[%d]", i)
@@ -322,6 +349,8 @@ func (c *Config) check() (wrong []error) {
 	}
 	return append(wrong, checkAllow("push.allow", c.Push.Allow)...)
 }
+
+var secretName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,253}$`)
 
 var sourceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 
@@ -397,6 +426,9 @@ func (c *Config) CheckFiles() error {
 	look("tls.key", c.TLS.Key)
 	for _, issuer := range c.Agents.Issuers {
 		look("issuer "+issuer.URL+": caFile", issuer.CAFile)
+	}
+	for _, s := range c.Secrets {
+		look("secret "+s.Name+": file", s.File)
 	}
 	for _, s := range c.Sources {
 		at := "source " + s.Name + ": "

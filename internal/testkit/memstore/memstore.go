@@ -35,6 +35,8 @@ type Store struct {
 	sealed       map[string][]manifest.Object
 	told         map[string]bool
 	outbox       map[string]*messageRow // by commit
+	calls        []*callRow             // as they were asked for
+	asked        []string               // calls to be made that nobody has taken yet
 	pending      []int64                // lanes to be woken when the call under way has ended
 }
 

@@ -14,7 +14,7 @@ func TestItIsAStoreAsAnyOther(t *testing.T) {
 			storetest.Run(t, func(_ *testing.T, clock func() time.Time) storetest.Opened {
 				s := memstore.New(clock)
 				s.Exclusive = exclusive
-				return storetest.Opened{Store: s, Woken: func() (lanes []int64) {
+				return storetest.Opened{Store: s, Asked: s.Asked, Woken: func() (lanes []int64) {
 					for len(s.Wakes()) > 0 {
 						lanes = append(lanes, <-s.Wakes())
 					}

@@ -1,0 +1,219 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+
+	"github.com/google/uuid"
+
+	"towpath/reconcile/rollout"
+)
+
+// callColumns are read by scanCall.
+const callColumns = `id, try, data, answer, callback`
+
+func scanCall(scan func(...any) error) (c rollout.Call, err error) {
+	var id, data string
+	var try int
+	var answer, callback sql.NullString
+	if err := scan(&id, &try, &data, &answer, &callback); err != nil {
+		return c, err
+	}
+	if err := json.Unmarshal([]byte(data), &c); err != nil {
+		return c, err
+	}
+	c.ID, c.Try = id, try
+	if c.Answer, err = fromText[rollout.Answer](answer); err != nil {
+		return c, err
+	}
+	c.Callback, err = fromText[rollout.Callback](callback)
+	return c, err
+}
+
+// calls that a target has asked for, in the order of their runs.
+func (tx *tx) calls(ctx context.Context, target int64) ([]rollout.Call, error) {
+	rows, err := tx.query(ctx, `SELECT `+callColumns+` FROM calls WHERE target_id = ? ORDER BY gate, run, name`, target)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var calls []rollout.Call
+	for rows.Next() {
+		c, err := scanCall(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		calls = append(calls, c)
+	}
+	return calls, rows.Err()
+}
+
+// ask records calls that are to be made, or to be made again, and wakes who makes them.
+func (tx *tx) ask(ctx context.Context, t rollout.Target, calls []rollout.Call) error {
+	for _, c := range calls {
+		data, err := json.Marshal(c)
+		if err != nil {
+			return err
+		}
+		var id string
+		err = tx.queryRow(ctx, `INSERT INTO calls (id, tenant_id, target_id, gate, name, run, try, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (target_id, gate, name, run) DO UPDATE SET try = excluded.try, data = excluded.data, answer = NULL RETURNING id`,
+			uuid.NewString(), t.Tenant, t.ID, c.Gate, c.Name, c.Run, c.Try, string(data)).Scan(&id)
+		if err != nil {
+			return err
+		}
+		if err := tx.wake(ctx, JobCall, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Call is a call that is to be made; nil when it needs to be made no more: it was answered, or its target has moved on.
+func (s *Store) Call(ctx context.Context, id string) (asked *rollout.Asked, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		asked = nil
+		var target int64
+		if err := tx.queryRow(ctx, `SELECT target_id FROM calls WHERE id = ?`, id).Scan(&target); errors.Is(err, sql.ErrNoRows) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		c, err := scanCall(tx.queryRow(ctx, `SELECT `+callColumns+` FROM calls WHERE id = ?`, id).Scan)
+		if err != nil || c.Answer != nil || c.Callback != nil {
+			return err
+		}
+		t, err := tx.target(ctx, target)
+		if err != nil || !t.Awaits(c) {
+			return err
+		}
+		asked = &rollout.Asked{Call: c, Target: *t}
+		return tx.queryRow(ctx, `SELECT source, path, file FROM deployments WHERE id = ?`, t.Deployment).Scan(&asked.Source, &asked.Path, &asked.File)
+	})
+	return asked, err
+}
+
+// Answer records what a try came to, and wakes the lane. The answer to a try that was given up counts no more.
+func (s *Store) Answer(ctx context.Context, c rollout.Call, answer rollout.Answer) error {
+	text, err := json.Marshal(answer)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, "call.answer", func(tx *tx) error {
+		result, err := tx.exec(ctx, `UPDATE calls SET answer = ? WHERE id = ? AND try = ? AND answer IS NULL`, string(text), c.ID, c.Try)
+		if err != nil {
+			return err
+		}
+		if rows, err := result.RowsAffected(); err != nil || rows == 0 {
+			return err
+		}
+		return tx.wakeLaneOfCall(ctx, c.ID)
+	})
+}
+
+func (tx *tx) wakeLaneOfCall(ctx context.Context, id string) error {
+	return tx.wakeLanes(ctx, `SELECT l.id FROM calls c JOIN lanes l ON l.current_target = c.target_id WHERE c.id = ?`, id)
+}
+
+// CallBack records what a webhook says of what it has done, once, and wakes the lane. A *rollout.Refusal when there is no such call of the tenant, when it
+// was said already, or when nobody waits for it any more.
+func (s *Store) CallBack(ctx context.Context, tenant, id string, callback rollout.Callback) error {
+	text, err := json.Marshal(callback)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, "call.back", func(tx *tx) error {
+		var target int64
+		err := tx.queryRow(ctx, `SELECT target_id FROM calls WHERE id = ? AND tenant_id = ?`, id, tenant).Scan(&target)
+		if errors.Is(err, sql.ErrNoRows) {
+			return rollout.NoCallback()
+		}
+		if err != nil {
+			return err
+		}
+		c, err := scanCall(tx.queryRow(ctx, `SELECT `+callColumns+` FROM calls WHERE id = ?`, id).Scan)
+		if err != nil {
+			return err
+		}
+		t, err := tx.target(ctx, target)
+		if err != nil {
+			return err
+		}
+		event, err := callback.On(c, *t)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, `UPDATE calls SET callback = ? WHERE id = ?`, string(text), id); err != nil {
+			return err
+		}
+		if err := tx.event(ctx, event); err != nil {
+			return err
+		}
+		return tx.wakeLaneOfCall(ctx, id)
+	})
+}
+
+// CallView is a call as people see it.
+type CallView struct {
+	rollout.Call
+	Target string
+}
+
+// Calls lists what the targets of a deployment have asked of the world outside; a *rollout.Refusal when there is no such deployment.
+func (s *Store) Calls(ctx context.Context, tenant, deployment string) (views []CallView, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		views = nil
+		var known int
+		if err := tx.queryRow(ctx, `SELECT COUNT(*) FROM deployments WHERE tenant_id = ? AND id = ?`, tenant, deployment).Scan(&known); err != nil {
+			return err
+		}
+		if known == 0 {
+			return rollout.Refuse(rollout.Missing, "no deployment %s", deployment)
+		}
+		targets, err := tx.targets(ctx, deployment)
+		if err != nil {
+			return err
+		}
+		for _, t := range targets {
+			calls, err := tx.calls(ctx, t.ID)
+			if err != nil {
+				return err
+			}
+			for _, c := range calls {
+				views = append(views, CallView{c, t.Name})
+			}
+		}
+		return nil
+	})
+	return views, err
+}
+
+// RecoverCalls is called once at start: each call without an answer is woken. One that another process makes just now may be made twice, under one key.
+func (s *Store) RecoverCalls(ctx context.Context) error {
+	return s.write(ctx, "call.recover", func(tx *tx) error {
+		rows, err := tx.query(ctx, `SELECT c.id FROM calls c JOIN lanes l ON l.current_target = c.target_id WHERE c.answer IS NULL AND c.callback IS NULL`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		var ids []string
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			ids = append(ids, id)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if err := tx.wake(ctx, JobCall, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

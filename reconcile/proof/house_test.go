@@ -42,7 +42,9 @@ type house struct {
 	cloud     *cloud.Cloud
 	sets      map[string]rollout.Set // by digest of the manifests
 	processes []*process
-	waiting   []int64 // lanes that were woken while no process lived
+	outside   *outside
+	unmade    []string // calls that were asked for while no process lived
+	waiting   []int64  // lanes that were woken while no process lived
 	due       map[int64]time.Time
 	fault     fault
 	cut       func(point string) bool  // whether the process dies here; nil: never
@@ -100,7 +102,7 @@ func inMemory(clock func() time.Time, exclusive bool) (_ storetest.Opened, end f
 func newHouse(open open, seed uint64, exclusive bool, f fault) *house {
 	h := &house{World: vtime.New(start), seed: seed, chance: rand.New(rand.NewPCG(seed, 1)), sets: map[string]rollout.Set{}, due: map[int64]time.Time{},
 		epochs: map[int64]int64{}, fault: f}
-	h.judge = newJudge(h)
+	h.judge, h.outside = newJudge(h), newOutside(h)
 	h.store, h.close = open(h.Now, exclusive)
 	h.cloud = cloud.New(h.World, seed)
 	h.cloud.Names = func(objects []manifest.Object) rollout.Set { return h.sets[nameOf(objects)] }
@@ -145,7 +147,7 @@ func (h *house) live() *process {
 		Timers: reconcile.NewTimers(h.store, h.Now, quiet), Names: func(objects []manifest.Object) (rollout.Set, error) { return h.sets[nameOf(objects)], nil }}
 	h.processes = append(h.processes, p)
 	h.Go(p.group, func() {
-		h.must(h.store.Recover(context.Background()))
+		h.must(errors.Join(h.store.Recover(context.Background()), h.store.RecoverCalls(context.Background())))
 		h.deliver()
 	})
 	return p
@@ -201,6 +203,7 @@ func (h *house) deliver() {
 		}
 		h.After(time.Duration(1+h.chance.IntN(5))*10*time.Millisecond, func() { h.take(lane) })
 	}
+	h.calls()
 }
 
 // take runs a lane in one of the processes.

@@ -379,6 +379,8 @@ func (j *judge) gate(w *watched, t rollout.Target, name string, step rollout.Ste
 		j.wrongly("%s of #%d passes %s with %d of %d approvals of what is rolled out (%s)", w.name, t.Number, name, len(by), max(step.Approval.Count, 1), strings.Join(by, ", "))
 	case step.Pause > 0 && !slices.Contains(t.Skip, rollout.SkipPauses) && j.house.Now().Sub(since) < step.Pause:
 		j.wrongly("%s of #%d passes the pause %s after %s of %s", w.name, t.Number, name, j.house.Now().Sub(since), step.Pause)
+	default:
+		j.answered(w, t, name, step)
 	}
 }
 

@@ -66,6 +66,26 @@ var planted = map[string]struct {
 			}
 		}}
 	}, "approvals of what is rolled out"},
+	"an answer counts as a callback": {func() fault {
+		return fault{lane: func(h *house, lane *rollout.Lane) {
+			lane.Calls = slices.Clone(lane.Calls)
+			for i, c := range lane.Calls {
+				if c.Kind == rollout.CallWebhook && c.Answer != nil {
+					lane.Calls[i].Callback = &rollout.Callback{At: c.Answer.At, Success: true}
+				}
+			}
+		}}
+	}, "has not done what it was to do"},
+	"a measurement is taken for another": {func() fault {
+		return fault{lane: func(h *house, lane *rollout.Lane) {
+			lane.Calls = slices.Clone(lane.Calls)
+			for i, c := range lane.Calls {
+				if c.Kind == rollout.CallQuery && c.Answer != nil {
+					lane.Calls[i].Answer = &rollout.Answer{At: c.Answer.At, Result: rollout.Answered, Value: 1}
+				}
+			}
+		}}
+	}, "runs and a mean of"},
 	"a dependency is not waited for": {func() fault {
 		return fault{lane: func(_ *house, lane *rollout.Lane) {
 			lane.Dependencies = maps.Clone(lane.Dependencies)

@@ -83,6 +83,7 @@ func (s *story) world() {
 		return
 	}
 	chance := func(most int) int { return s.r.IntN(most + 1) }
+	s.outside.bad = chance(20)
 	f.Before, f.After, f.Conflict, f.Twice = chance(8), chance(8), chance(5), chance(30)
 	if s.happens(50) {
 		f.Slow = chance(4)
@@ -210,6 +211,14 @@ func (s *story) waits() (steps []rollout.Step) {
 }
 
 func (s *story) wait() rollout.Step {
+	switch s.r.IntN(8) {
+	case 0:
+		return rollout.Step{Webhook: &rollout.Webhook{Name: "hook", Retries: s.r.IntN(4), NoCallback: s.happens(30)}}
+	case 1:
+		most := 10.0
+		return rollout.Step{Analysis: &rollout.Analysis{Queries: []rollout.Query{{Name: "errors", Upper: &most}}, Runs: 1 + s.r.IntN(4), Interval: s.between(10*time.Second, 5*time.Minute),
+			Abort: s.happens(30), ManualBack: s.happens(20), ManualForward: s.happens(20)}}
+	}
 	if s.happens(50) {
 		return rollout.Step{Pause: s.between(10*time.Second, 40*time.Minute)}
 	}
@@ -500,6 +509,8 @@ func (s *story) answer(t rollout.Target, w rollout.Wait) {
 		verb = rollout.Reject
 	case (w.Kind == rollout.WaitApproval || w.Kind == rollout.WaitPause) && s.happens(10):
 		verb = rollout.Pass
+	case (w.Kind == rollout.WaitWebhook || w.Kind == rollout.WaitAnalysis) && s.happens(4):
+		verb = []rollout.Verb{rollout.Pass, rollout.Reject}[s.r.IntN(2)]
 	case w.Kind == rollout.WaitRetry && s.happens(20):
 		verb = rollout.Retry
 	default:
@@ -525,7 +536,7 @@ func (s *story) answer(t rollout.Target, w rollout.Wait) {
 // becalm ends all that is bad: clusters are back, nothing is halted, a process lives, requests arrive.
 func (s *story) becalm() {
 	s.note("calm")
-	s.calm, s.stalls = true, 0
+	s.calm, s.stalls, s.outside.bad = true, 0, 0
 	s.cloud.Faults = cloud.Faults{Lossy: s.cloud.Faults.Lossy}
 	for _, h := range slices.Clone(s.holds) {
 		s.unhold(h.Hold)

@@ -70,7 +70,7 @@ func (s *server) deployments() {
 	}
 	for _, verb := range []struct{ name, summary, grant string }{
 		{"approve", "Give a target the approval that it waits for", Approve}, {"reject", "Refuse it: what is under way goes back", Approve},
-		{"skip", "Pass a pause or an approval over", Approve}, {"retry", "Try now what waits for its next try", Start}} {
+		{"skip", "Pass a step that waits over", Approve}, {"retry", "Try now what waits for its next try", Start}} {
 		huma.Register(s.api, s.changing(s.operation(http.MethodPost, "/deployments/{id}/"+verb.name, verb.name, verb.summary, verb.grant)),
 			func(ctx context.Context, in *word) (*struct{}, error) {
 				return s.done(s.backend.Say(ctx, callerOf(ctx), in.ID, verb.name, in.Body))

@@ -395,7 +395,7 @@ func report(t *testing.T, s *Store, _ string) {
 }
 
 func tokens(t *testing.T, s *Store, url string) {
-	secret, err := s.CreateToken(t.Context(), Token{Tenant: "main", Name: "ci", Grants: []string{"start"}, Roles: []string{"sre"}})
+	_, secret, err := s.CreateToken(t.Context(), Token{Tenant: "main", Name: "ci", Grants: []string{"start"}, Roles: []string{"sre"}})
 	must(t, err)
 	token, err := s.Token(t.Context(), secret)
 	if err != nil || token.Name != "ci" || token.Grants[0] != "start" || token.Roles[0] != "sre" {
@@ -413,7 +413,7 @@ func tokens(t *testing.T, s *Store, url string) {
 			t.Errorf("the secret lies in the database in clear: %s", out)
 		}
 	}
-	expired, err := s.CreateToken(t.Context(), Token{Tenant: "main", Name: "old", Grants: []string{"view"}, Expires: time.Now().Add(-time.Minute)})
+	_, expired, err := s.CreateToken(t.Context(), Token{Tenant: "main", Name: "old", Grants: []string{"view"}, Expires: time.Now().Add(-time.Minute)})
 	must(t, err)
 	if _, err := s.Token(t.Context(), expired); !errors.Is(err, ErrNoToken) {
 		t.Errorf("an expired token: %v", err)

@@ -280,7 +280,7 @@ func second(_ Agent, err error) error { return err }
 
 func listed(t *testing.T, s *Store, _ string) {
 	for _, name := range []string{"ann", "ci"} {
-		_, err := s.CreateToken(t.Context(), Token{Tenant: "main", Name: name, Grants: []string{"view"}})
+		_, _, err := s.CreateToken(t.Context(), Token{Tenant: "main", Name: name, Grants: []string{"view"}})
 		must(t, err)
 	}
 	all, err := s.Tokens(t.Context())

@@ -30,30 +30,31 @@ type Token struct {
 // ErrNoToken says that a secret belongs to no token, or to one that expired or was revoked.
 var ErrNoToken = errors.New("the token is not known, has expired or was revoked")
 
-// CreateToken makes a token and returns its secret, once.
-func (s *Store) CreateToken(ctx context.Context, t Token) (secret string, err error) {
+// CreateToken makes a token and returns its id, and its secret, once.
+func (s *Store) CreateToken(ctx context.Context, t Token) (id, secret string, err error) {
 	random := make([]byte, 32)
 	rand.Read(random)
 	secret = "twp_" + base64.RawURLEncoding.EncodeToString(random)
-	id := make([]byte, 6)
-	rand.Read(id)
+	own := make([]byte, 6)
+	rand.Read(own)
+	id = hex.EncodeToString(own)
 	grants, err := json.Marshal(t.Grants)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	roles, err := json.Marshal(t.Roles)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	err = s.write(ctx, "token.create", func(tx *tx) error {
 		if _, err := tx.exec(ctx, `INSERT INTO tokens (hash, id, tenant_id, name, grants, roles, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			tokenHash(secret), hex.EncodeToString(id), t.Tenant, t.Name, string(grants), string(roles), micros(tx.now()), nullMicros(t.Expires)); err != nil {
+			tokenHash(secret), id, t.Tenant, t.Name, string(grants), string(roles), micros(tx.now()), nullMicros(t.Expires)); err != nil {
 			return err
 		}
 		return tx.event(ctx, rollout.Event{At: tx.now(), Tenant: t.Tenant, Who: "towpath-controller", Kind: "token.created",
 			What: fmt.Sprintf("token %s was made, with the grants %v and the roles %v", t.Name, t.Grants, t.Roles)})
 	})
-	return secret, err
+	return id, secret, err
 }
 
 // tokenHash is what is kept of a secret. It has 256 random bits, so there is nothing to guess and no need to be slow.

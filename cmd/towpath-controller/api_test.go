@@ -104,7 +104,7 @@ func TestEachOperationNeedsItsGrant(t *testing.T) {
 func TestTokensThatEndedAreRefused(t *testing.T) {
 	t.Parallel()
 	c := start(t, configure(t, ""))
-	expired, err := c.store.CreateToken(t.Context(), store.Token{Tenant: "main", Name: "old", Grants: []string{api.View}, Expires: time.Now().Add(-time.Second)})
+	_, expired, err := c.store.CreateToken(t.Context(), store.Token{Tenant: "main", Name: "old", Grants: []string{api.View}, Expires: time.Now().Add(-time.Second)})
 	must(t, err)
 	c.call(expired, http.MethodGet, "/api/v1/agents", nil).problem(t, http.StatusUnauthorized)
 	token := c.token("main", "ann", api.View)

@@ -18,7 +18,9 @@ import (
 const speaks = "api"
 
 // audiences for which API tokens may be exchanged: the controller's own, and what jobs that were written for the earlier product ask for.
-func (m *Main) audiences() []string { return []string{m.config.ExternalURL, "https://api.cloud.armory.io"} }
+func (m *Main) audiences() []string {
+	return []string{m.config.ExternalURL, "https://api.cloud.armory.io"}
+}
 
 // apiClient is an API token as a client of the issuer: jobs may exchange its id and its secret for a token that lasts a short while.
 func (m *Main) apiClient(ctx context.Context, id string) (issuer.Client, error) {

@@ -94,7 +94,7 @@ func (l *lines) Write(p []byte) (int, error) {
 
 func (c *controller) token(tenant, name string, grants ...string) string {
 	c.t.Helper()
-	secret, err := c.store.CreateToken(c.t.Context(), store.Token{Tenant: tenant, Name: name, Grants: grants})
+	_, secret, err := c.store.CreateToken(c.t.Context(), store.Token{Tenant: tenant, Name: name, Grants: grants})
 	must(c.t, err)
 	return secret
 }

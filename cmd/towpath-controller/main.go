@@ -87,10 +87,11 @@ func tokenCommand(file *string) *cobra.Command {
 			t.Expires = time.Now().Add(lasts)
 		}
 		return withStore(cmd.Context(), *file, func(s *store.Store) error {
-			secret, err := s.CreateToken(cmd.Context(), t)
+			id, secret, err := s.CreateToken(cmd.Context(), t)
 			if err != nil {
 				return err
 			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "its id, which is the client id for the token endpoint: %s\n", id)
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), secret)
 			return err
 		})

@@ -17,12 +17,15 @@ type scenario struct {
 	back   func(version int) string      // manifests that bring the world back to where the next cut starts; nil: the next version does
 	people func(*course, api.Deployment) // what people do about a deployment as they see it; they look often
 	sample int                           // of the points, by seed; 0: each of them
+	job    bool                          // the file calls a webhook, JOB, which calls back
 }
 
 const (
 	halfThenPause    = `{canary: {steps: [{setWeight: {weight: 50}}, {pause: {duration: 1, unit: seconds}}]}}`
 	halfThenApproval = `{canary: {steps: [{setWeight: {weight: 50}}, {pause: {untilApproved: true}}]}}`
 	nobodyApproves   = `{canary: {steps: [{setWeight: {weight: 50}}, {pause: {untilApproved: true, approvalExpiration: {duration: 1, unit: seconds}}}]}}`
+	halfThenJob      = `{canary: {steps: [{setWeight: {weight: 50}}, {runWebhook: {name: job}}]}}`
+	job              = `webhooks: [{name: job, method: POST, uriTemplate: "JOB", bodyTemplate: {inline: '{"deployment": "{{armory.deploymentId}}", "back": "{{armory.callbackUri}}", "token": "{{armory.callbackToken}}"}'}}]`
 	turns            = `{blueGreen: {redirectTrafficAfter: [{pause: {untilApproved: true}}], shutDownOldVersionAfter: [{pause: {duration: 1, unit: seconds}}]}}`
 )
 
@@ -37,6 +40,7 @@ var scenarios = map[string]scenario{
 	"blue/green": {file: world.OnProd(turns, "trafficManagement: [{kubernetes: [{activeService: web}]}]"), next: version, people: approve, sample: 8},
 	"superseded": {file: world.OnProd(halfThenApproval, ""), next: version, people: supersede, sample: 8},
 	"taken over": {file: world.OnProd(halfThenPause, "  keepDeploymentObject: true"), next: version, sample: 8},
+	"webhook":    {file: world.OnProd(halfThenJob, job), next: version, job: true, sample: 8},
 	"held":       {file: world.OnProd(halfThenApproval, ""), next: version, people: holdOnce, sample: 8},
 }
 

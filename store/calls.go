@@ -90,7 +90,12 @@ func (s *Store) Call(ctx context.Context, id string) (asked *rollout.Asked, err 
 			return err
 		}
 		asked = &rollout.Asked{Call: c, Target: *t}
-		return tx.queryRow(ctx, `SELECT source, path, file FROM deployments WHERE id = ?`, t.Deployment).Scan(&asked.Source, &asked.Path, &asked.File)
+		var file string
+		if err := tx.queryRow(ctx, `SELECT source, path, file FROM deployments WHERE id = ?`, t.Deployment).Scan(&asked.Source, &asked.Path, &file); err != nil {
+			return err
+		}
+		asked.File, err = tx.fileText(ctx, file)
+		return err
 	})
 	return asked, err
 }

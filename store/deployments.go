@@ -289,6 +289,10 @@ func (tx *tx) insertDeployment(ctx context.Context, start rollout.Start, number 
 	if err != nil {
 		return err
 	}
+	file, err := tx.sealFile(ctx, start.Text)
+	if err != nil {
+		return err
+	}
 	ended := sql.NullInt64{}
 	if state.Final() {
 		ended = nullMicros(start.At)
@@ -296,7 +300,7 @@ func (tx *tx) insertDeployment(ctx context.Context, start rollout.Start, number 
 	if _, err := tx.exec(ctx, `INSERT INTO deployments (id, tenant_id, application, number, source, path, commit_id, upload, repeats, trigger_kind, trigger_by, reason, title,
 		description, context, file, state, why, created_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		start.ID, start.Tenant, start.Application, number, start.Origin.Source, start.Origin.Path, start.Origin.Commit, start.Origin.Upload, start.Origin.Repeat,
-		start.Trigger.Kind, start.Trigger.By, start.Trigger.Reason, start.Trigger.Title, start.Description, string(contextText), string(start.Text),
+		start.Trigger.Kind, start.Trigger.By, start.Trigger.Reason, start.Trigger.Title, start.Description, string(contextText), file,
 		string(state), why, micros(start.At), ended); err != nil {
 		return err
 	}

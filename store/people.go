@@ -25,7 +25,9 @@ func (s *Store) Started(ctx context.Context, tenant, id string) (start rollout.S
 		if err != nil {
 			return err
 		}
-		start.Text = []byte(file)
+		if start.Text, err = tx.fileText(ctx, file); err != nil {
+			return err
+		}
 		if err := json.Unmarshal([]byte(contextText), &start.Context); err != nil {
 			return err
 		}

@@ -8,10 +8,12 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
 
@@ -154,6 +156,24 @@ func (tx *tx) seal(ctx context.Context, sets map[string][]manifest.Object) error
 		}
 	}
 	return nil
+}
+
+// sealedFile begins what stands for the text of a deployment file.
+const sealedFile = "file:"
+
+// sealFile keeps the text of a deployment file, which may hold what is secret, and returns what stands for it.
+func (tx *tx) sealFile(ctx context.Context, text []byte) (name string, err error) {
+	sum := sha256.Sum256(text)
+	name = sealedFile + hex.EncodeToString(sum[:])
+	return name, tx.put(ctx, name, text)
+}
+
+// fileText is what sealFile kept. Databases of earlier versions have the text itself.
+func (tx *tx) fileText(ctx context.Context, name string) ([]byte, error) {
+	if !strings.HasPrefix(name, sealedFile) {
+		return []byte(name), nil
+	}
+	return tx.get(ctx, name)
 }
 
 // Manifests opens a sealed set.

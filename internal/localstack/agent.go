@@ -60,5 +60,10 @@ func (a *Agent) Behind(access localkube.Access) *Agent {
 // As is the same agent as another program.
 func (a *Agent) As(program string) *Agent { return &Agent{program, a.args} }
 
+// Reading is the same agent with a configuration file beside its flags.
+func (a *Agent) Reading(file string) *Agent {
+	return &Agent{a.program, append(slices.Clone(a.args), "--config", file)}
+}
+
 // Start starts the agent.
 func (a *Agent) Start() (*Process, error) { return Start(nil, a.program, a.args...) }

@@ -203,6 +203,35 @@ func TestAJobCallsBackWithATokenOfTheTokenEndpoint(t *testing.T) {
 	}
 }
 
+func TestAJobThatOnlyAClusterReachesIsCalledThroughItsAgent(t *testing.T) {
+	t.Parallel()
+	remote := strings.Replace(smoke, "    method: POST\n", "    method: POST\n    networkMode: remoteNetworkAgent\n    agentIdentifier: staging\n", 1)
+	job := receiver.Start(t)
+	file := func(text string) gitserver.Files {
+		return gitserver.Files{"shop/manifests/web.yaml": four("example.com/web:" + text), "shop/towpath.yaml": world.OnProd(halfThenSmoke, strings.ReplaceAll(strings.ReplaceAll(remote, "RECEIVER", job.URL), "{{secrets.ci}}", "none"))}
+	}
+	w := world.New(t, &shared, file("1"))
+	expectState(t, w.Ended(w.Deployment("shop", w.Repository.Head("main")).ID), "SUCCEEDED")
+	refused := w.Ended(w.Deployment("shop", w.Commit("version 2", file("2"))).ID)
+	if got := target(t, refused, "prod"); got.State != "ROLLED_BACK" || !strings.Contains(got.Why, "webhook smoke: ") || !strings.Contains(got.Why, job.Host) || !strings.Contains(got.Why, "allow-list") {
+		t.Errorf("without an entry in the allow-list prod is %s: %s", got.State, got.Why)
+	}
+	if calls := job.Calls(); len(calls) > 0 {
+		t.Errorf("the job was called: %+v", calls)
+	}
+	w.ConfigureAgent("staging", fmt.Sprintf("targets: [{name: %q, url: %q, methods: [POST]}]\n", job.Host, job.URL))
+	d := waits(t, w, w.Deployment("shop", w.Commit("version 3", file("3"))).ID, "webhook")
+	w.Await("a call of the job", func() (bool, error) { return len(job.Calls()) > 0, nil })
+	if c := job.Calls()[0]; c.URI != "/jobs/prod?app=shop" || c.Header.Get("Idempotency-Key") == "" || c.Header.Get("Authorization") != "Token none" || !strings.Contains(c.Body, `"team": "canary"`) {
+		t.Errorf("%+v", c)
+	}
+	must(t, w, "deploy", "skip", d.ID, "--reason", "the job is no more")
+	expectState(t, w.Ended(d.ID), "SUCCEEDED")
+	if out := must(t, w, "deploy", "calls", d.ID); !strings.Contains(out, "canary.steps[1]  smoke") || !strings.Contains(out, "answered") {
+		t.Errorf("calls:\n%s", out)
+	}
+}
+
 func TestHowACallOfAWebhookFails(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -234,6 +234,16 @@ func (w *World) ReplaceAgent(name, program string) {
 	w.StartAgent(name)
 }
 
+// ConfigureAgent gives an agent a configuration file beside its flags, and starts it anew.
+func (w *World) ConfigureAgent(name, text string) {
+	w.t.Helper()
+	file := filepath.Join(w.Dir, "agent-"+name+".yaml")
+	w.fatal(os.WriteFile(file, []byte(text), 0o600))
+	w.StopAgent(name)
+	w.agents[name].Agent = w.agents[name].Agent.Reading(file)
+	w.StartAgent(name)
+}
+
 // StartAgent starts the agent of a cluster.
 func (w *World) StartAgent(name string) {
 	w.t.Helper()

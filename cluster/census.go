@@ -108,10 +108,11 @@ func (c *Client) count(ctx context.Context, mapping *meta.RESTMapping, namespace
 	return now, nil
 }
 
-// labelledOf reads an object's labels. What another object made and labelled like itself, and the configuration copies of revisions, are nobody's manifest.
+// labelledOf reads an object's labels. What another object made and labelled like itself, the configuration copies of revisions, and hooks are nobody's
+// manifest.
 func labelledOf(kind manifest.Key, o metav1.Object) (rollout.Labelled, bool) {
 	annotations := o.GetAnnotations()
-	made := metav1.GetControllerOf(o) != nil || annotations[AnnotationCopyOf] != ""
+	made := metav1.GetControllerOf(o) != nil || annotations[AnnotationCopyOf] != "" || annotations[AnnotationHook] != ""
 	if annotations[AnnotationApplication] == "" || made {
 		return rollout.Labelled{}, false
 	}

@@ -96,6 +96,9 @@ func health(key manifest.Key, object *unstructured.Unstructured) (rollout.Health
 	if key.Group == "argoproj.io" && key.Kind == "Rollout" {
 		return rollout.Healthy, ""
 	}
+	if object.GetAnnotations()[AnnotationHook] != "" && (key.Group == "batch" && key.Kind == "Job" || key.Group == "" && key.Kind == "Pod") {
+		return done(object)
+	}
 	result, err := status.Compute(object)
 	switch {
 	case err != nil, result.Status == status.CurrentStatus:
@@ -104,4 +107,27 @@ func health(key manifest.Key, object *unstructured.Unstructured) (rollout.Health
 		return rollout.Broken, shown(result.Message, 250)
 	}
 	return rollout.Progressing, shown(result.Message, 250)
+}
+
+// done judges a hook that runs: it is healthy once it has done its work, where other Jobs are once they have begun.
+func done(object *unstructured.Unstructured) (rollout.Health, string) {
+	state := child(object.Object, "status")
+	for _, condition := range items(state["conditions"]) {
+		if condition["status"] != "True" {
+			continue
+		}
+		switch condition["type"] {
+		case "Complete":
+			return rollout.Healthy, ""
+		case "Failed":
+			return rollout.Broken, withMessage(fmt.Sprint(condition["reason"]), condition["message"])
+		}
+	}
+	switch state["phase"] {
+	case "Succeeded":
+		return rollout.Healthy, ""
+	case "Failed":
+		return rollout.Broken, withMessage("Failed", state["message"])
+	}
+	return rollout.Progressing, "it runs"
 }

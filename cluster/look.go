@@ -79,7 +79,7 @@ func (c *Client) explain(ctx context.Context, lives []rollout.Live, objects []*u
 		if live.Missing || live.Health == rollout.Healthy || !hasPods(live.Key) {
 			continue
 		}
-		if time.Since(object.GetCreationTimestamp().Time) < young && !c.watches.troubled(object.GetUID()) {
+		if live.Health != rollout.Broken && time.Since(object.GetCreationTimestamp().Time) < young && !c.watches.troubled(object.GetUID()) {
 			continue
 		}
 		if left--; left < 0 {
@@ -88,6 +88,11 @@ func (c *Client) explain(ctx context.Context, lives []rollout.Live, objects []*u
 		jobs = append(jobs, func() ([]rollout.Live, error) {
 			if why := c.podTroubles(ctx, object); why != "" {
 				live.Message += ": " + why
+			}
+			if live.Key.Kind == "Job" && live.Health == rollout.Broken {
+				if words := c.lastWords(ctx, object); words != "" {
+					live.Message += "; it said last: " + words
+				}
 			}
 			if live.Key.Kind == "StatefulSet" {
 				pods, err := c.stuckPods(ctx, object)

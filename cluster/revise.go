@@ -31,6 +31,7 @@ const (
 	AnnotationWorkload    = "towpath.dev/workload" // name of the Deployment object
 	AnnotationNumber      = "towpath.dev/number"   // of the deployment that made the revision
 	AnnotationCommit      = "towpath.dev/commit"   // of that deployment; not there for an upload
+	AnnotationHook        = "towpath.dev/hook"     // of a hook: the deployment and the event that it was made for
 	AnnotationCopyOf      = "towpath.dev/copy-of"  // of a configuration copy: the name that it was copied from
 )
 
@@ -54,7 +55,8 @@ type Revision struct {
 
 // Names is what the manifests are called once they are applied. It depends on nothing but them and the key, so it may be remembered by their digest.
 func (r Reviser) Names(objects []manifest.Object) (rollout.Set, error) {
-	var set rollout.Set
+	set := rollout.Set{Hooks: rollout.HooksFrom(objects)}
+	objects = kept(objects)
 	configuration := configurationOf(objects)
 	for _, o := range objects {
 		set.Objects = append(set.Objects, o.Key)
@@ -74,6 +76,14 @@ func (r Reviser) Names(objects []manifest.Object) (rollout.Set, error) {
 	}
 	set.Services = services(objects)
 	return set, nil
+}
+
+// kept is the objects but for hooks.
+func kept(objects []manifest.Object) []manifest.Object {
+	if !slices.ContainsFunc(objects, manifest.Object.IsHook) {
+		return objects
+	}
+	return slices.DeleteFunc(slices.Clone(objects), manifest.Object.IsHook)
 }
 
 // services is what the Services among objects select.
@@ -123,6 +133,7 @@ func encode(sum []byte, letters int) string {
 // the template reads, and nothing else: the same manifests give the same name. An object that cannot be carried is an error that names it.
 func (r Reviser) Revise(id rollout.Identity, objects []manifest.Object) (Revised, error) {
 	var revised Revised
+	objects = kept(objects)
 	configuration := configurationOf(objects)
 	for _, o := range objects {
 		if !isDeployment(o) {

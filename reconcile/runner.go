@@ -46,6 +46,8 @@ type Cluster interface {
 	Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome
 	Adopt(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome
 	PutBack(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome
+	// RunHook makes a hook of its sealed set, in the place of one that an earlier deployment made.
+	RunHook(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome
 	// Free removes the pods that hold up the rollouts of StatefulSets.
 	Free(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome
 	Remove(ctx context.Context, id rollout.Identity, keys []manifest.Key) rollout.Outcome
@@ -372,7 +374,7 @@ func watched(t rollout.Target, read rollout.Read) []manifest.Key {
 	switch {
 	case t.Phase == rollout.Settling, t.Phase == rollout.Draining, t.Phase == rollout.Recovering, t.Phase == rollout.Regaining:
 		return read.Objects
-	case t.Phase == rollout.Redirecting, t.Phase == rollout.Overlapping:
+	case t.Phase == rollout.Redirecting, t.Phase == rollout.Overlapping, t.Phase == rollout.Hooking, t.Phase == rollout.Concluding:
 		return read.Objects
 	case slices.ContainsFunc(t.Waits, func(w rollout.Wait) bool { return w.Kind == rollout.WaitTakeOver }):
 		return read.Workloads
@@ -485,13 +487,16 @@ func (r *Runner) act(ctx context.Context, t rollout.Target, a rollout.Action) ro
 			objects = slices.DeleteFunc(slices.Clone(objects), isJob)
 		}
 		return cluster.Apply(ctx, id, objects, a)
-	case rollout.Adopt, rollout.PutBack:
+	case rollout.Adopt, rollout.PutBack, rollout.RunHook:
 		objects, err := r.Lanes.Manifests(ctx, a.Manifests)
 		if err != nil {
 			return rollout.Outcome{Failure: failure(err)}
 		}
-		if a.Kind == rollout.Adopt {
+		switch a.Kind {
+		case rollout.Adopt:
 			return cluster.Adopt(ctx, t.Identity(), objects, a)
+		case rollout.RunHook:
+			return cluster.RunHook(ctx, t.Identity(), objects, a)
 		}
 		return cluster.PutBack(ctx, t.Identity(), objects, a)
 	case rollout.Shift:

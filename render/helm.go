@@ -20,6 +20,7 @@ import (
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/ignore"
+	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/releaseutil"
 	sigsyaml "sigs.k8s.io/yaml"
 
@@ -404,7 +405,7 @@ func (noLoader) Load(url string) (any, error) {
 	return nil, fmt.Errorf("it refers to %s, and nothing outside the schema is read", url)
 }
 
-// sorted is the objects of rendered templates in Helm's order. Hooks other than tests are refused; tests are left out, always.
+// sorted is the objects of rendered templates in Helm's order, and after them the hooks that run in a rollout.
 func (r *rendering) sorted(c *chart.Chart, texts map[string]string, h deployment.Helm) ([]manifest.Object, error) {
 	for name := range texts {
 		if strings.HasSuffix(name, "NOTES.txt") {
@@ -414,13 +415,6 @@ func (r *rendering) sorted(c *chart.Chart, texts map[string]string, h deployment
 	hooks, manifests, err := releaseutil.SortManifests(texts, nil, releaseutil.InstallOrder)
 	if err != nil {
 		return nil, fmt.Errorf("chart %s: %w", c.Name(), err)
-	}
-	for _, hook := range hooks {
-		for _, event := range hook.Events {
-			if !slices.Contains([]string{"test", "test-success", "test-failure"}, string(event)) {
-				return nil, fmt.Errorf("not yet supported: %s of chart %s is a hook (%s)", hook.Path, c.Name(), event)
-			}
-		}
 	}
 	var all []manifest.Object
 	if h.IncludeCRDs {
@@ -440,8 +434,21 @@ func (r *rendering) sorted(c *chart.Chart, texts map[string]string, h deployment
 		}
 		all = append(all, objects...)
 	}
+	for _, hook := range hooks {
+		if !slices.ContainsFunc(hook.Events, func(event release.HookEvent) bool { return slices.Contains(run, event) }) {
+			continue
+		}
+		objects, err := r.parse([]byte(hook.Manifest+"\n"), hook.Path+" (template)")
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, objects...)
+	}
 	return all, nil
 }
+
+// run is the events at which hooks run; tests and what comes with a removal are left out.
+var run = []release.HookEvent{release.HookPreInstall, release.HookPostInstall, release.HookPreUpgrade, release.HookPostUpgrade, release.HookPreRollback, release.HookPostRollback}
 
 // fileInfo is what .helmignore's rules ask of a file.
 type fileInfo struct {

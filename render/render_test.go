@@ -181,15 +181,15 @@ func TestWhatCannotBeRenderedSaysWhereAndWhy(t *testing.T) {
 		"a path of two lines":           {kustomize("resources: [\"https://github.com/acme/base\\n\"]\n"), "kustomize: {path: k}", "remote bases and files are not fetched"},
 		"helmCharts":                    {kustomize("helmCharts: [{name: x}]\n"), "kustomize: {path: k}", "helmCharts is not supported; name the chart under manifests as helm: instead"},
 		"two kustomizations":            {kustomize("resources: []\n").with(files{"app/k/kustomization.yml": ""}), "kustomize: {path: k}", "only one of them may be there"},
-		"a hook":                        {chart.with(files{"app/chart/templates/hook.yaml": "apiVersion: batch/v1\nkind: Job\nmetadata: {name: h, annotations: {helm.sh/hook: pre-install}}\n"}), "helm: {path: chart}", "not yet supported: web/templates/hook.yaml of chart web is a hook (pre-install)"},
-		"a dependency that is absent":   {chart.with(files{"app/chart/Chart.yaml": "apiVersion: v2\nname: web\nversion: 1.0.0\ndependencies: [{name: sub, version: 1.0.0, repository: https://x}]\n"}), "helm: {path: chart}", "its dependencies sub are not in its charts directory"},
-		"a schema that is not met":      {chart.with(files{"app/chart/values.schema.json": `{"properties": {"value": {"type": "integer"}}}`}), "helm: {path: chart}", "values do not meet the schema of web"},
-		"a schema that reads a file":    {chart.with(files{"app/chart/values.schema.json": `{"$ref": "file:///etc/passwd"}`}), "helm: {path: chart}", "nothing outside the schema is read"},
-		"a schema that calls out":       {chart.with(files{"app/chart/values.schema.json": `{"$ref": "http://127.0.0.1:1/x"}`}), "helm: {path: chart}", "nothing outside the schema is read"},
-		"an older Kubernetes":           {chart.with(files{"app/chart/Chart.yaml": "apiVersion: v2\nname: web\nversion: 1.0.0\nkubeVersion: '>=1.99'\n"}), "helm: {path: chart}", "wants Kubernetes >=1.99"},
-		"a random value":                {chart.with(files{"app/chart/templates/r.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: r}\nstringData: {p: {{ randAlphaNum 12 }}}\n"}), "helm: {path: chart}", "web/templates/r.yaml uses randAlphaNum, whose result is another one at each render (seen at Secret r)"},
-		"a lookup":                      {chart.with(files{"app/chart/templates/r.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: r}\nstringData: {p: x{{ len (lookup \"v1\" \"Secret\" \"a\" \"b\") }}}\n"}), "helm: {path: chart}", "uses lookup"},
-		"a chart that is elsewhere":     {files{"x": ""}, "helm: {chart: web, repository: https://charts.example.com, version: 1.0.0}", "nothing may be fetched here"},
+
+		"a dependency that is absent": {chart.with(files{"app/chart/Chart.yaml": "apiVersion: v2\nname: web\nversion: 1.0.0\ndependencies: [{name: sub, version: 1.0.0, repository: https://x}]\n"}), "helm: {path: chart}", "its dependencies sub are not in its charts directory"},
+		"a schema that is not met":    {chart.with(files{"app/chart/values.schema.json": `{"properties": {"value": {"type": "integer"}}}`}), "helm: {path: chart}", "values do not meet the schema of web"},
+		"a schema that reads a file":  {chart.with(files{"app/chart/values.schema.json": `{"$ref": "file:///etc/passwd"}`}), "helm: {path: chart}", "nothing outside the schema is read"},
+		"a schema that calls out":     {chart.with(files{"app/chart/values.schema.json": `{"$ref": "http://127.0.0.1:1/x"}`}), "helm: {path: chart}", "nothing outside the schema is read"},
+		"an older Kubernetes":         {chart.with(files{"app/chart/Chart.yaml": "apiVersion: v2\nname: web\nversion: 1.0.0\nkubeVersion: '>=1.99'\n"}), "helm: {path: chart}", "wants Kubernetes >=1.99"},
+		"a random value":              {chart.with(files{"app/chart/templates/r.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: r}\nstringData: {p: {{ randAlphaNum 12 }}}\n"}), "helm: {path: chart}", "web/templates/r.yaml uses randAlphaNum, whose result is another one at each render (seen at Secret r)"},
+		"a lookup":                    {chart.with(files{"app/chart/templates/r.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: r}\nstringData: {p: x{{ len (lookup \"v1\" \"Secret\" \"a\" \"b\") }}}\n"}), "helm: {path: chart}", "uses lookup"},
+		"a chart that is elsewhere":   {files{"x": ""}, "helm: {chart: web, repository: https://charts.example.com, version: 1.0.0}", "nothing may be fetched here"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := run(t, pool, c.files, c.entry)

@@ -71,6 +71,10 @@ func (d *decision) phase() {
 		d.look()
 	case Adopting:
 		d.adopt()
+	case Hooking:
+		d.hook(d.begin)
+	case Concluding:
+		d.hook(func() { d.enter(Retiring, Running) })
 	case Applying, Reverting:
 		d.apply()
 	case Raising:
@@ -119,7 +123,7 @@ const (
 
 func (p Phase) stage() stage {
 	switch p {
-	case Observing, Comparing, Waiting, Preparing, Looking, Adopting:
+	case Observing, Comparing, Waiting, Preparing, Looking, Adopting, Hooking:
 		return untouched
 	case Retiring, Draining, Pruning, Restoring:
 		return closing

@@ -395,11 +395,11 @@ func (d *decision) complete() {
 			d.intend(Completing, Action{Kind: Apply, Manifests: t.Manifests, Only: left})
 			return
 		}
-		d.enter(Retiring, Running)
+		d.enter(Concluding, Running)
 		return
 	}
 	if d.done() {
-		d.enter(Retiring, Running)
+		d.enter(Concluding, Running)
 	}
 }
 

@@ -41,7 +41,7 @@ func (d *decision) look() {
 		d.end(Failed, why)
 		return
 	}
-	d.begin()
+	d.enter(Hooking, Running)
 }
 
 // first is what is read before anything is touched. Deployment objects are read as objects too, so that a change of them wakes.

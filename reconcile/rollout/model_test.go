@@ -33,6 +33,9 @@ type model struct {
 	acts      []rollout.Action
 	survey    rollout.Look // what a survey finds
 
+	broken     map[manifest.Key]string // hooks that fail, and how
+	unfinished map[manifest.Key]bool   // hooks that are never done
+
 	outside func(rollout.Call) *rollout.Answer // what becomes of a call; nil, or an answer of nil: it is not answered
 	tries   []string                           // calls as they were made: "web hook:1"
 }
@@ -193,6 +196,15 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 		for _, key := range a.Workloads {
 			m.put(key)
 		}
+	case rollout.RunHook:
+		o := m.put(a.Only[0])
+		if why, breaks := m.broken[a.Only[0]]; breaks {
+			o.live.Health, o.live.Message = rollout.Broken, why
+		}
+		if m.unfinished[a.Only[0]] {
+			o.live.Health, o.live.Message = rollout.Progressing, "0 of 1 completions"
+		}
+		return rollout.Outcome{Live: []rollout.Live{o.live}}
 	case rollout.Remove:
 		for _, key := range a.Remove {
 			delete(m.objects, key)

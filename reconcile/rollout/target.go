@@ -45,6 +45,7 @@ const (
 	Preparing   Phase = "preparing"   // the steps of beforeDeployment
 	Looking     Phase = "looking"     // a fresh read of what runs, before anything is touched
 	Adopting    Phase = "adopting"    // running Deployment objects become managed revisions, with no pod restarted
+	Hooking     Phase = "hooking"     // hooks that come before
 	Applying    Phase = "applying"    // manifests go to the cluster, the new revision at its first share of pods
 	Raising     Phase = "raising"     // revisions get the pods that the next share needs
 	Settling    Phase = "settling"    // until each object is proved healthy
@@ -54,6 +55,7 @@ const (
 	Switching   Phase = "switching"   // the active Service turns to the new revision
 	Overlapping Phase = "overlapping" // the steps of shutDownOldVersionAfter
 	Completing  Phase = "completing"  // configuration gets its new content under its own name
+	Concluding  Phase = "concluding"  // hooks that come after: the new version carries everything
 	Retiring    Phase = "retiring"    // older revisions go to zero
 	Draining    Phase = "draining"    // until they have none left
 	Pruning     Phase = "pruning"     // objects that left the manifests go
@@ -110,6 +112,7 @@ type Target struct {
 	Reverted  bool           `json:"reverted,omitempty"` // on the way back: the last good manifests are applied
 	StandIns  []StandIn      `json:"standIns,omitempty"` // adopted ReplicaSets that are revisions of ours under their own names
 	Pairs     []Pair         `json:"pairs,omitempty"`    // Services of a blue/green rollout
+	Hook      int            `json:"hook,omitempty"`     // of the phase: those before it are done
 	Step      int            `json:"step,omitempty"`     // of the canary: those before it are done
 	Weight    int            `json:"weight,omitempty"`   // the new revision's present share of pods, 0–100
 	Judged    []Judgement    `json:"judged,omitempty"`   // what its analyses came to
@@ -215,6 +218,7 @@ type Action struct {
 	Replicas  []Replicas     `json:"replicas,omitempty"`  // Apply: of the set's revisions; Shift: of any
 	Select    []Selection    `json:"select,omitempty"`    // Apply, Shift: before Replicas
 	StandIns  []StandIn      `json:"standIns,omitempty"`  // Apply, PutBack: revisions of the set that are there under other names
+	Event     string         `json:"event,omitempty"`     // RunHook: for which it is made
 	Workloads []manifest.Key `json:"workloads,omitempty"` // Adopt, PutBack: Deployment objects; Free: StatefulSets
 	Remove    []manifest.Key `json:"remove,omitempty"`    // Remove: a Deployment object's key stands for all its revisions
 }
@@ -229,6 +233,7 @@ const (
 	Shift   ActionKind = "shift"   // Services to Select, then revisions to Replicas
 	Remove  ActionKind = "remove"  // objects
 	PutBack ActionKind = "putBack" // Deployment objects that adopt the set's revisions
+	RunHook ActionKind = "hook"    // the object of Only of the sealed set, made anew
 	Free    ActionKind = "free"    // pods that hold up the rollout of their StatefulSets go
 )
 
@@ -237,6 +242,7 @@ type Set struct {
 	Objects       []manifest.Key // as the manifests name them, Deployment objects included
 	Revisions     []Revision     // one for each Deployment object
 	Services      []Service
+	Hooks         []Hook         // in their order; they are not among Objects
 	Configuration []manifest.Key // ConfigMaps and Secrets of which revisions have copies of their own
 }
 

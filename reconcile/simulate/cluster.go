@@ -94,6 +94,9 @@ func (c *cluster) act(a rollout.Action, now time.Time) rollout.Outcome {
 		for _, key := range a.Workloads {
 			c.put(key, a.Manifests)
 		}
+	case rollout.RunHook:
+		c.put(a.Only[0], a.Manifests)
+		out.Live = append(out.Live, c.objects[a.Only[0]].at(now))
 	case rollout.Remove:
 		for _, key := range a.Remove {
 			c.remove(key)

@@ -242,12 +242,16 @@ func TestHowACallOfAWebhookFails(t *testing.T) {
 		to     string
 		why    string
 	}{
-		{"it answers 500", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no executor\nfree", http.StatusInternalServerError) }, "", "", "",
+		{"it answers 500", func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "no executor\nfree", http.StatusInternalServerError)
+		}, "", "", "",
 			"webhook smoke: HOST answered 500 Internal Server Error: no executor free"},
 		{"it redirects to a metadata address", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://169.254.169.254/latest/meta-data/", http.StatusFound)
 		}, "", "", "", "webhook smoke: HOST answers with a redirect to 169.254.169.254, which is not followed: write that address as uriTemplate if it is meant"},
-		{"it tells a secret", func(w http.ResponseWriter, r *http.Request) { http.Error(w, r.Header.Get("Authorization"), http.StatusForbidden) }, "", "", "",
+		{"it tells a secret", func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, r.Header.Get("Authorization"), http.StatusForbidden)
+		}, "", "", "",
 			"webhook smoke: HOST answered 403 Forbidden: Token ***"},
 		{"its host may not be called", nil, "", "RECEIVER/jobs", "http://other.example.com:81/jobs", "webhook smoke: secret ci may not be sent to other.example.com:81; its hosts in the controller's configuration say where to"},
 		{"a secret that is none", nil, "", "secrets.ci", "secrets.other", "webhook smoke: there is no secret other; secrets of the controller's configuration names those that there are"},

@@ -319,6 +319,11 @@ func (r *reach) PutBack(ctx context.Context, id rollout.Identity, objects []mani
 	return out
 }
 
+// RunHook implements reconcile.Cluster: manifests here have no hooks.
+func (r *reach) RunHook(context.Context, rollout.Identity, []manifest.Object, rollout.Action) rollout.Outcome {
+	return rollout.Outcome{Failure: &rollout.Failure{Class: rollout.Refused, Text: "there are no hooks"}}
+}
+
 // Free implements reconcile.Cluster: there are no StatefulSets.
 func (r *reach) Free(context.Context, rollout.Identity, rollout.Action) rollout.Outcome {
 	return rollout.Outcome{}

@@ -17,7 +17,9 @@ type callRow struct {
 // ask records calls that are to be made, or to be made again.
 func (s *Store) ask(t rollout.Target, calls []rollout.Call) {
 	for _, c := range calls {
-		i := slices.IndexFunc(s.calls, func(o *callRow) bool { return o.target == t.ID && o.Gate == c.Gate && o.Name == c.Name && o.Run == c.Run })
+		i := slices.IndexFunc(s.calls, func(o *callRow) bool {
+			return o.target == t.ID && o.Gate == c.Gate && o.Name == c.Name && o.Run == c.Run
+		})
 		if i < 0 {
 			c.ID = fmt.Sprint("call-", len(s.calls)+1)
 			s.calls = append(s.calls, &callRow{c, t.ID})

@@ -1,0 +1,146 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"towpath/manifest"
+)
+
+// Hook is an object of the manifests that is made at an event, waited for, and is no part of what is kept.
+type Hook struct {
+	Key manifest.Key
+	manifest.Hook
+}
+
+// HooksFrom makes the hooks of a set, in the order in which they run.
+func HooksFrom(objects []manifest.Object) (hooks []Hook) {
+	for _, o := range objects {
+		if h := o.Hook(); h != nil {
+			hooks = append(hooks, Hook{o.Key, *h})
+		}
+	}
+	slices.SortStableFunc(hooks, func(a, b Hook) int { return cmp.Or(a.Weight-b.Weight, a.Key.Rank()-b.Key.Rank(), a.Key.Compare(b.Key)) })
+	return hooks
+}
+
+// event names what happens, as hooks do: the first time something is installed, later upgraded; a person goes back.
+func (t Target) event() string {
+	when := "pre"
+	if t.Phase == Concluding {
+		when = "post"
+	}
+	switch {
+	case t.Base == nil:
+		return when + "-install"
+	case t.Pins != nil && len(t.Skip) == 0:
+		return when + "-rollback"
+	}
+	return when + "-upgrade"
+}
+
+// hooks is those that the present phase runs.
+func (d *decision) hooks() (hooks []Hook) {
+	t := &d.Target
+	for _, h := range d.f.New.Hooks {
+		if h.On(t.event()) {
+			hooks = append(hooks, h)
+		}
+	}
+	return hooks
+}
+
+// hook runs the hooks of a phase one after the other: each is made, waited for, and goes as it says. then goes on after the last one.
+func (d *decision) hook(then func()) {
+	t := &d.Target
+	hooks := d.hooks()
+	if t.Hook >= len(hooks) {
+		t.Hook = 0
+		then()
+		return
+	}
+	h := hooks[t.Hook]
+	switch {
+	case t.Intent == nil && len(t.Open) == 0:
+		d.intend(t.Phase, Action{Kind: RunHook, Manifests: t.Manifests, Only: []manifest.Key{h.Key}, Event: t.event()})
+	case t.Intent == nil:
+		d.awaitHook(h)
+	case t.Intent.Kind == RunHook:
+		d.hookMade(h)
+	case d.done():
+		d.hookGone()
+	}
+}
+
+// hookMade goes on to wait for a hook that was made.
+func (d *decision) hookMade(h Hook) {
+	t := &d.Target
+	if !d.done() {
+		return
+	}
+	t.Open = nil
+	for _, live := range d.f.Outcome.Live {
+		t.Open = append(t.Open, Proof{live.Key, live.UID, live.Generation})
+	}
+	deadline := t.Deadline
+	d.enter(t.Phase, Running)
+	t.Deadline = deadline
+	d.say("target.hook", fmt.Sprintf("%s: hook %s runs", t.Name, h.Key), "")
+}
+
+// awaitHook waits until a hook is done.
+func (d *decision) awaitHook(h Hook) {
+	t := &d.Target
+	if d.f.Look == nil {
+		d.Read = &Read{Objects: []manifest.Key{h.Key}}
+		return
+	}
+	if failure := d.f.Look.Failure; failure != nil {
+		d.failed(failure, func() { d.give(failure.Error()) })
+		return
+	}
+	live := d.f.Look.Objects[0]
+	late := !d.f.Now.Before(t.Deadline)
+	switch {
+	case live.Missing, live.UID != t.Open[0].UID:
+		d.hookEnds(h, fmt.Sprintf("hook %s was removed by somebody while it ran", h.Key))
+	case live.Health == Healthy:
+		d.hookEnds(h, "")
+	case live.Health == Broken:
+		d.hookEnds(h, "hook "+sentence(live))
+	case late:
+		d.hookEnds(h, fmt.Sprintf("hook %s is not done within %s%s", h.Key, t.Timeout, strings.TrimSuffix(": "+live.Message, ": ")))
+	default:
+		d.Due = t.Deadline
+		if askAgain := d.f.Now.Add(askAgain); askAgain.Before(d.Due) { // no news comes of a hook's pods
+			d.Due = askAgain
+		}
+		d.waiting(Running, Wait{Kind: WaitHealth, Until: t.Deadline, Needs: "hook " + sentence(live)})
+	}
+}
+
+// hookEnds removes a hook where it says so. why is why it failed; "": it did not.
+func (d *decision) hookEnds(h Hook, why string) {
+	t := &d.Target
+	t.Open, t.Why = nil, why
+	if h.Goes("hook-succeeded") && why == "" || h.Goes("hook-failed") && why != "" {
+		d.intend(t.Phase, Action{Kind: Remove, Remove: []manifest.Key{h.Key}})
+		return
+	}
+	d.hookGone()
+}
+
+// hookGone goes on to the next hook, or gives up for the one that failed.
+func (d *decision) hookGone() {
+	t := &d.Target
+	if t.Why != "" {
+		d.give(t.Why)
+		return
+	}
+	d.enter(t.Phase, Running)
+	t.Hook++
+	t.Deadline = time.Time{}
+}

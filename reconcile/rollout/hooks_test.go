@@ -1,0 +1,137 @@
+package rollout_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"towpath/manifest"
+	"towpath/reconcile/rollout"
+)
+
+// job is a Job that is a hook.
+func job(name string, weight int, policies []string, events ...string) rollout.Hook {
+	return rollout.Hook{Key: manifest.Key{Group: "batch", Kind: "Job", Namespace: "shop", Name: name}, Hook: manifest.Hook{Events: events, Weight: weight, Policies: policies}}
+}
+
+// hooked is a model whose version b has hooks, beside version a that runs, or alone.
+func hooked(t *testing.T, first bool, hooks ...rollout.Hook) *model {
+	m := newModel()
+	if !first {
+		m.deploy(1, "m1", set("a", 2, webService)).run(t)
+	}
+	b := set("b", 2, webService)
+	b.Hooks = hooks
+	m.deploy(2, "m2", b)
+	m.acts = nil
+	return m
+}
+
+// order is what was done of hooks and manifests, in its order.
+func (m *model) order() (all []string) {
+	for _, a := range m.acts {
+		switch a.Kind {
+		case rollout.RunHook:
+			all = append(all, a.Event+" "+a.Only[0].Name)
+		case rollout.Apply:
+			all = append(all, "apply")
+		case rollout.Remove:
+			for _, key := range a.Remove {
+				all = append(all, "remove "+key.Name)
+			}
+		}
+	}
+	return all
+}
+
+func TestHooksRunInTheirOrderAroundTheRollout(t *testing.T) {
+	before, succeeded := []string{"before-hook-creation"}, []string{"hook-succeeded"}
+	hooks := []rollout.Hook{job("first", -5, before, "pre-install", "pre-upgrade"), job("install", 0, before, "pre-install"), job("upgrade", 0, succeeded, "pre-upgrade"),
+		job("back", 0, before, "pre-rollback"), job("after", 0, before, "post-upgrade", "post-install")}
+	for _, c := range []struct {
+		name  string
+		first bool
+		back  bool
+		want  []string
+	}{
+		{"the first time", true, false, []string{"pre-install first", "pre-install install", "apply", "post-install after"}},
+		{"later", false, false, []string{"pre-upgrade first", "pre-upgrade upgrade", "remove upgrade", "apply", "post-upgrade after"}},
+		{"a person goes back", false, true, []string{"pre-rollback back", "apply"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := hooked(t, c.first, hooks...)
+			if c.back {
+				m.target.Pins = &rollout.Pin{}
+			}
+			m.run(t)
+			expect(t, m, rollout.Succeeded, "", map[string]int32{"web-b": 2})
+			if got := m.order(); !slices.Equal(got, c.want) {
+				t.Errorf("it did %q\nwant   %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestAHookThatFailsEndsTheStep(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		event string
+		goes  bool
+		state rollout.State
+		why   string
+		want  []string
+	}{
+		{"before", "pre-upgrade", false, rollout.Failed, "hook Job.batch shop/migrate: exit code 3; it said last: no such table", []string{"pre-upgrade migrate"}},
+		{"before, and goes", "pre-upgrade", true, rollout.Failed, "hook Job.batch shop/migrate: exit code 3; it said last: no such table", []string{"pre-upgrade migrate", "remove migrate"}},
+		{"after", "post-upgrade", false, rollout.RolledBack, "hook Job.batch shop/migrate: exit code 3; it said last: no such table; held at #1", []string{"apply", "post-upgrade migrate", "apply"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			policies := []string{"before-hook-creation"}
+			if c.goes {
+				policies = append(policies, "hook-failed")
+			}
+			h := job("migrate", 0, policies, c.event)
+			m := hooked(t, false, h)
+			m.broken = map[manifest.Key]string{h.Key: "exit code 3; it said last: no such table"}
+			m.run(t)
+			expect(t, m, c.state, c.why, map[string]int32{"web-a": 2})
+			if got := m.order(); !slices.Equal(got, c.want) {
+				t.Errorf("it did %q\nwant   %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestAHookThatIsNeverDoneIsWaitedForInItsTime(t *testing.T) {
+	h := job("migrate", 0, nil, "pre-upgrade")
+	m := hooked(t, false, h)
+	m.unfinished = map[manifest.Key]bool{h.Key: true}
+	m.until(t, rollout.WaitHealth)
+	if w := m.target.Waits[0]; w.Needs != "hook Job.batch shop/migrate: 0 of 1 completions" || m.target.State != rollout.Running {
+		t.Errorf("%s: %+v", m.target.State, w)
+	}
+	m.run(t)
+	expect(t, m, rollout.Failed, "hook Job.batch shop/migrate is not done within 10m0s: 0 of 1 completions", map[string]int32{"web-a": 2})
+}
+
+func TestASetOfHooksIsReadFromManifests(t *testing.T) {
+	object := func(kind, name, annotations string) manifest.Object {
+		group := map[string]string{"Job": "batch/v1", "ConfigMap": "v1"}[kind]
+		o, err := manifest.New([]byte(`{"apiVersion":"`+group+`","kind":"`+kind+`","metadata":{"name":"`+name+`","annotations":{`+annotations+`}}}`), "m.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	hooks := rollout.HooksFrom([]manifest.Object{object("ConfigMap", "plain", ""), object("Job", "late", `"helm.sh/hook":"post-install, Post-Upgrade","helm.sh/hook-weight":"5"`),
+		object("Job", "b", `"helm.sh/hook":"pre-install"`), object("Job", "a", `"helm.sh/hook":"pre-install","helm.sh/hook-delete-policy":"hook-succeeded,hook-failed"`),
+		object("ConfigMap", "settings", `"helm.sh/hook":"pre-install","helm.sh/hook-weight":"-1"`)})
+	var got []string
+	for _, h := range hooks {
+		got = append(got, h.Key.Name+" "+strings.Join(h.Events, "+")+" "+strings.Join(h.Policies, "+"))
+	}
+	want := []string{"settings pre-install before-hook-creation", "a pre-install hook-succeeded+hook-failed", "b pre-install before-hook-creation", "late post-install+post-upgrade before-hook-creation"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+}

@@ -25,7 +25,7 @@ func at(url string) analysis.Server {
 }
 
 // made fails the test where a constructor fails.
-func made(t *testing.T) func(*analysis.Provider, error) *analysis.Provider {
+func made(t testing.TB) func(*analysis.Provider, error) *analysis.Provider {
 	return func(p *analysis.Provider, err error) *analysis.Provider {
 		t.Helper()
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
@@ -191,9 +192,15 @@ func (p *Provider) quote(answer []byte) string {
 	return strconv.Quote(p.show(string(answer)))
 }
 
-// excerpt cuts a text, and makes one line of it.
+// excerpt cuts a text, and makes one line of it that steers no terminal.
 func excerpt(text string) string {
-	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "�")), " ")
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || unicode.IsSpace(r) {
+			return r
+		}
+		return utf8.RuneError
+	}, text)
+	text = strings.Join(strings.Fields(text), " ")
 	if len(text) <= shown {
 		return text
 	}

@@ -18,7 +18,7 @@ import (
 var secrets = []string{"key-9f3a1c", "key-77b2e0-longer", base64.StdEncoding.EncodeToString([]byte("key-9f3a1c:key-77b2e0-longer"))}
 
 // every makes a provider of each kind, for a server.
-func every(t *testing.T, s analysis.Server) map[string]*analysis.Provider {
+func every(t testing.TB, s analysis.Server) map[string]*analysis.Provider {
 	withQuery := s
 	withQuery.URL += "?q={{query}}"
 	return map[string]*analysis.Provider{

@@ -82,6 +82,8 @@ func TestWhatElseSpeaksPrometheusAPI(t *testing.T) {
 		fails[*analysis.Refused](t, asked(text), "x", says)
 	}
 	fails[*analysis.NoData](t, asked(`{"status":"success","data":{"resultType":"scalar","result":[1.5,"1e999"]}}`), "x", "the query gives +Inf")
+	steering := made(t)(analysis.NewPrometheus(at(answers(t, 400, `{"status":"error","errorType":"bad_data","error":"\u001b[31mred\u202e"}`)), analysis.Auth{}))
+	fails[*analysis.Refused](t, steering, "x", "it answers 400 Bad Request: �[31mred�")
 	busy := made(t)(analysis.NewPrometheus(at(answers(t, 503, `{"status":"error","errorType":"timeout","error":"query timed out in expression evaluation"}`)), analysis.Auth{}))
 	fails[*analysis.Unavailable](t, busy, "x", "it answers 503 Service Unavailable: query timed out in expression evaluation")
 }

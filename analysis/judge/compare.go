@@ -37,8 +37,8 @@ type Comparison struct {
 // and continuity. It looks at 1 % in each direction: an analysis of five queries then stops a good version in less than 5 % of cases.
 //
 // Large enough is a shift of a tenth. A test alone fails a canary for a difference of no importance as soon as there are runs enough to see it (Arcuri and
-// Briand, ICSE 2011, ask for an effect size beside each test), and instances of the same version differ: on public clouds slowdowns of 10 % can be told
-// from noise with this very test (Laaber, Scheuner and Leitner, Empirical Software Engineering 24, 2019), less is often the machine. The shift is
+// Briand, ICSE 2011, ask for an effect size beside each test), and pods of one version differ by some percent for their nodes and neighbours: on public
+// clouds slowdowns of about 10 % are what this test finds with high confidence (Laaber, Scheuner and Leitner, Empirical Software Engineering 24, 2019). The shift is
 // Hodges and Lehmann's, which belongs to the test and which a run that is far out does not move. Cliff's delta alone would not do as the minimum: where
 // runs hardly vary, a difference of 1 % separates them fully.
 //

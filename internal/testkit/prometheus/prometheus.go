@@ -4,6 +4,7 @@ package prometheus
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -106,25 +107,27 @@ func (s *Server) expose(w http.ResponseWriter, _ *http.Request) {
 // Await waits until a query gives one value, and returns the time at which it did. It asks by itself, not by what is tested.
 func (s *Server) Await(query string, value float64) time.Time {
 	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	defer cancel()
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	want := fmt.Sprint(value)
 	for last := ""; ; {
 		select {
-		case <-s.t.Context().Done():
+		case <-ctx.Done():
 			s.t.Fatalf("%s never was %s, at last %s", query, want, last)
 		case <-ticker.C:
 		}
 		at := time.Now()
-		if last = s.ask(query, at); last == want {
+		if last = s.ask(ctx, query, at); last == want {
 			return at
 		}
 	}
 }
 
 // ask is the value of a query's one sample, or what came in its place.
-func (s *Server) ask(query string, at time.Time) string {
-	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, fmt.Sprintf("%s/api/v1/query?time=%d.%03d&query=%s", s.URL, at.Unix(), at.Nanosecond()/1e6, url.QueryEscape(query)), nil)
+func (s *Server) ask(ctx context.Context, query string, at time.Time) string {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/api/v1/query?time=%d.%03d&query=%s", s.URL, at.Unix(), at.Nanosecond()/1e6, url.QueryEscape(query)), nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ localcluster: ## the local Kubernetes control plane that demo and tests run on
 	@test/build-localcluster $(LOCALCLUSTER)
 
 .PHONY: deps
-deps: ## what tests need of the system's packages (PostgreSQL, an OCI registry, npm)
+deps: ## what tests need of the system's packages (PostgreSQL, an OCI registry, Prometheus, npm)
 	@test/install-packages
 
 .PHONY: issuer

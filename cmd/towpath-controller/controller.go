@@ -48,6 +48,7 @@ type Main struct {
 	replicas     *replicas // nil: this controller serves only agents that are connected to it
 	verifiers    hub.Issuers
 	clusters     *clusters
+	providers    *metricProviders
 	capabilities *capabilities
 	pool         *render.Pool
 	runner       *reconcile.Runner
@@ -276,6 +277,9 @@ func (m *Main) openEngine(ctx context.Context) error {
 	m.caller = &reconcile.Caller{Store: m.store, Webhook: m.callWebhook, Clock: time.Now}
 	charts, err := newCharts(m.config, m.egress, m.store)
 	if err != nil {
+		return err
+	}
+	if m.providers, err = newMetricProviders(m.config.MetricProviders, m.hub); err != nil {
 		return err
 	}
 	program, err := os.Executable()

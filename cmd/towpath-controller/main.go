@@ -158,6 +158,11 @@ func check(c *config.Config) error {
 			}
 		}
 	}
+	if providers, err := newMetricProviders(c.MetricProviders, nil); err != nil {
+		wrong = append(wrong, err)
+	} else {
+		wrong = append(wrong, providers.check())
+	}
 	return errors.Join(wrong...)
 }
 

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"towpath/cmd/towpath-controller/config"
 	"towpath/internal/testkit/pages"
 )
 
@@ -27,5 +28,27 @@ func TestEachCommandOnAPageIsOne(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: towpath-controller %s: %v", c.Where, strings.Join(c.Args, " "), err)
 		}
+	}
+}
+
+func TestEachMetricProviderOnAPageIsGood(t *testing.T) {
+	t.Parallel()
+	found := 0
+	for _, p := range pages.All(t) {
+		for _, b := range p.Blocks {
+			if !strings.HasPrefix(b.Text, "metricProviders:") {
+				continue
+			}
+			found++
+			c, err := config.Parse(p.Path, []byte("externalURL: https://localhost\ndatabase: sqlite:x\nkeyFile: x\ndata: x\n"+b.Text))
+			if err != nil {
+				t.Errorf("line %d: %v", b.Line, err)
+			} else if _, err := newMetricProviders(c.MetricProviders, nil); err != nil {
+				t.Errorf("%s:%d: %v", p.Path, b.Line, err)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no page shows a metric provider")
 	}
 }

@@ -15,20 +15,22 @@ import (
 const module = "towpath/"
 
 // pure rooms decide: they get time, ids and what was observed as values, and touch nothing outside.
-var pure = []string{"deployment", "manifest", "policies", "reconcile/rollout", "reconcile/simulate"}
+var pure = []string{"deployment", "manifest", "policies", "reconcile/rollout", "reconcile/simulate", "analysis/judge"}
 
 // rooms maps each room to those of ours that it may import; its own sub-folders it always may.
 var rooms = map[string][]string{
 	"deployment":                    {},
 	"manifest":                      {},
 	"policies":                      {"deployment", "manifest"},
-	"reconcile/rollout":             {"deployment", "manifest", "policies"},
+	"reconcile/rollout":             {"deployment", "manifest", "policies", "analysis/judge"},
 	"reconcile/simulate":            {"deployment", "manifest", "reconcile/rollout"},
 	"gitsource":                     {},
 	"issuer":                        {},
 	"charts":                        {},
 	"render":                        {"deployment", "manifest"},
 	"agent":                         {"internal/version"},
+	"analysis":                      {"deployment"},
+	"analysis/judge":                {},
 	"cluster":                       {"deployment", "manifest", "reconcile/rollout"},
 	"status":                        {"deployment", "manifest", "reconcile/rollout"},
 	"store":                         pure,

@@ -45,6 +45,8 @@ type Config struct {
 	Secrets      []Secret  `yaml:"secrets" doc:"what {{secrets.NAME}} stands for in webhooks of deployment files"`
 	Egress       Egress    `yaml:"egress" doc:"hosts that the controller may call beside the repositories"`
 	Log          Log       `yaml:"log" doc:"what the controller logs"`
+
+	MetricProviders []MetricProvider `yaml:"metricProviders" doc:"servers that analysis steps of deployment files ask"`
 }
 
 // TLS is a certificate.
@@ -347,6 +349,7 @@ func (c *Config) check() (wrong []error) {
 		need(sourceName.MatchString(s.Tenant), "%s.tenant: %q; letters, digits, - and _, at most 63", at, s.Tenant)
 		wrong = append(wrong, checkAllow(at+".allow", s.Allow)...)
 	}
+	wrong = append(wrong, checkMetrics(c.MetricProviders)...)
 	return append(wrong, checkAllow("push.allow", c.Push.Allow)...)
 }
 
@@ -441,6 +444,15 @@ func (c *Config) CheckFiles() error {
 		for _, name := range s.Webhook.SecretFiles {
 			look(at+"webhook.secretFiles", name)
 		}
+	}
+	for _, p := range c.MetricProviders {
+		at := "metric provider " + p.Name + ": "
+		look(at+"caFile", p.CAFile)
+		look(at+"auth.passwordFile", p.Auth.PasswordFile)
+		look(at+"auth.tokenFile", p.Auth.TokenFile)
+		look(at+"datadog.apiKeyFile", p.Datadog.APIKeyFile)
+		look(at+"datadog.applicationKeyFile", p.Datadog.ApplicationKeyFile)
+		look(at+"newRelic.userKeyFile", p.NewRelic.UserKeyFile)
 	}
 	return errors.Join(wrong...)
 }

@@ -69,6 +69,43 @@ func TestWhatIsWrongIsToldAllAtOnceWithPlaceAndRemedy(t *testing.T) {
 	}
 }
 
+func TestMetricProvidersAreChecked(t *testing.T) {
+	for text, want := range map[string]string{
+		"{name: p, type: prometheus, url: 'http://prometheus.monitoring:9090'}":                                                       "",
+		"{name: p, type: prometheus, agent: prod, agentTarget: prometheus, url: /thanos, auth: {username: u, passwordFile: f}}":       "",
+		"{name: p, type: datadog, datadog: {apiKeyFile: f, applicationKeyFile: f}}":                                                   "",
+		"{name: p, type: newRelic, newRelic: {userKeyFile: f, accountId: 1}}":                                                         "",
+		"{name: p, type: http, url: 'https://host/?q={{query}}', http: {value: $.x}, auth: {tokenFile: f}}":                           "",
+		"{name: p, type: prometheus, tenants: [a], url: 'https://h'}, {name: p, type: prometheus, tenants: [b], url: 'https://h'}":    "",
+		"{name: p, type: prometheus, tenants: [a], url: 'https://h'}, {name: p, type: prometheus, tenants: [b, a], url: 'https://h'}": "metricProviders[1].name: a second provider named p for the same tenant",
+		"{name: p, type: prometheus, url: 'https://h'}, {name: p, type: prometheus, tenants: [b], url: 'https://h'}":                  "metricProviders[1].name: a second provider named p for the same tenant",
+		"{type: prometheus, url: 'https://h'}":                                                              "metricProviders[0].name: must be 1 to 253 characters",
+		"{name: p, type: Graphite, url: 'https://h'}":                                                       `metricProviders[0].type: "Graphite" is none of prometheus, datadog, newRelic, http`,
+		"{name: p, type: prometheus}":                                                                       "metricProviders[0].url: write an address like https://HOST, without user and password",
+		"{name: p, type: prometheus, url: 'https://me:secret@host'}":                                        "metricProviders[0].url: write an address like https://HOST, without user and password",
+		"{name: p, type: prometheus, agent: prod, url: 'https://h'}":                                        "metricProviders[0].url: through an agent it is a path below the agent's target",
+		"{name: p, type: prometheus, agent: prod, caFile: f}":                                               "metricProviders[0].caFile: the certificates of a server behind an agent stand in the agent's own configuration (targets[].ca)",
+		"{name: p, type: prometheus, url: 'https://h', agentTarget: x}":                                     "metricProviders[0].agentTarget: agent is missing",
+		"{name: p, type: prometheus, url: 'https://h', tenants: ['a b']}":                                   `metricProviders[0].tenants: "a b"; letters, digits`,
+		"{name: p, type: prometheus, url: 'https://h', auth: {tokenFile: f, username: u, passwordFile: f}}": "metricProviders[0].auth: write tokenFile, or username and passwordFile, not both",
+		"{name: p, type: prometheus, url: 'https://h', auth: {username: u}}":                                "metricProviders[0].auth: username and passwordFile come together",
+		"{name: p, type: datadog, auth: {tokenFile: f}, datadog: {apiKeyFile: f, applicationKeyFile: f}}":   "metricProviders[0].auth: is for prometheus and http; datadog has keys of its own",
+		"{name: p, type: datadog, datadog: {apiKeyFile: f}}":                                                "metricProviders[0].datadog: apiKeyFile and applicationKeyFile are required for the type datadog",
+		"{name: p, type: prometheus, url: 'https://h', newRelic: {userKeyFile: f, accountId: 1}}":           "metricProviders[0].newRelic: userKeyFile and accountId are required for the type newRelic, and for it alone",
+		"{name: p, type: http, url: 'https://h/{{query}}'}":                                                 "metricProviders[0].http: value is required for the type http",
+		"{name: p, type: http, url: 'https://h/', http: {value: $.x}}":                                      "metricProviders[0].http: url or body has to hold {{query}}",
+		"{name: p, type: prometheus, url: 'https://h', auth: {token: x}}":                                   "unknown key token; known here: tokenFile, username, passwordFile",
+	} {
+		_, err := Parse("towpath.yaml", []byte(good+"metricProviders: ["+text+"]\n"))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got %v, want %s", text, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("a password is shown: %v", err)
+		}
+	}
+}
+
 func TestKeysAreReadFromTheirFile(t *testing.T) {
 	c := &Config{KeyFile: filepath.Join(t.TempDir(), "key")}
 	if _, err := c.Keys(); err == nil {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -15,23 +14,6 @@ import (
 // Window is the time that a query looks at. It may lie in the past: then the answer is what it would have been at its end.
 type Window struct {
 	Start, End time.Time
-}
-
-// Variables are those of query templates that tell the window, by their names in full.
-func (w Window) Variables() map[string]string {
-	length := w.End.Sub(w.Start)
-	all := map[string]string{
-		"armory.intervalSeconds": strconv.FormatInt(int64(length/time.Second), 10),
-		"armory.intervalMillis":  strconv.FormatInt(length.Milliseconds(), 10),
-		// The range of a selector: rate(x[{{armory.promQlStepInterval}}]).
-		"armory.promQlStepInterval": strconv.FormatInt(max(1, int64(length/time.Second)), 10) + "s",
-	}
-	for name, at := range map[string]time.Time{"start": w.Start, "end": w.End} {
-		all["armory."+name+"TimeIso8601"] = at.UTC().Format(time.RFC3339)
-		all["armory."+name+"TimeEpochSeconds"] = strconv.FormatInt(at.Unix(), 10)
-		all["armory."+name+"TimeEpochMillis"] = strconv.FormatInt(at.UnixMilli(), 10)
-	}
-	return all
 }
 
 // Measurement is the answer to a query.

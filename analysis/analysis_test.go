@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"towpath/analysis"
-	"towpath/deployment"
 )
 
 var (
@@ -85,31 +84,6 @@ func failed[E error](t *testing.T, m analysis.Measurement, err error, says ...st
 		t.Errorf("the error is too long to be read (%d bytes):\n%.1000s", len(err.Error()), err)
 	}
 	return is
-}
-
-func TestAWindowIsToldToTemplates(t *testing.T) {
-	t.Parallel()
-	variables := window.Variables()
-	known := func(name string) (string, bool) {
-		text, found := variables[name]
-		return text, found
-	}
-	for template, want := range map[string]string{
-		"{{armory.startTimeIso8601}} {{armory.endTimeIso8601}}":                  "2026-03-01T11:59:30Z 2026-03-01T12:00:30Z",
-		"{{armory.startTimeEpochSeconds}} {{armory.endTimeEpochSeconds}}":        "1772366370 1772366430",
-		"{{armory.startTimeEpochMillis}} {{towpath.endTimeEpochMillis}}":         "1772366370500 1772366430500",
-		"{{armory.intervalSeconds}} {{armory.intervalMillis}}":                   "60 60000",
-		"sum(rate(errors_total[{{armory.promQlStepInterval}}]))":                 "sum(rate(errors_total[60s]))",
-		"avg:trace.errors{*}.rollup(avg, {{ towpath.intervalSeconds }})":         "avg:trace.errors{*}.rollup(avg, 60)",
-		"SINCE {{armory.startTimeEpochMillis}} UNTIL {{armory.intervalSeconds}}": "SINCE 1772366370500 UNTIL 60",
-	} {
-		if got, unknown := deployment.Fill(template, known); got != want || len(unknown) > 0 {
-			t.Errorf("%s: %q, unknown %v; want %q", template, got, unknown, want)
-		}
-	}
-	if got := (analysis.Window{Start: end, End: end}).Variables()["armory.promQlStepInterval"]; got != "1s" {
-		t.Errorf("a window of no length looks back %s, which Prometheus refuses", got)
-	}
 }
 
 func TestSettingsAreChecked(t *testing.T) {

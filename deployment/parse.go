@@ -286,7 +286,8 @@ func buildAnalysis(v *value) *Analysis {
 	a := &Analysis{DefaultMetricProvider: v.get("defaultMetricProviderName").text()}
 	for _, q := range v.get("queries").list() {
 		a.Queries = append(a.Queries, Query{Name: q.get("name").text(), Template: q.get("queryTemplate").text(), Position: q.at,
-			UpperLimit: q.get("upperLimit").decimal(), LowerLimit: q.get("lowerLimit").decimal(), MetricProvider: q.get("metricProviderName").text()})
+			UpperLimit: q.get("upperLimit").decimal(), LowerLimit: q.get("lowerLimit").decimal(), MetricProvider: q.get("metricProviderName").text(),
+			NoDataPasses: strings.EqualFold(q.get("noData").text(), "pass")})
 	}
 	return a
 }

@@ -181,7 +181,7 @@ func stepShape(kinds []string) *shape {
 			ours(defaults(field("approvals", number(1, 0), "how many people must approve"), "1")),
 			ours(field("allowSelfApproval", boolean(), "whether the author may approve")),
 		)...), "waits for time, or for a person"),
-		"analysis": later(field("analysis", obj(
+		"analysis": field("analysis", obj(
 			required(field("queries", atLeastOne(str()), "names of queries; all must pass")),
 			required(field("interval", number(1, 0), "between two runs")),
 			field("units", timeUnit(), "of the interval"), field("unit", timeUnit(), "of the interval"),
@@ -192,7 +192,7 @@ func stepShape(kinds []string) *shape {
 			defaults(field("abortOnFailedJudgment", boolean(), "the first bad run ends it"), "false"),
 			field("metricProviderName", str(), "provider of queries that name none"),
 			field("context", texts(), "values for {{context.NAME}} in the queries"),
-		), "runs metric queries and judges them"), "all"),
+		), "runs metric queries and judges them"),
 		"runWebhook": field("runWebhook", obj(
 			required(field("name", str(), "of a webhook")), field("context", texts(), "values for {{context.NAME}} in the call"), void("unit", anyValue()),
 		), "calls a webhook and waits for its answer"),
@@ -219,6 +219,7 @@ func analysisShape() *shape {
 			field("upperLimit", &shape{kind: decimal}, "a value above it fails; one of the limits is required"),
 			field("lowerLimit", &shape{kind: decimal}, "a value below it fails"),
 			field("metricProviderName", str(), "provider of this query"),
+			ours(defaults(field("noData", enum("fail", "pass"), "what it means that there is no value in most of the runs"), "fail")),
 			void("aggregationMethod", anyValue()),
 		)), "metric queries"),
 	)

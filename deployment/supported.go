@@ -49,8 +49,6 @@ func (f *File) Unsupported() []Problem {
 func (f *File) unsupportedSteps(field string, steps []Step, refuse func(at Position, field, what string)) {
 	for i, s := range steps {
 		switch {
-		case s.Analysis != nil:
-			refuse(s.Position, fmt.Sprintf("%s[%d]", field, i), "analysis")
 		case s.ExposeServices != nil:
 			refuse(s.Position, fmt.Sprintf("%s[%d]", field, i), "exposeServices")
 		}

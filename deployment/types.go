@@ -186,6 +186,7 @@ type Query struct {
 	Position               Position
 	UpperLimit, LowerLimit *float64 // at least one
 	MetricProvider         string
+	NoDataPasses           bool // ours: that there is no value is good
 }
 
 // Webhook is an external call.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"towpath/analysis/judge"
 	"towpath/api"
 	"towpath/reconcile/rollout"
 	"towpath/store"
@@ -27,7 +28,7 @@ func called(v store.CallView) api.Called {
 	if v.Query != nil {
 		out.Lower, out.Upper, out.Provider = v.Query.Lower, v.Query.Upper, v.Query.Provider
 		if v.Answer != nil && v.Answer.Result == rollout.Answered {
-			passed := !v.Query.Outside(v.Answer.Value)
+			passed := v.Query.Verdict(v.Answer.Value).Result == judge.Passed
 			out.Value, out.Passed = &v.Answer.Value, &passed
 		}
 	}

@@ -274,7 +274,7 @@ func (m *Main) openEngine(ctx context.Context) error {
 	if m.callbackKey, err = m.store.Derived("towpath callbacks"); err != nil {
 		return err
 	}
-	m.caller = &reconcile.Caller{Store: m.store, Webhook: m.callWebhook, Clock: time.Now}
+	m.caller = &reconcile.Caller{Store: m.store, Webhook: m.callWebhook, Measure: m.measure, Clock: time.Now}
 	charts, err := newCharts(m.config, m.egress, m.store)
 	if err != nil {
 		return err

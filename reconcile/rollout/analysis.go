@@ -3,22 +3,23 @@ package rollout
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"towpath/analysis/judge"
 )
 
 // Judgement is what an analysis came to.
 type Judgement struct {
 	Gate   string    `json:"gate"`
 	Failed bool      `json:"failed,omitempty"`
-	Text   string    `json:"text"` // a phrase: "errors 0.02 is within its limits (at most 0.05)"
+	Text   string    `json:"text"` // "query errors: the mean of 3 runs is 0.02, within the limits (upperLimit 0.05)"
 	At     time.Time `json:"at"`
 }
 
 // analysis measures each query once an interval, and judges the means of what they answered. confirmed: a person has agreed to go on.
 func (d *decision) analysis(v *verdict, gate string, a Analysis, confirmed bool) {
-	measured := make([][]float64, len(a.Queries))
+	measured, without := make([][]judge.Run, len(a.Queries)), make([]string, len(a.Queries))
 	for run := 1; run <= a.Runs; run++ {
 		until := d.Target.Since.Add(time.Duration(run) * a.Interval)
 		if d.f.Now.Before(until) && !d.judged(gate) {
@@ -29,18 +30,22 @@ func (d *decision) analysis(v *verdict, gate string, a Analysis, confirmed bool)
 		open := false
 		for i, q := range a.Queries {
 			answer, why := d.measure(v, gate, a, q, run, until)
-			switch {
-			case why != "":
+			if why != "" {
 				d.conclude(v, gate, a, true, fmt.Sprintf("query %s, run %d: %s", q.Name, run, why), confirmed)
 				return
-			case answer == nil:
+			}
+			if answer == nil {
 				open = true
-			default:
-				measured[i] = append(measured[i], answer.Value)
-				if a.Abort && q.Outside(answer.Value) {
-					d.conclude(v, gate, a, true, fmt.Sprintf("%s in run %d of %d", q.phrase(answer.Value), run, a.Runs), confirmed)
-					return
-				}
+				continue
+			}
+			one := judge.Run{Value: answer.Value, NoData: answer.Result == WithoutValue}
+			if verdict := judge.Single(one, q.limits()); a.Abort && verdict.Result == judge.Failed {
+				d.conclude(v, gate, a, true, fmt.Sprintf("query %s, run %d of %d: %s", q.Name, run, a.Runs, verdict.Reason), confirmed)
+				return
+			}
+			measured[i] = append(measured[i], one)
+			if one.NoData {
+				without[i] = " (" + answer.Text + ")"
 			}
 		}
 		if open {
@@ -49,13 +54,17 @@ func (d *decision) analysis(v *verdict, gate string, a Analysis, confirmed bool)
 		}
 	}
 	failed := false
-	var phrases []string
+	var reasons []string
 	for i, q := range a.Queries {
-		value := mean(measured[i])
-		failed = failed || q.Outside(value)
-		phrases = append(phrases, q.phrase(value))
+		verdict := judge.Mean(measured[i], q.limits())
+		failed = failed || verdict.Result == judge.Failed || verdict.Result == judge.NoData && !q.NoDataPasses
+		reason := fmt.Sprintf("query %s: %s", q.Name, verdict.Reason)
+		if verdict.Result == judge.NoData {
+			reason += without[i]
+		}
+		reasons = append(reasons, reason)
 	}
-	d.conclude(v, gate, a, failed, strings.Join(phrases, "; "), confirmed)
+	d.conclude(v, gate, a, failed, strings.Join(reasons, "; "), confirmed)
 }
 
 // measure is the answer to one query in one run; nil when there is none yet. why is a phrase where there will be none.
@@ -66,15 +75,13 @@ func (d *decision) measure(v *verdict, gate string, a Analysis, q Query, run int
 		if a.Sliding {
 			from = until.Add(-a.Interval)
 		}
-		d.call(v, Call{Gate: gate, Kind: CallQuery, Name: q.Name, Run: run, Try: 1, Until: until, Query: &q, Values: window(d.values(a.Context), from, until)})
+		d.call(v, Call{Gate: gate, Kind: CallQuery, Name: q.Name, Run: run, Try: 1, From: from, Until: until, Query: &q, Values: window(d.values(a.Context), from, until)})
 		return nil, ""
 	}
 	answer = d.answer(v, *c, queryTries)
 	switch {
-	case answer == nil, answer.Result == Answered:
+	case answer == nil, answer.Result == Answered, answer.Result == WithoutValue:
 		return answer, ""
-	case answer.Result == WithoutValue:
-		return nil, "there is no data: " + answer.Text
 	}
 	return nil, answer.Text
 }
@@ -115,33 +122,9 @@ func (d *decision) judged(gate string) bool {
 	return slices.ContainsFunc(d.Target.Judged, func(j Judgement) bool { return j.Gate == gate })
 }
 
-// Outside reports whether a value is outside the limits.
-func (q Query) Outside(value float64) bool {
-	return q.Lower != nil && value < *q.Lower || q.Upper != nil && value > *q.Upper
-}
+func (q Query) limits() judge.Limits { return judge.Limits{Lower: q.Lower, Upper: q.Upper} }
 
-// phrase says how a value stands to the limits.
-func (q Query) phrase(value float64) string {
-	var limits []string
-	if q.Lower != nil {
-		limits = append(limits, "at least "+number(*q.Lower))
-	}
-	if q.Upper != nil {
-		limits = append(limits, "at most "+number(*q.Upper))
-	}
-	stands := "within"
-	if q.Outside(value) {
-		stands = "outside"
-	}
-	return fmt.Sprintf("%s %s is %s its limits (%s)", q.Name, number(value), stands, strings.Join(limits, ", "))
-}
-
-func number(value float64) string { return strconv.FormatFloat(value, 'g', 6, 64) }
-
-func mean(values []float64) float64 {
-	sum := 0.0
-	for _, value := range values {
-		sum += value
-	}
-	return sum / float64(len(values))
+// Verdict is what one measurement alone would come to.
+func (q Query) Verdict(value float64) judge.Verdict {
+	return judge.Single(judge.Run{Value: value}, q.limits())
 }

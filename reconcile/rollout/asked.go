@@ -98,7 +98,7 @@ func (a asking) analysis(step deployment.AnalysisStep) *Analysis {
 		if said == nil {
 			continue // the file is refused for that
 		}
-		analysis.Queries = append(analysis.Queries, Query{Name: said.Name, Template: said.Template, Lower: said.LowerLimit, Upper: said.UpperLimit,
+		analysis.Queries = append(analysis.Queries, Query{Name: said.Name, Template: said.Template, Lower: said.LowerLimit, Upper: said.UpperLimit, NoDataPasses: said.NoDataPasses,
 			Provider: cmp.Or(said.MetricProvider, step.MetricProvider, a.file.Analysis.DefaultMetricProvider)})
 	}
 	return &analysis

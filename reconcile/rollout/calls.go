@@ -18,7 +18,8 @@ type Call struct {
 	Run    int               `json:"run,omitempty"`  // of an analysis, from 1; 0: of a webhook
 	Try    int               `json:"try"`            // from 1
 	At     time.Time         `json:"at"`             // this try was asked for
-	Until  time.Time         `json:"until,omitzero"` // of a measurement: the end of what it looks at
+	From   time.Time         `json:"from,omitzero"`  // of a measurement: the beginning of what it looks at
+	Until  time.Time         `json:"until,omitzero"` // and its end
 	Query  *Query            `json:"query,omitempty"`
 	Values map[string]string `json:"values"` // of the variables in what is sent, as far as they are decided here
 

@@ -182,11 +182,11 @@ func TestAnAnalysisJudgesTheMeansOfItsRuns(t *testing.T) {
 		{"all is well", analysis(3, nil), []float64{1}, []float64{20}, rollout.Succeeded, "", 3},
 		{"one bad run of three", analysis(3, nil), []float64{7, 1}, []float64{20}, rollout.Succeeded, "", 3},
 		{"bad in the mean", analysis(3, nil), []float64{20, 1}, []float64{20}, rollout.RolledBack,
-			"the analysis canary.steps[1] failed: errors 7.33333 is outside its limits (at most 5); requests 20 is within its limits (at least 10); held at #1", 3},
+			"the analysis canary.steps[1] failed: query errors: the mean of 3 runs is 7.333, above upperLimit 5; query requests: the mean of 3 runs is 20, within the limits (lowerLimit 10); held at #1", 3},
 		{"the other query", analysis(2, nil), []float64{1}, []float64{9}, rollout.RolledBack,
-			"the analysis canary.steps[1] failed: errors 1 is within its limits (at most 5); requests 9 is outside its limits (at least 10); held at #1", 2},
+			"the analysis canary.steps[1] failed: query errors: the mean of 2 runs is 1, within the limits (upperLimit 5); query requests: the mean of 2 runs is 9, below lowerLimit 10; held at #1", 2},
 		{"the first bad run ends it", analysis(3, func(a *rollout.Analysis) { a.Abort = true }), []float64{1, 7, 1}, []float64{20}, rollout.RolledBack,
-			"the analysis canary.steps[1] failed: errors 7 is outside its limits (at most 5) in run 2 of 3; held at #1", 2},
+			"the analysis canary.steps[1] failed: query errors, run 2 of 3: the value is 7, above upperLimit 5; held at #1", 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := second(t, 4, weight(50), c.step)
@@ -216,7 +216,7 @@ func TestAMeasurementThatCannotBeMade(t *testing.T) {
 		tries  int
 		why    string
 	}{
-		{"no data", rollout.Answer{Result: rollout.WithoutValue, Text: "the query gave no series"}, 1, "query errors, run 1: there is no data: the query gave no series"},
+		{"no data", rollout.Answer{Result: rollout.WithoutValue, Text: "the query gave no series"}, 3, "query errors: 3 of 3 runs had no data (the query gave no series)"},
 		{"a bad query", rollout.Answer{Result: rollout.TurnedDown, Text: "parse error at char 3"}, 1, "query errors, run 1: parse error at char 3"},
 		{"the server is away", rollout.Answer{Result: rollout.Unanswered, Text: "prometheus cannot be reached"}, 4, "query errors, run 1: prometheus cannot be reached"},
 	} {
@@ -232,6 +232,27 @@ func TestAMeasurementThatCannotBeMade(t *testing.T) {
 	}
 }
 
+func TestNoDataMeansWhatTheFileSays(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		passes bool
+		runs   []rollout.Result // one after the other
+		state  rollout.State
+	}{
+		{"none at all", false, []rollout.Result{rollout.WithoutValue, rollout.WithoutValue, rollout.WithoutValue}, rollout.RolledBack},
+		{"none at all, which is good", true, []rollout.Result{rollout.WithoutValue, rollout.WithoutValue, rollout.WithoutValue}, rollout.Succeeded},
+		{"in one run of three", false, []rollout.Result{rollout.WithoutValue, rollout.Answered, rollout.Answered}, rollout.Succeeded},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := second(t, 4, weight(50), analysis(3, func(a *rollout.Analysis) { a.Queries = a.Queries[:1]; a.Queries[0].NoDataPasses = c.passes }))
+			m.outside = func(call rollout.Call) *rollout.Answer { return &rollout.Answer{Result: c.runs[call.Run-1], Value: 1} }
+			if m.run(t); m.target.State != c.state {
+				t.Errorf("%s: %s", m.target.State, m.target.Why)
+			}
+		})
+	}
+}
+
 func TestAPersonConfirmsAVerdictWhereTheFileSaysSo(t *testing.T) {
 	manual := func(a *rollout.Analysis) { a.ManualBack, a.ManualForward = true, true }
 	for _, c := range []struct {
@@ -240,10 +261,10 @@ func TestAPersonConfirmsAVerdictWhereTheFileSaysSo(t *testing.T) {
 		state   rollout.State
 		verdict string
 	}{
-		{1, rollout.Approve, rollout.Succeeded, "passed: errors 1 is within its limits (at most 5); requests 20 is within its limits (at least 10)"},
-		{1, rollout.Reject, rollout.RolledBack, "passed: errors 1 is within its limits (at most 5); requests 20 is within its limits (at least 10)"},
-		{9, rollout.Approve, rollout.Succeeded, "failed: errors 9 is outside its limits (at most 5); requests 20 is within its limits (at least 10)"},
-		{9, rollout.Reject, rollout.RolledBack, "failed: errors 9 is outside its limits (at most 5); requests 20 is within its limits (at least 10)"},
+		{1, rollout.Approve, rollout.Succeeded, "passed: query errors: the mean of 1 run is 1, within the limits (upperLimit 5); query requests: the mean of 1 run is 20, within the limits (lowerLimit 10)"},
+		{1, rollout.Reject, rollout.RolledBack, "passed: query errors: the mean of 1 run is 1, within the limits (upperLimit 5); query requests: the mean of 1 run is 20, within the limits (lowerLimit 10)"},
+		{9, rollout.Approve, rollout.Succeeded, "failed: query errors: the mean of 1 run is 9, above upperLimit 5; query requests: the mean of 1 run is 20, within the limits (lowerLimit 10)"},
+		{9, rollout.Reject, rollout.RolledBack, "failed: query errors: the mean of 1 run is 9, above upperLimit 5; query requests: the mean of 1 run is 20, within the limits (lowerLimit 10)"},
 	} {
 		t.Run(fmt.Sprint(c.errors, c.verb), func(t *testing.T) {
 			m := second(t, 4, weight(50), analysis(1, manual))

@@ -73,6 +73,8 @@ type Query struct {
 	Provider string   `json:"provider"` // name in the controller's configuration
 	Lower    *float64 `json:"lower,omitempty"`
 	Upper    *float64 `json:"upper,omitempty"`
+
+	NoDataPasses bool `json:"noDataPasses,omitempty"` // that there is no data is as good as a value within the limits
 }
 
 // Unreachable is what becomes of a target whose agent is away when it is to start.

@@ -23,8 +23,8 @@ func TestWebhooksAndAnalysesDoAsTheAnswersSay(t *testing.T) {
 		{"a webhook fails", map[string]simulate.Answer{"canary.steps[1]": {Verb: rollout.Reject, Reason: "it is red"}}, "canary.steps[1]: webhook smoke called back that it failed: it is red"},
 		{"a webhook never calls back", map[string]simulate.Answer{"canary.steps[1]": {}}, "canary.steps[1]: webhook smoke did not call back within 24h0m0s"},
 		{"a webhook is skipped", map[string]simulate.Answer{"canary.steps[1]": {Verb: rollout.Pass, After: time.Minute}}, "canary.steps[1] is skipped by person 1"},
-		{"errors are many", map[string]simulate.Answer{"canary.steps[2]": {Verb: rollout.Reject}}, "the analysis canary.steps[2] failed: errors 6 is outside its limits (at most 5)"},
-		{"metrics are not there", map[string]simulate.Answer{"canary.steps[2]": {}}, "the analysis canary.steps[2] failed: query errors, run 1: there is no data: as the answers say"},
+		{"errors are many", map[string]simulate.Answer{"canary.steps[2]": {Verb: rollout.Reject}}, "the analysis canary.steps[2] failed: query errors: the mean of 3 runs is 6, above upperLimit 5"},
+		{"metrics are not there", map[string]simulate.Answer{"canary.steps[2]": {}}, "the analysis canary.steps[2] failed: query errors: 3 of 3 runs had no data (as the answers say)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := assumed()

@@ -57,7 +57,7 @@ func Start(t testing.TB) *Server {
 	dir := t.TempDir()
 	config, web := filepath.Join(dir, "prometheus.yml"), filepath.Join(dir, "web.yml")
 	for name, text := range map[string]string{
-		config: fmt.Sprintf("global: {scrape_interval: 100ms, scrape_timeout: 100ms}\nscrape_configs: [{job_name: test, static_configs: [{targets: ['%s']}]}]\n", scraped.Listener.Addr()),
+		config: fmt.Sprintf("global: {scrape_interval: 500ms, scrape_timeout: 500ms}\nscrape_configs: [{job_name: test, static_configs: [{targets: ['%s']}]}]\n", scraped.Listener.Addr()),
 		web:    fmt.Sprintf("basic_auth_users: {%s: '%s'}\n", User, hash),
 	} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {

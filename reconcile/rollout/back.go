@@ -54,8 +54,12 @@ func (d *decision) goBack(ending State, why string) {
 			back.Replicas = append(back.Replicas, Replicas{f.Key, 0})
 		}
 	}
-	if carried {
+	held := d.divisions(Held)
+	switch {
+	case len(held) == 0 && carried:
 		back.Replicas = append(back.Replicas, d.withdrawn()...)
+	case carried:
+		back.Divide = held // and the new ones keep their pods until routers everywhere have heard of it
 	}
 	t.Open = nil
 	d.intend(Returning, back)
@@ -120,17 +124,23 @@ func (d *decision) withdraw() {
 				zero = append(zero, Replicas{f.Key, 0})
 			}
 		}
-		if len(zero) == 0 {
+		held := d.divisions(Held)
+		if len(zero) == 0 && len(held) == 0 {
 			d.withdrew()
 			return
 		}
-		d.intend(Withdrawing, Action{Kind: Shift, Replicas: zero})
+		d.intend(Withdrawing, Action{Kind: Shift, Divide: held, Replicas: zero})
 		return
 	}
-	if d.done() {
-		d.ask(t.Intent.Replicas)
-		d.withdrew()
+	if !d.done() {
+		return
 	}
+	d.ask(t.Intent.Replicas)
+	if len(t.Routes) > 0 {
+		d.prove(Vacating)
+		return
+	}
+	d.withdrew()
 }
 
 // withdrew goes on once traffic is back: to the last good manifests, unless a newer deployment waits, which brings its own.
@@ -150,7 +160,7 @@ func (d *decision) withdrew() {
 // reverting is the last good manifests, with the pods that their revisions had.
 func (d *decision) reverting() Action {
 	t := &d.Target
-	back := Action{Kind: Apply, Manifests: t.Base.Manifests, StandIns: t.StandIns}
+	back := Action{Kind: Apply, Manifests: t.Base.Manifests, StandIns: t.StandIns, Divide: d.divisions(Held)}
 	for _, r := range d.f.Base.Revisions {
 		count := Replicas{r.ReplicaSet, 1}
 		if r.Replicas != nil {

@@ -70,12 +70,16 @@ func (d *decision) phase() {
 		d.look()
 	case Adopting:
 		d.adopt()
+	case Holding:
+		d.hold()
 	case Applying, Reverting:
 		d.apply()
 	case Raising:
 		d.raise()
-	case Settling, Draining, Recovering, Regaining:
+	case Settling, Draining, Recovering, Regaining, Vacating:
 		d.settle()
+	case Steering:
+		d.steer()
 	case Lowering:
 		d.lower()
 	case Pausing:
@@ -88,8 +92,12 @@ func (d *decision) phase() {
 		d.overlap()
 	case Completing:
 		d.complete()
+	case Opening:
+		d.open()
 	case Retiring:
 		d.retire()
+	case Joining, Rejoining:
+		d.join()
 	case Pruning:
 		d.prune()
 	case Restoring:
@@ -120,11 +128,11 @@ func (p Phase) stage() stage {
 	switch p {
 	case Observing, Comparing, Waiting, Preparing, Looking, Adopting:
 		return untouched
-	case Retiring, Draining, Pruning, Restoring:
+	case Retiring, Draining, Joining, Pruning, Restoring:
 		return closing
 	case Following:
 		return following
-	case Returning, Regaining, Withdrawing, Reverting, Recovering, Clearing:
+	case Returning, Regaining, Withdrawing, Vacating, Rejoining, Reverting, Recovering, Clearing:
 		return backwards
 	}
 	return moving

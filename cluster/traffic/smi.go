@@ -1,0 +1,66 @@
+package traffic
+
+import (
+	"cmp"
+
+	"towpath/manifest"
+	"towpath/reconcile/rollout"
+)
+
+// smi divides traffic by TrafficSplits of the Service Mesh Interface.
+type smi struct{}
+
+func (smi) key(r rollout.Route) manifest.Key {
+	return manifest.Key{Group: "split.smi-spec.io", Kind: "TrafficSplit", Namespace: r.Namespace, Name: r.Name}
+}
+
+func (smi) find(r rollout.Route, in Objects) (rollout.Route, error) {
+	r.Name, r.Canary = cmp.Or(r.Name, r.Service), cmp.Or(r.Canary, r.Service+"-canary")
+	if _, err := in.Get(smi{}.key(r)); err != nil { // its kind is served
+		return r, err
+	}
+	return found(r, "trafficManagement.smi.rootServiceName", in)
+}
+
+func (smi) parts(d rollout.Division) []Part {
+	return pair(d, Part{Key: smi{}.key(d.Route), Shape: func(is, _ Object) (Object, error) { return smi{}.split(is, d), nil }})
+}
+
+// split is the TrafficSplit of a division. One that is not there is made when traffic is divided; before that all of it goes to the Service by itself.
+func (smi) split(is Object, d rollout.Division) Object {
+	switch {
+	case is == nil && d.Stage != rollout.Divided:
+		return nil
+	case is == nil:
+		is = Object{"kind": "TrafficSplit", "spec": Object{"service": d.Service},
+			"metadata": Object{"name": d.Name, "namespace": d.Namespace, "annotations": Object{AnnotationMade: "for a rollout"}}}
+	case d.Stage == rollout.Whole && made(is):
+		return nil
+	}
+	spec := ensure(is, "spec")
+	if d.Stage == rollout.Whole {
+		if backends, kept := before(is)["backends"]; kept {
+			spec["backends"] = backends
+			forget(is, "backends")
+		}
+		return is
+	}
+	if d.Stage == rollout.Held && len(before(is)) == 0 && !made(is) && backendAt(items(spec["backends"]), "service", d.Canary) < 0 {
+		return is
+	}
+	if !made(is) {
+		keep(is, "backends", spec["backends"])
+	}
+	spec["backends"] = []any{Object{"service": d.Service, "weight": int64(100 - d.Weight)}, Object{"service": d.Canary, "weight": int64(d.Weight)}}
+	return is
+}
+
+// backendAt is where a list names a Service under a field; -1: nowhere.
+func backendAt(items []Object, field, service string) int {
+	for i, item := range items {
+		if item[field] == service {
+			return i
+		}
+	}
+	return -1
+}

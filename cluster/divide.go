@@ -78,12 +78,21 @@ func (s sources) List(kind manifest.Key) (all []traffic.Object, err error) {
 	return all, nil
 }
 
-// divide brings divisions about, part after part: the order is what keeps traffic from pods that are not ready.
+// divide brings divisions about, part after part, of all of them at once since they may share a Service: the order is what keeps traffic from pods that are
+// not ready.
 func (c *Client) divide(ctx context.Context, id rollout.Identity, divisions []rollout.Division) *rollout.Failure {
-	for _, d := range divisions {
-		for _, p := range traffic.Parts(d) {
-			if err := c.bring(ctx, id, p); err != nil {
-				return c.failure(p.Key, err)
+	all, most := make([][]traffic.Part, len(divisions)), 0
+	for i, d := range divisions {
+		all[i] = traffic.Parts(d)
+		most = max(most, len(all[i]))
+	}
+	for place := range most {
+		for _, parts := range all {
+			if place >= len(parts) {
+				continue
+			}
+			if err := c.bring(ctx, id, parts[place]); err != nil {
+				return c.failure(parts[place].Key, err)
 			}
 		}
 	}

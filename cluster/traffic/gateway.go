@@ -65,58 +65,47 @@ func (g gateway) divide(is Object, d rollout.Division) Object {
 	if is == nil {
 		return nil
 	}
-	note := "rules to " + d.Service
-	was, kept := before(is)[note]
-	spec := ensure(is, "spec")
+	name := "rules to " + d.Service
+	was, kept := before(is)[name]
 	saved, _ := was.([]any)
 	var rules []Object
-	place := 0
-	for _, rule := range items(spec["rules"]) {
+	var noted []any
+	for _, rule := range items(child(is, "spec")["rules"]) {
 		if kept && g.byHeader(rule, d) {
 			continue
 		}
-		refs := items(rule["backendRefs"])
-		if g.at(refs, d, d.Service) < 0 {
+		if g.at(items(rule["backendRefs"]), d, d.Service) < 0 {
 			rules = append(rules, rule)
 			continue
 		}
-		if !kept {
-			saved = append(saved, copied(rule["backendRefs"]))
+		if n := len(noted); n < len(saved) {
+			rule["backendRefs"] = saved[n]
 		}
-		if place < len(saved) {
-			rule["backendRefs"] = copied(saved[place])
-		} else if at := g.at(refs, d, d.Canary); at >= 0 { // somebody added the rule since
-			rule["backendRefs"] = list(slices.Delete(refs, at, at+1))
+		noted = append(noted, copied(rule["backendRefs"]))
+		if d.Stage == rollout.Divided && len(d.Headers) > 0 {
+			rules = append(rules, g.forHeaders(rule, d))
 		}
-		place++
-		if d.Stage != rollout.Whole && (d.Stage != rollout.Held || kept || g.at(refs, d, d.Canary) >= 0) {
-			if d.Stage == rollout.Divided && len(d.Headers) > 0 {
-				rules = append(rules, g.forHeaders(rule, d))
-			}
-			g.share(rule, d)
-		}
+		g.share(rule, d)
 		rules = append(rules, rule)
 	}
-	switch {
-	case d.Stage == rollout.Whole:
-		forget(is, note)
-	case d.Stage == rollout.Divided, slices.ContainsFunc(rules, func(rule Object) bool { return g.at(items(rule["backendRefs"]), d, d.Canary) >= 0 }):
-		keep(is, note, saved)
-	}
-	spec["rules"] = list(rules)
+	note(is, d.Stage, name, noted)
+	ensure(is, "spec")["rules"] = list(rules)
 	return is
 }
 
-// share gives the other Service its weight in one rule.
+// share gives the other Service its weight in a rule that is as it was before.
 func (g gateway) share(rule Object, d rollout.Division) {
 	refs := items(rule["backendRefs"])
 	active, canary := g.at(refs, d, d.Service), g.at(refs, d, d.Canary)
+	if d.Stage == rollout.Whole || d.Stage == rollout.Held && canary < 0 {
+		return
+	}
 	if canary < 0 {
 		canary = len(refs)
 		refs = append(refs, clone(refs[active]))
-		refs[canary]["name"] = d.Canary
+		refs[canary]["name"], refs[canary]["weight"] = d.Canary, int64(0)
 	}
-	divide(refs, active, canary, d.Weight)
+	share(refs, active, canary, d.Weight, 100)
 	rule["backendRefs"] = list(refs)
 }
 

@@ -188,7 +188,7 @@ func (i istio) parts(d rollout.Division) []Part {
 	case rollout.Opened:
 		return []Part{rule}
 	}
-	route.Leads = []Lead{{host, d.New}}
+	route.Leads = lead(host, d.New)
 	opened := d
 	opened.Stage = rollout.Opened
 	return []Part{{Key: rule.Key, Shape: func(is, _ Object) (Object, error) { return i.subsets(is, opened) }}, route, rule}
@@ -201,45 +201,41 @@ func (istio) subsets(is Object, d rollout.Division) (Object, error) {
 	}
 	spec := ensure(is, "spec")
 	subsets := items(spec["subsets"])
-	at, canary := named(subsets, d.Subset), named(subsets, d.Canary)
-	if at < 0 {
-		if d.Stage == rollout.Whole {
-			return is, nil
-		}
+	active, canary := named(subsets, d.Subset), named(subsets, d.Canary)
+	name := "subset " + d.Canary
+	was, kept := before(is)[name]
+	switch {
+	case !kept && (d.Stage == rollout.Opened || d.Stage == rollout.Whole), active < 0 && d.Stage == rollout.Whole:
+		return is, nil // nobody divided it, or somebody took apart what was
+	case active < 0:
 		return nil, fmt.Errorf("it has no subset %q any more; add it again", d.Subset)
 	}
-	note := "subset " + d.Canary
+	if !kept && canary >= 0 {
+		was = copied(subsets[canary])
+	}
+	note(is, d.Stage, name, was)
 	switch d.Stage {
 	case rollout.Held:
-		mark(subsets[at], &d.Stable)
+		mark(subsets[active], &d.Stable)
 	case rollout.Divided:
-		mark(subsets[at], &d.Stable)
-		fresh := Object{"name": d.Canary, "labels": clone(child(subsets[at], "labels"))}
-		if policy, has := subsets[at]["trafficPolicy"]; has {
-			fresh["trafficPolicy"] = copied(policy)
-		}
+		mark(subsets[active], &d.Stable)
 		if canary < 0 {
-			keep(is, note, nil)
-			subsets = append(subsets, fresh)
-			canary = len(subsets) - 1
-		} else {
-			keep(is, note, copied(subsets[canary]))
-			ensure(subsets[canary], "labels")
+			canary = len(subsets)
+			subsets = append(subsets, clone(subsets[active]))
+			subsets[canary]["name"] = d.Canary
 		}
 		mark(subsets[canary], &d.New)
 	case rollout.Opened:
-		mark(subsets[at], nil)
+		mark(subsets[active], nil)
 	case rollout.Whole:
-		mark(subsets[at], nil)
-		was, kept := before(is)[note]
+		mark(subsets[active], nil)
 		switch old, there := was.(map[string]any); {
-		case !kept || canary < 0:
+		case canary < 0:
 		case there:
 			subsets[canary] = old
 		default:
 			subsets = slices.Delete(subsets, canary, canary+1)
 		}
-		forget(is, note)
 	}
 	spec["subsets"] = list(subsets)
 	return is, nil
@@ -277,24 +273,17 @@ func (i istio) divide(is Object, d rollout.Division) (Object, error) {
 		}
 		return nil, fmt.Errorf("it has no HTTP route %q any more; add it again", d.Rule)
 	}
-	note := "route " + d.Rule
-	was, kept := before(is)[note]
-	if d.Stage == rollout.Whole {
-		if kept {
-			http[at]["route"] = was
-			forget(is, note)
-		}
-		return is, nil
-	}
-	route := items(http[at]["route"])
+	was, kept := before(is)["route "+d.Rule]
 	if !kept {
 		was = http[at]["route"]
 	}
-	if d.Stage == rollout.Held && !kept && i.to(route, d, d.Canary) < 0 {
+	note(is, d.Stage, "route "+d.Rule, was)
+	route := items(copied(was))
+	canary := i.to(route, d, d.Canary)
+	if d.Stage == rollout.Whole || d.Stage == rollout.Held && canary < 0 {
+		http[at]["route"] = was
 		return is, nil
 	}
-	keep(is, note, copied(was))
-	route = items(copied(was))
 	active := i.to(route, d, d.Subset)
 	if active < 0 {
 		active = i.to(route, d, "")
@@ -303,13 +292,12 @@ func (i istio) divide(is Object, d rollout.Division) (Object, error) {
 		return nil, fmt.Errorf("the route %q sends nothing to the subset %q any more; add it again", d.Rule, d.Subset)
 	}
 	child(route[active], "destination")["subset"] = d.Subset
-	canary := i.to(route, d, d.Canary)
 	if canary < 0 {
 		canary = len(route)
 		route = append(route, clone(route[active]))
-		child(route[canary], "destination")["subset"] = d.Canary
+		child(route[canary], "destination")["subset"], route[canary]["weight"] = d.Canary, int64(0)
 	}
-	divide(route, active, canary, d.Weight)
+	share(route, active, canary, d.Weight, 1)
 	http[at]["route"] = list(route)
 	return is, nil
 }

@@ -24,7 +24,7 @@ func pair(d rollout.Division, route Part) []Part {
 	case rollout.Opened:
 		return []Part{opened, {Key: active, Leads: []Lead{{active, d.New}}}}
 	}
-	route.Leads = []Lead{{active, d.New}}
+	route.Leads = lead(active, d.New)
 	return []Part{opened, route, {Key: canary, Shape: func(is, _ Object) (Object, error) {
 		if is != nil && made(is) {
 			return nil, nil

@@ -26,7 +26,7 @@ func (smi) parts(d rollout.Division) []Part {
 	return pair(d, Part{Key: smi{}.key(d.Route), Shape: func(is, _ Object) (Object, error) { return smi{}.split(is, d), nil }})
 }
 
-// split is the TrafficSplit of a division. One that is not there is made when traffic is divided; before that all of it goes to the Service by itself.
+// split is the TrafficSplit of a division. One that is not there is made when traffic is divided; without one all of it goes to the Service by itself.
 func (smi) split(is Object, d rollout.Division) Object {
 	switch {
 	case is == nil && d.Stage != rollout.Divided:
@@ -38,29 +38,16 @@ func (smi) split(is Object, d rollout.Division) Object {
 		return nil
 	}
 	spec := ensure(is, "spec")
-	if d.Stage == rollout.Whole {
-		if backends, kept := before(is)["backends"]; kept {
-			spec["backends"] = backends
-			forget(is, "backends")
-		}
-		return is
-	}
-	if d.Stage == rollout.Held && len(before(is)) == 0 && !made(is) && backendAt(items(spec["backends"]), "service", d.Canary) < 0 {
-		return is
+	backends, kept := before(is)["backends"]
+	if !kept {
+		backends = spec["backends"]
 	}
 	if !made(is) {
-		keep(is, "backends", spec["backends"])
+		note(is, d.Stage, "backends", backends)
 	}
-	spec["backends"] = []any{Object{"service": d.Service, "weight": int64(100 - d.Weight)}, Object{"service": d.Canary, "weight": int64(d.Weight)}}
+	if d.Stage == rollout.Divided || d.Stage == rollout.Opened || made(is) {
+		backends = []any{Object{"service": d.Service, "weight": int64(100 - d.Weight)}, Object{"service": d.Canary, "weight": int64(d.Weight)}}
+	}
+	spec["backends"] = backends
 	return is
-}
-
-// backendAt is where a list names a Service under a field; -1: nowhere.
-func backendAt(items []Object, field, service string) int {
-	for i, item := range items {
-		if item[field] == service {
-			return i
-		}
-	}
-	return -1
 }

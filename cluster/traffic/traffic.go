@@ -44,6 +44,14 @@ type Lead struct {
 	To      rollout.Side
 }
 
+// lead is none where it is not said to what.
+func lead(service manifest.Key, to rollout.Side) []Lead {
+	if to.Hash == "" {
+		return nil
+	}
+	return []Lead{{service, to}}
+}
+
 // Objects reads a target's objects: as its manifests have them, else as they are in the cluster.
 type Objects interface {
 	// Get returns nil when there is none.
@@ -110,25 +118,21 @@ func found(r rollout.Route, field string, in Objects) (rollout.Route, error) {
 	return r, nil
 }
 
-// divide shares out the weight that two of a list's items have together; an item is told by which, and weight is the share of the second.
-func divide(items []Object, first, second int, weight int) {
-	others := len(items) > 2
+// share gives the second of two items of a list its share of what both have together, and the first the rest. Where there are more, weights are counted by
+// scale, and what the others have stays in proportion.
+func share(items []Object, first, second, weight int, scale int64) {
 	whole := int64(100)
-	for i, item := range items {
-		w, said := number(item["weight"])
-		if !said {
-			w = 1
+	if len(items) > 2 {
+		whole = 0
+		for i, item := range items {
+			w, said := number(item["weight"])
+			if !said {
+				w = 1
+			}
+			if item["weight"] = w * scale; i == first || i == second {
+				whole += w * scale
+			}
 		}
-		if i != first && i != second {
-			item["weight"] = w * 100
-		}
-	}
-	if others {
-		w, said := number(items[first]["weight"])
-		if !said {
-			w = 1
-		}
-		whole = w * 100
 	}
 	items[second]["weight"] = whole * int64(weight) / 100
 	items[first]["weight"] = whole - whole*int64(weight)/100
@@ -155,24 +159,12 @@ func before(o Object) map[string]any {
 	return whole(parts).(map[string]any)
 }
 
-// keep notes what a part was, unless that is known already.
-func keep(o Object, name string, part any) {
+// note says in an object what a part was before, until a division is over.
+func note(o Object, stage rollout.Stage, name string, part any) {
 	parts := before(o)
-	if _, known := parts[name]; known {
-		return
+	if parts[name] = part; stage == rollout.Whole {
+		delete(parts, name)
 	}
-	parts[name] = part
-	note(o, parts)
-}
-
-// forget drops a note, and the annotation with the last one.
-func forget(o Object, name string) {
-	parts := before(o)
-	delete(parts, name)
-	note(o, parts)
-}
-
-func note(o Object, parts map[string]any) {
 	if len(parts) > 0 {
 		text, _ := json.Marshal(parts) // of what was read from JSON
 		ensure(ensure(o, "metadata"), "annotations")[AnnotationBefore] = string(text)

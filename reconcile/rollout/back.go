@@ -100,6 +100,7 @@ func (d *decision) giveBack() {
 		}
 	}
 	d.enter(Regaining, Running)
+	t.Deadline = d.f.Now.Add(t.Timeout)
 }
 
 // remake goes back by the last good manifests where what ran before is not there to go back to.

@@ -368,6 +368,9 @@ func (d *decision) steady() bool {
 		return false
 	}
 	if failure := d.f.Look.Failure; failure != nil {
+		if t.Attempts == 0 {
+			t.Deadline = d.f.Now.Add(t.Timeout) // the last one was of what came before the wait
+		}
 		d.failed(failure, func() { d.give(failure.Error()) })
 		return false
 	}

@@ -74,6 +74,10 @@ func (d *decision) givesWay() bool {
 	if t.Why != by {
 		by = t.Why + "; " + by
 	}
+	if len(t.Routes) > 0 {
+		d.dissolve(by)
+		return true
+	}
 	d.end(Cancelled, by)
 	return true
 }

@@ -118,6 +118,7 @@ type Target struct {
 	Pairs     []Pair         `json:"pairs,omitempty"`    // Services of a blue/green rollout
 	Routes    []Route        `json:"routes,omitempty"`   // that divide traffic between the revisions
 	Divided   *int           `json:"divided,omitempty"`  // the weight that routes were last given; nil: they are as they were, or hold all traffic where it was
+	Yields    bool           `json:"yields,omitempty"`   // it gives way to a newer deployment as soon as its routes are what they were
 	Step      int            `json:"step,omitempty"`     // of the canary: those before it are done
 	Weight    int            `json:"weight,omitempty"`   // the new revision's present share, 0–100: of traffic where a route divides it, else of pods
 	HeldSince time.Time      `json:"heldSince,omitzero"` // a person halted it; zero: it is not halted

@@ -93,7 +93,7 @@ func (d *decision) route() string {
 		for _, f := range t.Former {
 			if f.Stable && f.Workload == revision.Workload.Name && f.Key.Namespace == revision.Workload.Namespace {
 				r.Stable = d.side(f.Key, f.Hash)
-				r.Sound = f.Ready > 0 && !d.f.Base.has(revision.ReplicaSet)
+				r.Sound = f.Ready > 0 && 2*f.Ready >= f.Count && !d.f.Base.has(revision.ReplicaSet)
 			}
 		}
 		t.Routes = append(t.Routes, r)
@@ -215,17 +215,33 @@ func (d *decision) drained() {
 	d.enter(Pruning, Running)
 }
 
-// join carries out what drained, or vacated, intended.
+// join carries out what drained, vacated or dissolve intended.
 func (d *decision) join() {
 	t := &d.Target
 	if !d.done() {
 		return
 	}
-	if t.Routes, t.Divided = nil, nil; t.Phase == Joining {
+	t.Routes, t.Divided = nil, nil
+	switch {
+	case t.Phase == Joining:
 		d.enter(Pruning, Running)
-		return
+	case t.Yields:
+		d.end(Cancelled, t.Why)
+	default:
+		d.withdrew()
 	}
-	d.withdrew()
+}
+
+// dissolve makes routes what they were although nothing is proved of the pods that traffic is left to: the deployment for which it gives way may be what
+// mends them, and begins where there is nothing left of this one.
+func (d *decision) dissolve(why string) {
+	t := &d.Target
+	whole := d.divisions(Whole)
+	for i := range whole {
+		whole[i].New = Side{}
+	}
+	t.Why, t.Yields = why, true
+	d.intend(Rejoining, Action{Kind: Shift, Divide: whole})
 }
 
 // vacated goes on, on the way back, once the failed revisions have no pods left.

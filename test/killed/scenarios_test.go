@@ -17,6 +17,7 @@ type scenario struct {
 	back   func(version int) string      // manifests that bring the world back to where the next cut starts; nil: the next version does
 	people func(*course, api.Deployment) // what people do about a deployment as they see it; they look often
 	sample int                           // of the points, by seed; 0: each of them
+	routed bool                          // a router divides the traffic of prod
 }
 
 const (
@@ -35,6 +36,7 @@ var scenarios = map[string]scenario{
 	"approval":   {file: world.OnProd(halfThenApproval, ""), next: version, people: approve, sample: 8},
 	"expiry":     {file: world.OnProd(nobodyApproves, ""), next: version, sample: 8},
 	"blue/green": {file: world.OnProd(turns, "trafficManagement: [{kubernetes: [{activeService: web}]}]"), next: version, people: approve, sample: 8},
+	"traffic":    {file: world.OnProd(halfThenPause, "trafficManagement: [{smi: [{rootServiceName: web}]}]"), next: version, sample: 16, routed: true},
 	"superseded": {file: world.OnProd(halfThenApproval, ""), next: version, people: supersede, sample: 8},
 	"taken over": {file: world.OnProd(halfThenPause, "  keepDeploymentObject: true"), next: version, sample: 8},
 	"held":       {file: world.OnProd(halfThenApproval, ""), next: version, people: holdOnce, sample: 8},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -170,6 +171,11 @@ func divides(t *testing.T, r router, comes bool) {
 	if after := as(); after != before {
 		t.Errorf("at the end:\n%s\nwant\n%s", after, before)
 	}
+	for _, line := range w.Events("hello") {
+		if strings.HasPrefix(line, "target.drift") {
+			t.Error(line)
+		}
+	}
 	if services := w.Objects("prod", "v1 services"); len(services) != 1 {
 		t.Errorf("there are %d Services at the end", len(services))
 	}
@@ -178,5 +184,119 @@ func divides(t *testing.T, r router, comes bool) {
 	}
 	if written := oracle.Judge(t); written < 6 {
 		t.Errorf("the oracle saw %d writes of routers", written)
+	}
+}
+
+// routedBy is the files of an application whose traffic a router of the manifests divides.
+func routedBy(w *world.World, strategy, extra string, all ...router) gitserver.Files {
+	routed := files(strategy)
+	var manage []string
+	for _, r := range all {
+		manage = append(manage, "{"+r.manage+"}")
+		for resource, text := range r.objects {
+			routed["hello/manifests/"+strings.ReplaceAll(resource, "/", "-")+".yaml"] = strings.ReplaceAll(text, "NAMESPACE", w.Namespace)
+		}
+	}
+	routed["hello/towpath.yaml"] = strings.Replace(routed["hello/towpath.yaml"], "deploymentConfig:\n", "deploymentConfig:\n"+extra, 1) +
+		"trafficManagement: [" + strings.Join(manage, ", ") + "]\n"
+	return routed
+}
+
+const quarter = `{canary: {steps: [{setWeight: {weight: 25}}, {pause: {untilApproved: true}}]}}`
+
+func routedWorld(t *testing.T) *world.World {
+	t.Helper()
+	if err := install(); err != nil {
+		t.Fatal(err)
+	}
+	return world.New(t, &shared, gitserver.Files{"README.md": "nothing yet"})
+}
+
+func version(n int) gitserver.Files {
+	return gitserver.Files{"hello/manifests/deployment.yaml": hello(n)}
+}
+
+func TestTwoRoutersDivideTheTrafficOfOneApplication(t *testing.T) {
+	t.Parallel()
+	w := routedWorld(t)
+	smi, gateway := all[0], all[2]
+	succeeds(t, w.Ended(w.Deployment("hello", w.Commit("version 1", routedBy(w, quarter, "", smi, gateway))).ID))
+	oracle := routers.Watch(t, shared.Clusters["prod"].Kubeconfig, w.Namespace)
+	d := w.Deployment("hello", w.Commit("version 2", version(2)))
+	waits(t, w, d.ID)
+	for _, r := range []router{smi, gateway} {
+		if got := r.weights(t, w.Objects("prod", r.route)["hello"].Object); !strings.HasSuffix(got, "hello 75, hello-canary 25") {
+			t.Errorf("%s: %s", r.name, got)
+		}
+	}
+	run(t, w, "deploy", "approve", d.ID)
+	succeeds(t, w.Ended(d.ID))
+	oracle.Judge(t)
+}
+
+func TestACanaryWithTrafficGivesWayToANewerOne(t *testing.T) {
+	t.Parallel()
+	w := routedWorld(t)
+	istio := all[1]
+	succeeds(t, w.Ended(w.Deployment("hello", w.Commit("version 1", routedBy(w, quarter, "", istio))).ID))
+	oracle := routers.Watch(t, shared.Clusters["prod"].Kubeconfig, w.Namespace)
+	second := w.Deployment("hello", w.Commit("version 2", version(2)))
+	waits(t, w, second.ID)
+	third := w.Deployment("hello", w.Commit("version 3", version(3)))
+	if d := w.Ended(second.ID); d.State != "CANCELLED" {
+		t.Errorf("#%d is %s", d.Number, d.State)
+	}
+	waits(t, w, third.ID)
+	if got := istio.weights(t, w.Objects("prod", istio.route)["hello"].Object); got != "main 75, main-canary 25" {
+		t.Error(got)
+	}
+	run(t, w, "deploy", "approve", third.ID)
+	succeeds(t, w.Ended(third.ID))
+	oracle.Judge(t)
+}
+
+// Pods that were there before have no label of ours, and stay so: nothing restarts for it. Deployment objects that are put back take their pods with them.
+func TestTrafficIsDividedWithPodsThatWereTakenOver(t *testing.T) {
+	t.Parallel()
+	w := routedWorld(t)
+	istio := all[1]
+	for resource, text := range map[string]string{"apps/v1 deployments": hello(1), "v1 services": service} {
+		w.Do("prod", resource, func(r dynamic.ResourceInterface) error {
+			_, err := r.Create(t.Context(), world.Object(text), metav1.CreateOptions{})
+			return err
+		})
+	}
+	w.Await("four pods", func() (bool, error) { return ready(w) == 4, nil })
+	oracle := routers.Watch(t, shared.Clusters["prod"].Kubeconfig, w.Namespace)
+	second := routedBy(w, quarter, "  keepDeploymentObject: true\n", istio)
+	maps.Copy(second, version(2))
+	d := w.Deployment("hello", w.Commit("taken over by version 2", second))
+	waits(t, w, d.ID)
+	if got := istio.weights(t, w.Objects("prod", istio.route)["hello"].Object); got != "main 75, main-canary 25" {
+		t.Error(got)
+	}
+	subsets := fmt.Sprint(w.Objects("prod", "networking.istio.io/v1 destinationrules")["hello"].Object["spec"])
+	if !strings.Contains(subsets, "pod-template-hash:") || !strings.Contains(subsets, "armory-pod-template-hash:") {
+		t.Errorf("the subsets are %s", subsets)
+	}
+	run(t, w, "deploy", "approve", d.ID)
+	succeeds(t, w.Ended(d.ID))
+	d = w.Deployment("hello", w.Commit("version 3", version(3)))
+	waits(t, w, d.ID)
+	run(t, w, "deploy", "approve", d.ID)
+	succeeds(t, w.Ended(d.ID))
+	oracle.Judge(t)
+}
+
+func TestARouteThatIsNotThereStopsADeploymentBeforeAnythingIsTouched(t *testing.T) {
+	t.Parallel()
+	w := routedWorld(t)
+	d := w.Ended(w.Deployment("hello", w.Commit("version 1", routedBy(w, quarter, "", router{manage: `gateway: [{httpRoute: front}]`}))).ID)
+	const want = "traffic cannot be divided in the cluster of prod: HTTPRoute.gateway.networking.k8s.io NAMESPACE/front, which trafficManagement.gateway.httpRoute names, is neither in the manifests nor in the cluster"
+	if why := strings.ReplaceAll(d.Targets[0].Why, w.Namespace, "NAMESPACE"); d.State != "FAILED" || why != want {
+		t.Errorf("it is %s: %s", d.State, why)
+	}
+	if sets := w.Objects("prod", "apps/v1 replicasets"); len(sets) != 0 {
+		t.Errorf("%d ReplicaSets were made", len(sets))
 	}
 }

@@ -84,3 +84,26 @@ func (p *Planner) services(ctx context.Context, plan *Plan, tenant string, targe
 	}
 	return nil
 }
+
+// routes refuses a target whose traffic cannot be divided as the file says: by routes that come with the manifests or are in the cluster.
+func (p *Planner) routes(ctx context.Context, plan *Plan, tenant string, target deployment.Target, planned PlannedTarget) error {
+	if len(planned.Traffic) == 0 {
+		return nil
+	}
+	set, err := p.Names(planned.Objects)
+	if err != nil {
+		return err
+	}
+	id := rollout.Identity{Tenant: tenant, Application: plan.File.Application, Target: target.Name, Account: target.Account, Namespace: target.Namespace}
+	found, failure := p.Routes(ctx, id, planned.Objects, rollout.RoutesOf(planned.Way, planned.Namespace, set))
+	switch {
+	case failure != nil && failure.Class == rollout.Refused:
+		plan.refuse(target, []string{failure.Error()})
+	case failure != nil: // it is looked for before the target starts
+	default:
+		if why := rollout.Divides(set, found); why != "" {
+			plan.refuse(target, []string{why})
+		}
+	}
+	return nil
+}

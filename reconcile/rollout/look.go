@@ -50,7 +50,7 @@ func (d *decision) look() {
 
 // first is what is read before anything is touched. Deployment objects are read as objects too, so that a change of them wakes.
 func (d *decision) first() *Read {
-	read := &Read{Revisions: len(d.f.New.Revisions)+len(d.f.Base.Revisions) > 0, Routes: d.routesOf()}
+	read := &Read{Revisions: len(d.f.New.Revisions)+len(d.f.Base.Revisions) > 0, Routes: RoutesOf(d.Target.Way, d.Target.Namespace, d.f.New)}
 	read.Foreign = read.Revisions && len(d.f.Inventory) == 0
 	for _, revision := range d.f.New.Revisions {
 		read.Workloads = append(read.Workloads, revision.Workload)

@@ -66,29 +66,38 @@ const (
 	Opened  Stage = "opened"  // the same, and what Stable was reached by leads to New as well
 )
 
-// routesOf is what is to be found of the routes of a way: in the target's namespace, else in that of its workloads.
-func (d *decision) routesOf() []Route {
-	t := &d.Target
-	if len(d.f.New.Revisions) == 0 {
+// RoutesOf is the routes of a way that are to be found: in the target's namespace, else in that of its workloads.
+func RoutesOf(w Way, namespace string, set Set) []Route {
+	if len(set.Revisions) == 0 {
 		return nil
 	}
-	routes := slices.Clone(t.Traffic)
+	routes := slices.Clone(w.Traffic)
 	for i := range routes {
-		routes[i].Namespace = service("", t.Namespace, d.f.New).Namespace
+		routes[i].Namespace = service("", namespace, set).Namespace
 	}
 	return routes
+}
+
+// Divides says why routes that were found cannot divide the traffic of a set's workloads; "" when they can.
+func Divides(set Set, found []Route) string {
+	for _, r := range found {
+		if set.selected(r.Selector) == nil {
+			return fmt.Sprintf("%s %s/%s sends traffic to Service %s, which selects no pods of the manifests, or those of several workloads: its selector is %s",
+				r.Kind, r.Namespace, r.Name, r.Service, labels(r.Selector))
+		}
+	}
+	return ""
 }
 
 // route finds between which revisions each route divides traffic. It returns why it cannot be.
 func (d *decision) route() string {
 	t := &d.Target
 	t.Routes, t.Divided = nil, nil
+	if why := Divides(d.f.New, d.f.Look.Routes); why != "" {
+		return why
+	}
 	for _, r := range d.f.Look.Routes {
 		revision := d.f.New.selected(r.Selector)
-		if revision == nil {
-			return fmt.Sprintf("%s %s/%s sends traffic to Service %s, which selects no pods of the manifests, or those of several workloads: its selector is %s",
-				r.Kind, r.Namespace, r.Name, r.Service, labels(r.Selector))
-		}
 		r.New = d.side(revision.ReplicaSet, revision.Hash)
 		for _, f := range t.Former {
 			if f.Stable && f.Workload == revision.Workload.Name && f.Key.Namespace == revision.Workload.Namespace {

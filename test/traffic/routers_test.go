@@ -3,6 +3,7 @@ package traffic
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -291,12 +292,26 @@ func TestTrafficIsDividedWithPodsThatWereTakenOver(t *testing.T) {
 func TestARouteThatIsNotThereStopsADeploymentBeforeAnythingIsTouched(t *testing.T) {
 	t.Parallel()
 	w := routedWorld(t)
-	d := w.Ended(w.Deployment("hello", w.Commit("version 1", routedBy(w, quarter, "", router{manage: `gateway: [{httpRoute: front}]`}))).ID)
-	const want = "traffic cannot be divided in the cluster of prod: HTTPRoute.gateway.networking.k8s.io NAMESPACE/front, which trafficManagement.gateway.httpRoute names, is neither in the manifests nor in the cluster"
-	if why := strings.ReplaceAll(d.Targets[0].Why, w.Namespace, "NAMESPACE"); d.State != "FAILED" || why != want {
-		t.Errorf("it is %s: %s", d.State, why)
-	}
-	if sets := w.Objects("prod", "apps/v1 replicasets"); len(sets) != 0 {
-		t.Errorf("%d ReplicaSets were made", len(sets))
+	w.Commit("version 1", routedBy(w, quarter, "", router{manage: `gateway: [{httpRoute: front}]`}))
+	const want = "hello/towpath.yaml:4:3: traffic cannot be divided in the cluster of prod: HTTPRoute.gateway.networking.k8s.io NAMESPACE/front, which trafficManagement.gateway.httpRoute names, is neither in the manifests nor in the cluster"
+	w.Await("a problem", func() (bool, error) {
+		problems := strings.ReplaceAll(strings.Join(w.Problems(), "\n"), w.Namespace, "NAMESPACE")
+		if problems != want {
+			return false, errors.New(problems)
+		}
+		return true, nil
+	})
+
+	istio := all[1]
+	succeeds(t, w.Ended(w.Deployment("hello", w.Commit("version 1, by Istio", routedBy(w, quarter, "", istio))).ID))
+	w.StopAgent("prod") // so that no plan can look
+	second := routedBy(w, quarter, "", router{manage: `istio: [{virtualService: {name: front}}]`})
+	maps.Copy(second, version(2))
+	d := w.Deployment("hello", w.Commit("version 2, by a route that is not there", second))
+	w.StartAgent("prod")
+	const why = "traffic cannot be divided in the cluster of prod: VirtualService.networking.istio.io NAMESPACE/front, which trafficManagement.istio.virtualService.name names, is neither in the manifests nor in the cluster"
+	d = w.Ended(d.ID)
+	if got := strings.ReplaceAll(d.Targets[0].Why, w.Namespace, "NAMESPACE"); d.State != "FAILED" || got != why {
+		t.Errorf("it is %s: %s", d.State, got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"towpath/deployment"
 	"towpath/manifest"
+	"towpath/policies"
 	"towpath/reconcile/rollout"
 )
 
@@ -85,8 +86,9 @@ func (p *Planner) services(ctx context.Context, plan *Plan, tenant string, targe
 	return nil
 }
 
-// routes refuses a target whose traffic cannot be divided as the file says: by routes that come with the manifests or are in the cluster.
-func (p *Planner) routes(ctx context.Context, plan *Plan, tenant string, target deployment.Target, planned PlannedTarget) error {
+// routes refuses a target whose traffic cannot be divided as the file says: by routes that come with the manifests or are in the cluster, and that the
+// source may touch.
+func (p *Planner) routes(ctx context.Context, plan *Plan, ask Ask, target deployment.Target, planned PlannedTarget) error {
 	if len(planned.Traffic) == 0 {
 		return nil
 	}
@@ -94,8 +96,21 @@ func (p *Planner) routes(ctx context.Context, plan *Plan, tenant string, target 
 	if err != nil {
 		return err
 	}
-	id := rollout.Identity{Tenant: tenant, Application: plan.File.Application, Target: target.Name, Account: target.Account, Namespace: target.Namespace}
-	found, failure := p.Routes(ctx, id, planned.Objects, rollout.RoutesOf(planned.Way, planned.Namespace, set))
+	id := rollout.Identity{Tenant: ask.Tenant, Application: plan.File.Application, Target: target.Name, Account: target.Account, Namespace: target.Namespace}
+	wanted := rollout.RoutesOf(planned.Way, planned.Namespace, set)
+	found, failure := p.Routes(ctx, id, planned.Objects, wanted)
+	if failure != nil {
+		found = wanted
+	}
+	var writes []manifest.Object
+	for _, r := range found {
+		for _, key := range r.Keys() {
+			if key.Name != "" && !slices.ContainsFunc(writes, func(o manifest.Object) bool { return o.Key == key }) {
+				writes = append(writes, manifest.Object{Key: key})
+			}
+		}
+	}
+	plan.refuse(target, policies.Objects(ask.Reach, ask.Origin.Source, target.Account, writes))
 	switch {
 	case failure != nil && failure.Class == rollout.Refused:
 		plan.refuse(target, []string{failure.Error()})

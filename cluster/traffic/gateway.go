@@ -6,19 +6,14 @@ import (
 	"slices"
 	"strings"
 
-	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
 
 // gateway divides traffic by HTTPRoutes of the Kubernetes Gateway API.
 type gateway struct{}
 
-func (gateway) key(r rollout.Route) manifest.Key {
-	return manifest.Key{Group: "gateway.networking.k8s.io", Kind: "HTTPRoute", Namespace: r.Namespace, Name: r.Name}
-}
-
-func (g gateway) find(r rollout.Route, in Objects) (rollout.Route, error) {
-	key := g.key(r)
+func (gateway) find(r rollout.Route, in Objects) (rollout.Route, error) {
+	key := r.Keys()[0]
 	route, err := in.Get(key)
 	if err != nil {
 		return r, err
@@ -56,7 +51,7 @@ func isService(ref Object, namespace string) bool {
 }
 
 func (g gateway) parts(d rollout.Division) []Part {
-	return pair(d, Part{Key: g.key(d.Route), Shape: func(is, _ Object) (Object, error) { return g.divide(is, d), nil }})
+	return pair(d, Part{Key: d.Keys()[0], Shape: func(is, _ Object) (Object, error) { return g.divide(is, d), nil }})
 }
 
 // divide is the HTTPRoute of a division: each rule that sends traffic to the active Service shares it with the other one. Requests with the headers of the

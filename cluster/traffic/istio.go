@@ -13,15 +13,8 @@ import (
 // istio divides traffic by a route of a VirtualService, between two subsets of a DestinationRule.
 type istio struct{}
 
-const istioGroup = "networking.istio.io"
-
-func (istio) service(r rollout.Route) manifest.Key {
-	return manifest.Key{Group: istioGroup, Kind: "VirtualService", Namespace: r.Namespace, Name: r.Name}
-}
-
-func (istio) rule(r rollout.Route) manifest.Key {
-	return manifest.Key{Group: istioGroup, Kind: "DestinationRule", Namespace: r.Namespace, Name: r.Destination}
-}
+func (istio) service(r rollout.Route) manifest.Key { return r.Keys()[0] }
+func (istio) rule(r rollout.Route) manifest.Key    { return r.Keys()[1] }
 
 // find follows the VirtualService to the one route, from its destination's host to the one DestinationRule, and to the Service of that host.
 func (i istio) find(r rollout.Route, in Objects) (rollout.Route, error) {

@@ -3,27 +3,22 @@ package traffic
 import (
 	"cmp"
 
-	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
 
 // smi divides traffic by TrafficSplits of the Service Mesh Interface.
 type smi struct{}
 
-func (smi) key(r rollout.Route) manifest.Key {
-	return manifest.Key{Group: "split.smi-spec.io", Kind: "TrafficSplit", Namespace: r.Namespace, Name: r.Name}
-}
-
 func (smi) find(r rollout.Route, in Objects) (rollout.Route, error) {
 	r.Name, r.Canary = cmp.Or(r.Name, r.Service), cmp.Or(r.Canary, r.Service+"-canary")
-	if _, err := in.Get(smi{}.key(r)); err != nil { // its kind is served
+	if _, err := in.Get(r.Keys()[0]); err != nil { // its kind is served
 		return r, err
 	}
 	return found(r, "trafficManagement.smi.rootServiceName", in)
 }
 
-func (smi) parts(d rollout.Division) []Part {
-	return pair(d, Part{Key: smi{}.key(d.Route), Shape: func(is, _ Object) (Object, error) { return smi{}.split(is, d), nil }})
+func (s smi) parts(d rollout.Division) []Part {
+	return pair(d, Part{Key: d.Keys()[0], Shape: func(is, _ Object) (Object, error) { return s.split(is, d), nil }})
 }
 
 // split is the TrafficSplit of a division. One that is not there is made when traffic is divided; without one all of it goes to the Service by itself.

@@ -35,6 +35,21 @@ const (
 	Gateway RouteKind = "gateway" // an HTTPRoute between two Services
 )
 
+// Keys is the objects that dividing traffic writes, as far as they are known: the router's own first.
+func (r Route) Keys() []manifest.Key {
+	service := func(name string) manifest.Key {
+		return manifest.Key{Kind: "Service", Namespace: r.Namespace, Name: name}
+	}
+	switch r.Kind {
+	case SMI:
+		return []manifest.Key{{Group: "split.smi-spec.io", Kind: "TrafficSplit", Namespace: r.Namespace, Name: r.Name}, service(r.Service), service(r.Canary)}
+	case Istio:
+		const group = "networking.istio.io"
+		return []manifest.Key{{Group: group, Kind: "VirtualService", Namespace: r.Namespace, Name: r.Name}, {Group: group, Kind: "DestinationRule", Namespace: r.Namespace, Name: r.Destination}}
+	}
+	return []manifest.Key{{Group: "gateway.networking.k8s.io", Kind: "HTTPRoute", Namespace: r.Namespace, Name: r.Name}, service(r.Service), service(r.Canary)}
+}
+
 // Header is a header of requests, and the value that it has exactly.
 type Header struct {
 	Name  string `json:"name"`

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -314,4 +316,28 @@ func TestARouteThatIsNotThereStopsADeploymentBeforeAnythingIsTouched(t *testing.
 	if got := strings.ReplaceAll(d.Targets[0].Why, w.Namespace, "NAMESPACE"); d.State != "FAILED" || got != why {
 		t.Errorf("it is %s: %s", d.State, got)
 	}
+}
+
+// The demo's clusters do not serve its HTTPRoute, so this is where it is deployed.
+func TestTheExampleDividesTraffic(t *testing.T) {
+	t.Parallel()
+	w := routedWorld(t)
+	example := gitserver.Files{}
+	for _, name := range []string{"towpath.yaml", "catalogue.yaml"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "examples", "traffic", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		example["traffic/"+name] = strings.NewReplacer("towpath-demo", "NAMESPACE", "duration: 1, unit: minutes", "duration: 1, unit: seconds").Replace(string(text))
+	}
+	succeeds(t, w.Ended(w.Deployment("catalogue", w.Commit("the example", example)).ID))
+	oracle := routers.Watch(t, shared.Clusters["prod"].Kubeconfig, w.Namespace)
+	d := w.Deployment("catalogue", w.Commit("its next version", gitserver.Files{"traffic/catalogue.yaml": strings.ReplaceAll(example["traffic/catalogue.yaml"], "pause:3.10", "pause:3.9")}))
+	waits(t, w, d.ID)
+	if got := all[2].weights(t, w.Objects("prod", all[2].route)["catalogue"].Object); got != "2 rules, catalogue 90, catalogue-canary 10" {
+		t.Error(got)
+	}
+	run(t, w, "deploy", "approve", d.ID)
+	succeeds(t, w.Ended(d.ID))
+	oracle.Judge(t)
 }

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
 
+	"towpath/cluster/traffic"
 	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
@@ -23,6 +24,8 @@ func judge(key manifest.Key, object *unstructured.Unstructured) rollout.Live {
 		live.Owner = ownerOf(annotations[AnnotationTenant], application, annotations[AnnotationTarget])
 	}
 	if key.Group == "apps" && key.Kind == "ReplicaSet" {
+		mark, _, _ := unstructured.NestedString(object.Object, "spec", "template", "metadata", "labels", traffic.LabelSubset)
+		live.Marked = mark != "" && mark == live.Hash
 		judgeReplicaSet(&live, object)
 	} else {
 		live.Health, live.Message = health(key, object)

@@ -16,7 +16,7 @@ import (
 	"towpath/reconcile/rollout"
 )
 
-// Shift turns Services to the revisions that an action selects, then sets the counts of revisions, each as it was read just before: what somebody changes
+// Shift turns Services to the revisions that an action selects, divides traffic, then sets the counts of revisions, each as it was read just before: what somebody changes
 // in between is Trouble, and so is a write of ours that arrives late. A revision that is not there, and shall have no pods, is no failure.
 func (c *Client) Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome {
 	turns := make([]job, len(a.Select))
@@ -24,6 +24,9 @@ func (c *Client) Shift(ctx context.Context, id rollout.Identity, a rollout.Actio
 		turns[i] = func() ([]rollout.Live, error) { return nil, c.aim(ctx, s) }
 	}
 	if _, failure := c.all(turns); failure != nil {
+		return rollout.Outcome{Failure: failure}
+	}
+	if failure := c.divide(ctx, id, a.Divide); failure != nil {
 		return rollout.Outcome{Failure: failure}
 	}
 	scales := make([]job, len(a.Replicas))
@@ -100,7 +103,7 @@ func (c *Client) aim(ctx context.Context, s rollout.Selection) error {
 	return nil
 }
 
-// only leaves out what an action does not apply, and puts the selections of an action into the Services that come with the manifests.
+// only leaves out what an action does not apply, and puts the selections and divisions of an action into the objects that come with the manifests.
 func (r Revised) only(a rollout.Action) (Revised, error) {
 	var out Revised
 	for _, o := range r.Plain {
@@ -115,6 +118,10 @@ func (r Revised) only(a rollout.Action) (Revised, error) {
 				return out, err
 			}
 			o = selected
+		}
+		o, err := divided(o, a.Divide)
+		if err != nil {
+			return out, err
 		}
 		out.Plain = append(out.Plain, o)
 	}

@@ -232,13 +232,8 @@ func cutLast(text string) (before, after string) {
 
 // unsupported are valid files that are not deployed yet, by the section and the row of the reference that says so.
 var unsupported = map[string]string{
-	"manifests[] path":              strings.Replace(base, "path: m", "path: 'https://example.com/m.yaml'", 1),
-	"Steps analysis":                step("{analysis: {queries: [q], interval: 1, units: seconds, numberOfJudgmentRuns: 1}}"),
-	"Steps runWebhook":              step("{runWebhook: {name: w}}"),
-	"Steps exposeServices":          step("{exposeServices: {services: [a]}}"),
-	"trafficManagement[] smi[]":     base + "trafficManagement: [{smi: [{rootServiceName: a}]}]\n",
-	"trafficManagement[] istio[]":   base + "trafficManagement: [{istio: [{virtualService: {name: a}}]}]\n",
-	"trafficManagement[] gateway[]": base + "trafficManagement: [{gateway: [{httpRoute: a}]}]\n",
+	"manifests[] path":     strings.Replace(base, "path: m", "path: 'https://example.com/m.yaml'", 1),
+	"Steps exposeServices": step("{exposeServices: {services: [a]}}"),
 }
 
 func TestTheReferenceMarksWhatIsNotSupportedYet(t *testing.T) {

@@ -135,7 +135,7 @@ func (b *backend) deployment(v store.DeploymentView, ways func(account string) s
 	return d
 }
 
-// share is the new version's share of pods while both versions run; 0 otherwise.
+// share is the new version's share, of traffic or of pods, while both versions run; 0 otherwise.
 func share(t store.TargetView) int {
 	if t.State.Final() || t.Weight >= 100 || len(t.Former) == 0 {
 		return 0

@@ -158,6 +158,7 @@ func (j *judge) asRecorded(w *watched) {
 	}
 	j.runs(w, c, w.good)
 	j.accounted(w, c)
+	j.whole(w, c, last)
 }
 
 func same(a, b *rollout.Release) bool {
@@ -207,6 +208,15 @@ func (j *judge) accounted(w *watched, c *cloud.Cluster) {
 	for _, o := range c.Objects() {
 		if o.Owner == w.name && o.Key.Kind != "ReplicaSet" && o.Key.Kind != "Deployment" && !slices.Contains(lanes[i].Inventory, o.Key) && !o.Found {
 			j.wrongly("%s has %s in its cluster, and no account of it", w.name, o.Key)
+		}
+	}
+}
+
+// whole holds that no route divides traffic any more.
+func (j *judge) whole(w *watched, c *cloud.Cluster, last rollout.Target) {
+	for _, o := range c.Objects() {
+		if o.Divided.Stage != "" && o.Key.Namespace == last.Namespace && !w.left {
+			j.wrongly("%s: after the end %s still divides traffic: %s at %d", w.name, o.Key, o.Divided.Stage, o.Divided.Weight)
 		}
 	}
 }

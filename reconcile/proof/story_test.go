@@ -194,6 +194,9 @@ func (s *story) way(p *place) rollout.Way {
 	case 3:
 		w.BlueGreen = &rollout.BlueGreen{Services: []rollout.ServicePair{{Active: "web", Preview: "preview"}}, Redirect: s.waits(), ShutDown: s.waits()}
 	}
+	if w.BlueGreen == nil && s.happens(40) {
+		w.Traffic = []rollout.Route{{Kind: rollout.Istio, Name: "web"}}
+	}
 	if s.happens(30) {
 		w.Before = s.waits()
 	}
@@ -284,7 +287,7 @@ func (s *story) plot() {
 	}
 	s.After(s.between(time.Minute, 10*time.Minute), s.people)
 	s.onSaved = append(s.onSaved, func(t rollout.Target) { // somebody is quick now and then
-		if t.State == rollout.AwaitingApproval && s.happens(20) {
+		if t.State == rollout.AwaitingApproval && s.happens(50) {
 			s.After(time.Duration(s.r.IntN(10))*10*time.Millisecond, func() { s.answer(t, t.Waits[0]) })
 		}
 	})
@@ -358,7 +361,7 @@ func (s *story) back(a *app) {
 	good := w.goods[s.r.IntN(len(w.goods)-1)]
 	start := s.start(a, rollout.Trigger{Kind: "rollback", By: s.author(), Reason: "worse"})
 	start.Pin = true
-	way := rollout.Way{Timeout: p.way.Timeout}
+	way := rollout.Way{Timeout: p.way.Timeout, Traffic: p.way.Traffic}
 	if p.way.BlueGreen != nil {
 		way.BlueGreen = &rollout.BlueGreen{Services: p.way.BlueGreen.Services}
 	}

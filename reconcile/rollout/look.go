@@ -41,12 +41,16 @@ func (d *decision) look() {
 		d.end(Failed, why)
 		return
 	}
+	if why := d.route(); why != "" {
+		d.end(Failed, why)
+		return
+	}
 	d.enter(Hooking, Running)
 }
 
 // first is what is read before anything is touched. Deployment objects are read as objects too, so that a change of them wakes.
 func (d *decision) first() *Read {
-	read := &Read{Revisions: len(d.f.New.Revisions)+len(d.f.Base.Revisions) > 0}
+	read := &Read{Revisions: len(d.f.New.Revisions)+len(d.f.Base.Revisions) > 0, Routes: RoutesOf(d.Target.Way, d.Target.Namespace, d.f.New)}
 	read.Foreign = read.Revisions && len(d.f.Inventory) == 0
 	for _, revision := range d.f.New.Revisions {
 		read.Workloads = append(read.Workloads, revision.Workload)
@@ -229,7 +233,7 @@ func (d *decision) pair() string {
 	return why
 }
 
-// begin starts the rollout with the first share of pods.
+// begin starts the rollout with the first share.
 func (d *decision) begin() {
 	t := &d.Target
 	t.Step, t.Weight = 0, 100
@@ -237,11 +241,21 @@ func (d *decision) begin() {
 		t.Weight = d.firstWeight()
 	}
 	d.Claim = d.f.New.Objects
+	if kept := d.kept(); len(kept) > 0 {
+		d.intend(Holding, Action{Kind: Shift, Divide: kept})
+		return
+	}
+	d.applies()
+}
+
+// applies begins to carry the manifests to the cluster, the new revisions with the pods of the first share.
+func (d *decision) applies() {
+	t := &d.Target
 	counts := d.share(t.Weight)
 	for i := range counts {
 		counts[i].Count = max(counts[i].Count, t.Asked[i].Count) // what runs already is lowered once the rest is proved
 	}
-	action := Action{Kind: Apply, Manifests: t.Manifests, Replicas: counts, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false)}
+	action := Action{Kind: Apply, Manifests: t.Manifests, Replicas: counts, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false), Divide: d.present()}
 	d.intend(Applying, action)
 }
 

@@ -42,8 +42,9 @@ type model struct {
 
 type object struct {
 	live    rollout.Live
-	from    string // the manifests that it has the content of
-	selects string // of a Service: the hash that traffic goes to
+	from    string           // the manifests that it has the content of
+	selects string           // of a Service: the hash that traffic goes to
+	divided rollout.Division // of a router
 }
 
 var (
@@ -175,6 +176,7 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 		return m.apply(m.sets[a.Manifests], a)
 	case rollout.Shift:
 		m.turn(a.Select)
+		m.divide(a.Divide)
 		var out rollout.Outcome
 		for _, r := range a.Replicas {
 			if o := m.objects[r.Key]; o != nil {
@@ -235,6 +237,7 @@ func (m *model) apply(set rollout.Set, a rollout.Action) rollout.Outcome {
 		}
 	}
 	m.turn(a.Select)
+	m.divide(a.Divide)
 	if len(a.Only) > 0 {
 		return out
 	}
@@ -265,6 +268,17 @@ func (m *model) turn(all []rollout.Selection) {
 	for _, s := range all {
 		m.put(s.Service).selects = s.Hash
 	}
+}
+
+// divide divides the traffic of routers.
+func (m *model) divide(all []rollout.Division) {
+	for _, d := range all {
+		m.put(router(d.Name)).divided = d
+	}
+}
+
+func router(name string) manifest.Key {
+	return manifest.Key{Group: "routers.test", Kind: "Router", Namespace: "shop", Name: name}
 }
 
 func (m *model) put(key manifest.Key) *object {
@@ -305,6 +319,10 @@ func (m *model) look(read rollout.Read) rollout.Look {
 	}
 	for _, key := range read.Workloads {
 		look.Workloads = append(look.Workloads, live(key))
+	}
+	for _, r := range read.Routes {
+		r.Service, r.Selector = "web", map[string]string{"app": "web"}
+		look.Routes = append(look.Routes, r)
 	}
 	if read.Revisions {
 		for _, o := range m.objects {

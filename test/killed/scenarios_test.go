@@ -18,6 +18,7 @@ type scenario struct {
 	people func(*course, api.Deployment) // what people do about a deployment as they see it; they look often
 	sample int                           // of the points, by seed; 0: each of them
 	job    bool                          // the file calls a webhook, JOB, which calls back
+	routed bool                          // a router divides the traffic of prod
 }
 
 const (
@@ -38,6 +39,7 @@ var scenarios = map[string]scenario{
 	"approval":   {file: world.OnProd(halfThenApproval, ""), next: version, people: approve, sample: 8},
 	"expiry":     {file: world.OnProd(nobodyApproves, ""), next: version, sample: 8},
 	"blue/green": {file: world.OnProd(turns, "trafficManagement: [{kubernetes: [{activeService: web}]}]"), next: version, people: approve, sample: 8},
+	"traffic":    {file: world.OnProd(halfThenPause, "trafficManagement: [{smi: [{rootServiceName: web}]}]"), next: version, sample: 16, routed: true},
 	"superseded": {file: world.OnProd(halfThenApproval, ""), next: version, people: supersede, sample: 8},
 	"taken over": {file: world.OnProd(halfThenPause, "  keepDeploymentObject: true"), next: version, sample: 8},
 	"webhook":    {file: world.OnProd(halfThenJob, job), next: version, job: true, sample: 8},

@@ -234,11 +234,61 @@ func (r *reach) aim(ctx context.Context, by Request, s rollout.Selection) *rollo
 	})
 }
 
+// RouterKey is the object that stands for a router.
+func RouterKey(r rollout.Route) manifest.Key {
+	return manifest.Key{Group: "routers.test", Kind: "Router", Namespace: r.Namespace, Name: r.Name}
+}
+
+// Routes implements reconcile.Cluster: each route is for the workload "web".
+func (r *reach) Routes(ctx context.Context, _ rollout.Identity, _ []manifest.Object, wanted []rollout.Route) (found []rollout.Route, failure *rollout.Failure) {
+	failure = r.request(ctx, func() *rollout.Failure {
+		found = slices.Clone(wanted)
+		for i := range found {
+			found[i].Service, found[i].Selector = "web", map[string]string{"app": "web"}
+		}
+		return nil
+	})
+	return found, failure
+}
+
+// divide brings one division about, as its object was read.
+func (r *reach) divide(ctx context.Context, by Request, d rollout.Division) *rollout.Failure {
+	var read Object
+	if failure := r.request(ctx, func() *rollout.Failure {
+		read = *r.at.put(RouterKey(d.Route))
+		return nil
+	}); failure != nil {
+		return failure
+	}
+	if was := read.Divided; was.Stage == d.Stage && was.Weight == d.Weight && was.Stable == d.Stable && was.New == d.New || was.Stage == "" && d.Stage == rollout.Whole {
+		return nil
+	}
+	return r.write(ctx, "divide "+RouterKey(d.Route).String(), func() *rollout.Failure {
+		o := r.at.objects[RouterKey(d.Route)]
+		if o == nil || o.Generation != read.Generation || r.Cloud.happens(r.Cloud.Faults.Conflict) {
+			return &rollout.Failure{Class: rollout.Trouble, Object: RouterKey(d.Route), Text: "somebody changed it between the read and the write"}
+		}
+		r.Cloud.tell(Change{Request: by, Cluster: r.at, Kind: "divide", Key: o.Key, Division: d})
+		o.Divided = d
+		if d.Stage == rollout.Whole {
+			o.Divided = rollout.Division{}
+		}
+		o.Generation++
+		return nil
+	})
+}
+
 // Shift implements reconcile.Cluster.
 func (r *reach) Shift(ctx context.Context, id rollout.Identity, a rollout.Action) (out rollout.Outcome) {
 	by := r.From(id)
 	for _, s := range a.Select {
 		if failure := r.aim(ctx, by, s); failure != nil {
+			out.Failure = failure
+			return out
+		}
+	}
+	for _, d := range a.Divide {
+		if failure := r.divide(ctx, by, d); failure != nil {
 			out.Failure = failure
 			return out
 		}

@@ -170,3 +170,28 @@ func TestReplicasReachEachOthersAgentsAndGoOnWhenOneIsGone(t *testing.T) {
 	}
 	await(t, "the end of its session", func() bool { return !d.hub.Connected("main", "prod") })
 }
+
+func TestAnAgentThatIsRevokedAtOneReplicaLosesItsSessionAtAnother(t *testing.T) {
+	t.Parallel()
+	database := postgres.Start(t).Database(t)
+	first := replica(t, database, "")
+	a := start(t, first)
+	b := start(t, replica(t, database, first.Data))
+	s := &sharing{t: t, admin: a.token("main", "ann", api.Admin)}
+	var made api.Credential
+	a.call(s.admin, http.MethodPost, "/api/v1/agents", map[string]string{"name": "prod"}).read(t, &made)
+	a.connectBy(made, "one", "https://"+a.Address+"/oauth/token", filepath.Join(first.Data, "tls", caFile), func(c *edge.Config) { c.Hub.Address = b.HubAddress })
+	await(t, "the agent at b, seen from a", func() bool { return b.hub.Has("main", "prod") && a.hub.Connected("main", "prod") })
+	if answer := a.call(s.admin, http.MethodPost, "/api/v1/agents/prod/revoke", nil); answer.status != http.StatusNoContent {
+		t.Fatalf("%d %s", answer.status, answer.text)
+	}
+	for _, c := range []*controller{b, a} {
+		await(t, "the end of its session, and why, as both list it", func() bool {
+			agent := s.listed(c)
+			return !agent.Connected && strings.Contains(agent.Why, "revoked")
+		})
+	}
+	if b.hub.Has("main", "prod") {
+		t.Error("b has a session of it")
+	}
+}

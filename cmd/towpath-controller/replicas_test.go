@@ -171,6 +171,30 @@ func TestReplicasReachEachOthersAgentsAndGoOnWhenOneIsGone(t *testing.T) {
 	await(t, "the end of its session", func() bool { return !d.hub.Connected("main", "prod") })
 }
 
+// It is the database that says so: to a controller that was there before as well, and to one that comes later.
+func TestAllReplicasObserveWhenOneBeginsTo(t *testing.T) {
+	t.Parallel()
+	database := postgres.Start(t).Database(t)
+	first := replica(t, database, "")
+	before := start(t, first)
+	admin := before.token("main", "ann", api.Admin)
+	begun := start(t, replica(t, database, first.Data), func(m *Main) { m.Rebuild = true })
+	later := start(t, replica(t, database, first.Data))
+	all := []*controller{before, begun, later}
+	for i, c := range all {
+		answer := c.call(admin, http.MethodPost, "/api/v1/deployments", upload("shop", "one"))
+		if answer.status != http.StatusConflict || !strings.Contains(answer.text, "observes since its database was lost, and touches nothing; have it go on with: towpath-controller resume") {
+			t.Errorf("replica %d: %d %s", i, answer.status, answer.text)
+		}
+	}
+	await(t, "all to hold back", func() bool { return before.observing.Load() && begun.observing.Load() && later.observing.Load() })
+	must(t, begun.store.Resume(t.Context(), "ann"))
+	await(t, "all to go on", func() bool { return !before.observing.Load() && !begun.observing.Load() && !later.observing.Load() })
+	if answer := before.call(admin, http.MethodPost, "/api/v1/deployments", upload("shop", "one")); answer.status != http.StatusCreated {
+		t.Errorf("%d %s", answer.status, answer.text)
+	}
+}
+
 func TestAnAgentThatIsRevokedAtOneReplicaLosesItsSessionAtAnother(t *testing.T) {
 	t.Parallel()
 	database := postgres.Start(t).Database(t)

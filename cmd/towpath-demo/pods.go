@@ -71,6 +71,8 @@ func (d *demo) noPods(ctx context.Context) string {
 		return "this machine allows no network namespaces"
 	case strings.HasPrefix(d.programs, "/tmp/"):
 		return "the programs lie below /tmp, and pods have one of their own"
+	case strings.HasPrefix(d.dir, "/tmp/"):
+		return "what the demo keeps lies below /tmp, and pods have one of their own"
 	}
 	return ""
 }

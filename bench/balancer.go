@@ -79,5 +79,5 @@ func (b *balancer) carry(from net.Conn) {
 
 // pass copies by a small buffer: the kernel's way from socket to socket takes a pipe for each, and thousands of them more files than a process may have.
 func pass(to io.Writer, from io.Reader) {
-	io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, 4<<10))
+	_, _ = io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, 4<<10)) // an end that breaks is told to the other by its close
 }

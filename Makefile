@@ -93,7 +93,7 @@ generate-github: ## the part of GitHub's API description that tests check agains
 	go -C tools run ./githubapi -out ../internal/testkit/github/description $(if $(GITHUB_API),-version $(GITHUB_API))
 
 .PHONY: bench
-bench: localcluster ## the promised figures, measured on this machine, into bench/results.json (ARGS='-only push,idle' for some)
+bench: deps localcluster ## the promised figures, measured on this machine, into bench/results.json (ARGS='-only push,idle' for some)
 	@go run ./bench $(ARGS)
 
 .PHONY: bench-rooms

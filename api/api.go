@@ -143,7 +143,8 @@ func (s *server) changing(op huma.Operation) huma.Operation {
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
 		on, err := s.backend.Observing(ctx.Context())
 		if err != nil {
-			huma.WriteErr(s.api, ctx, http.StatusServiceUnavailable, "whether the controller observes cannot be read now; try again", err)
+			s.log.WithError(err).Error("whether the controller observes could not be read")
+			huma.WriteErr(s.api, ctx, http.StatusInternalServerError, "whether the controller observes could not be read; its log says why")
 			return
 		}
 		if on {

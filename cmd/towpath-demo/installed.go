@@ -118,7 +118,7 @@ func (i *installation) webhook(ctx context.Context, file string) error {
 // install installs the chart, or upgrades what is installed to this chart and these values.
 func (i *installation) install(ctx context.Context, values map[string]any) error {
 	settings := cli.New()
-	settings.KubeConfig = i.kubeconfig
+	settings.KubeConfig, settings.KubeContext = i.kubeconfig, "" // whatever HELM_KUBECONTEXT says
 	settings.SetNamespace(controllerNamespace)
 	var helm action.Configuration
 	if err := helm.Init(settings.RESTClientGetter(), controllerNamespace, "secret", func(string, ...any) {}); err != nil {

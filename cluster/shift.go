@@ -52,12 +52,15 @@ func (c *Client) scale(ctx context.Context, id rollout.Identity, key manifest.Ke
 	if err := notOurs(id, key, set); err != nil {
 		return nil, err
 	}
-	live := judge(key, set)
-	if i < 0 || live.Replicas == replicas[i].Count {
+	live, changes := judge(key, set), relabel(id, set)
+	if i >= 0 && live.Replicas != replicas[i].Count {
+		changes = append(changes, toCount(replicas[i].Count))
+	}
+	if len(changes) == 0 {
 		return []rollout.Live{live}, nil
 	}
 	workload := manifest.Key{Group: "apps", Kind: "Deployment", Namespace: key.Namespace, Name: live.Workload}
-	set, err = c.change(ctx, workload, set, []operation{toCount(replicas[i].Count)})
+	set, err = c.change(ctx, workload, set, changes)
 	if err != nil {
 		return nil, c.failure(key, err)
 	}

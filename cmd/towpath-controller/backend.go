@@ -90,7 +90,7 @@ var statuses = map[rollout.RefusalKind]int{rollout.Conflicts: http.StatusConflic
 
 func (b *backend) NewID() string { return newID() }
 
-func (b *backend) Observing() bool { return b.observing.Load() }
+func (b *backend) Observing(ctx context.Context) (bool, error) { return b.store.Observing(ctx) }
 
 func (b *backend) Attempt(ctx context.Context, c api.Caller, key, request, id string) (api.Attempt, error) {
 	a, err := b.store.Attempt(ctx, sender(c, key), request, id)

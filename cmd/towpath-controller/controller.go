@@ -75,7 +75,7 @@ type Main struct {
 	running context.Context // of all that goes on until Close
 	cancel  context.CancelFunc
 	done    chan struct{} // closed by Close
-	// observing: the database was lost, and until a person says so nothing but reading is done.
+	// observing: the database was lost, and until a person says so nothing but reading is done. The database's word counts; this is what was made of it last.
 	observing atomic.Bool
 	late      time.Duration // a wake may lie so long before the controller is not ready
 	mu        sync.Mutex
@@ -141,6 +141,9 @@ func (m *Main) lookBack(ctx context.Context) error {
 		}
 	}
 	on, err := m.store.Observing(ctx)
+	if on {
+		m.log.Warn(observes)
+	}
 	m.observing.Store(on)
 	return err
 }
@@ -185,10 +188,9 @@ func (m *Main) openHub(keys [][]byte) error {
 // keepWatched holds those clusters to what was last proved good that are this replica's to watch, and learns what clusters can do from others.
 func (m *Main) keepWatched(ctx context.Context, watched map[[2]string]string) error {
 	for agent, by := range watched {
-		switch {
-		case by != m.replicas.self.ID:
+		if by != m.replicas.self.ID || m.observing.Load() {
 			m.keeper.Leave(agent[0], agent[1])
-		case !m.observing.Load():
+		} else {
 			m.keeper.Keep(m.running, agent[0], agent[1])
 		}
 	}
@@ -330,9 +332,7 @@ func (m *Main) work(ctx context.Context) error {
 	}
 	m.tasks.Go(func() { m.timers.Run(ctx) })
 	m.tasks.Go(func() { m.rotate(ctx) })
-	if m.observing.Load() {
-		m.tasks.Go(func() { m.observe(ctx) })
-	}
+	m.tasks.Go(func() { m.observe(ctx) })
 	m.tasks.Go(func() { m.dismiss(ctx) })
 	m.tasks.Go(func() { m.prove(ctx) })
 	m.tasks.Go(func() { m.capabilities.follow(ctx) })

@@ -119,3 +119,23 @@ func TestAFileThatBeginsToHealPutsBackWhatDiffers(t *testing.T) {
 	w.Commit("heal", gitserver.Files{"shop/towpath.yaml": heals(world.OnProd(healing, ""))})
 	says(t, w, "web is put back as #1 has it")
 }
+
+// A ReplicaSet whose label was taken away is the revision that it was: its pods do not run on beside the next one's.
+func TestARolloutFindsARevisionThatLostItsLabel(t *testing.T) {
+	t.Parallel()
+	w := first(t, world.OnProd(healing, ""))
+	for name := range w.Objects("prod", "apps/v1 replicasets") {
+		hand(w, "apps/v1 replicasets", name, `{"metadata":{"labels":{"towpath.dev/lane":null}}}`)
+	}
+	says(t, w, "differs at /metadata/labels/towpath.dev~1lane")
+	d := w.Deployment("shop", w.Commit("version 2", gitserver.Files{"shop/manifests/web.yaml": four("example.com/web:2")}))
+	expectState(t, w.Ended(d.ID), "SUCCEEDED")
+	expectImages(t, w, "prod", map[string]int64{"example.com/web:2": 4})
+	for name, set := range w.Objects("prod", "apps/v1 replicasets") {
+		if set.GetLabels()["towpath.dev/lane"] == "" {
+			t.Errorf("%s is still without its label", name)
+		}
+	}
+	must(t, w, "deploy", "rollback", "shop", "prod", "--reason", "a test", "--watch")
+	expectImages(t, w, "prod", map[string]int64{"example.com/web:1": 4})
+}

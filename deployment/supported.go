@@ -41,8 +41,7 @@ func (f *File) Unsupported() []Problem {
 // unsupportedSteps refuses steps that ask something of the world around a rollout.
 func (f *File) unsupportedSteps(field string, steps []Step, refuse func(at Position, field, what string)) {
 	for i, s := range steps {
-		switch {
-		case s.ExposeServices != nil:
+		if s.ExposeServices != nil {
 			refuse(s.Position, fmt.Sprintf("%s[%d]", field, i), "exposeServices")
 		}
 	}

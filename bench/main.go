@@ -51,6 +51,7 @@ var measurements = []measurement{
 	{"back", back},
 	{"intake", intake},
 	{"waiting", waiting},
+	{"outside", outside},
 	{"simulate", simulation},
 }
 

@@ -20,6 +20,7 @@ type Call struct {
 	At     time.Time         `json:"at"`             // this try was asked for
 	From   time.Time         `json:"from,omitzero"`  // of a measurement: the beginning of what it looks at
 	Until  time.Time         `json:"until,omitzero"` // and its end
+	Look   time.Time         `json:"look,omitzero"`  // a good answer is looked at then, and wakes nobody before; zero: each wakes its lane
 	Query  *Query            `json:"query,omitempty"`
 	Values map[string]string `json:"values"` // of the variables in what is sent, as far as they are decided here
 
@@ -55,6 +56,15 @@ const (
 	TurnedDown   Result = "turnedDown" // the same call would be turned down again
 	WithoutValue Result = "noData"     // of a measurement: there is nothing to judge
 )
+
+// early is how long before it is looked at an answer must come to wake nobody: clocks of replicas differ.
+const early = 2 * time.Second
+
+// Wakes reports whether an answer that comes now wakes its lane.
+func (a Answer) Wakes(c Call, now time.Time) bool {
+	good := a.Result == Answered || a.Result == WithoutValue
+	return !good || !now.Before(c.Look.Add(-early))
+}
 
 // Callback is what a webhook that was called says of what it has done.
 type Callback struct {

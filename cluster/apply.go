@@ -280,7 +280,9 @@ func (c *Client) applyRevision(ctx context.Context, id rollout.Identity, r Revis
 	if found {
 		changes = changed(r.ReplicaSet, set)
 	}
-	if wanted, _, _ := unstructured.NestedInt64(set.Object, "spec", "replicas"); wanted != int64(count) {
+	wanted, _, _ := unstructured.NestedInt64(set.Object, "spec", "replicas")
+	scaled := found && wanted > 0 && slices.ContainsFunc(a.Aim, func(aim rollout.Aim) bool { return aim.At == key })
+	if wanted != int64(count) && !scaled {
 		changes = append(changes, toCount(count))
 	}
 	if len(changes) > 0 {

@@ -86,7 +86,7 @@ func judgeReplicaSet(live *rollout.Live, object *unstructured.Unstructured) {
 	}
 }
 
-// health judges an object as kstatus does, with two exceptions. A claim that waits for its first pod is bound only once that pod is there, so waiting for
+// health judges an object as kstatus does, with three exceptions. An autoscaler at rest is not looked at by its controller. A claim that waits for its first pod is bound only once that pod is there, so waiting for
 // it before would be waiting for ever. And what kstatus cannot read follows rules of its own (an Argo Rollout counts generations in texts): it is held
 // healthy once it is applied, and who wants to wait for it says so in the file.
 func health(key manifest.Key, object *unstructured.Unstructured) (rollout.Health, string) {
@@ -96,7 +96,7 @@ func health(key manifest.Key, object *unstructured.Unstructured) (rollout.Health
 		}
 		return rollout.Healthy, ""
 	}
-	if key.Group == "argoproj.io" && key.Kind == "Rollout" {
+	if key.Group == "argoproj.io" && key.Kind == "Rollout" || key.Group == "autoscaling" && key.Kind == "HorizontalPodAutoscaler" {
 		return rollout.Healthy, ""
 	}
 	if object.GetAnnotations()[AnnotationHook] != "" && (key.Group == "batch" && key.Kind == "Job" || key.Group == "" && key.Kind == "Pod") {

@@ -75,7 +75,7 @@ func (r Reviser) Names(objects []manifest.Object) (rollout.Set, error) {
 			}
 		}
 	}
-	set.Services = services(objects)
+	set.Services, set.Scalers = services(objects), scalers(objects)
 	return set, nil
 }
 
@@ -184,7 +184,10 @@ func Unsupported(objects []manifest.Object) error {
 			}
 			continue
 		}
-		for _, name := range []string{"scaleTargetRef", "targetRef"} { // HorizontalPodAutoscaler and KEDA; VerticalPodAutoscaler and Flagger
+		if isScaler(o) {
+			continue
+		}
+		for _, name := range []string{"scaleTargetRef", "targetRef"} { // KEDA; VerticalPodAutoscaler and Flagger
 			aim := child(fields, "spec", name)
 			kind, named := aim["kind"]
 			if kind == "Deployment" || name == "scaleTargetRef" && aim != nil && !named {

@@ -16,9 +16,12 @@ import (
 	"towpath/reconcile/rollout"
 )
 
-// Shift turns Services to the revisions that an action selects, divides traffic, then sets the counts of revisions, each as it was read just before: what somebody changes
+// Shift lets autoscalers rest, turns Services to the revisions that an action selects, divides traffic, sets the counts of revisions, then aims autoscalers, each as it was read just before: what somebody changes
 // in between is Trouble, and so is a write of ours that arrives late. A revision that is not there, and shall have no pods, is no failure.
 func (c *Client) Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome {
+	if failure := c.aimAll(ctx, a.Aim, true); failure != nil {
+		return rollout.Outcome{Failure: failure}
+	}
 	turns := make([]job, len(a.Select))
 	for i, s := range a.Select {
 		turns[i] = func() ([]rollout.Live, error) { return nil, c.aim(ctx, s) }
@@ -34,6 +37,9 @@ func (c *Client) Shift(ctx context.Context, id rollout.Identity, a rollout.Actio
 		scales[i] = func() ([]rollout.Live, error) { return c.scale(ctx, id, r.Key, a.Replicas) }
 	}
 	lives, failure := c.all(scales)
+	if failure == nil {
+		failure = c.aimAll(ctx, a.Aim, false)
+	}
 	return rollout.Outcome{Live: lives, Failure: failure}
 }
 
@@ -124,6 +130,9 @@ func (r Revised) only(a rollout.Action) (Revised, error) {
 		}
 		o, err := divided(o, a.Divide)
 		if err != nil {
+			return out, err
+		}
+		if o, err = aimed(o, a.Aim); err != nil {
 			return out, err
 		}
 		out.Plain = append(out.Plain, o)

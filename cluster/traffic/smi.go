@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"cmp"
+	"slices"
 
 	"towpath/reconcile/rollout"
 )
@@ -40,7 +41,8 @@ func (smi) split(is Object, d rollout.Division) Object {
 	if !made(is) {
 		note(is, d.Stage, "backends", backends)
 	}
-	if d.Stage == rollout.Divided || d.Stage == rollout.Opened || made(is) {
+	shared := slices.ContainsFunc(items(backends), func(b Object) bool { return b["service"] == d.Canary })
+	if d.Stage == rollout.Divided || d.Stage == rollout.Held && (shared || made(is)) {
 		backends = []any{Object{"service": d.Service, "weight": int64(100 - d.Weight)}, Object{"service": d.Canary, "weight": int64(d.Weight)}}
 	}
 	spec["backends"] = backends

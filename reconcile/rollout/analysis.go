@@ -76,7 +76,7 @@ func (d *decision) measure(v *verdict, gate string, a Analysis, q Query, run int
 		if a.Sliding {
 			from = until.Add(-a.Interval)
 		}
-		d.call(v, Call{Gate: gate, Kind: CallQuery, Name: q.Name, Run: run, Try: 1, From: from, Until: until, Look: a.looks(run, until), Query: &q, Values: window(d.values(a.Context), from, until)})
+		d.call(v, Call{Gate: gate, Kind: CallQuery, Name: q.Name, Run: run, Try: 1, From: from, Until: until, Look: a.looks(run, until), Query: &q, Values: Window(d.values(a.Context), from, until)})
 		return nil, ""
 	}
 	answer = d.answer(v, *c, queryTries)

@@ -148,7 +148,7 @@ func (d *decision) withdraw() {
 			}
 		}
 		held := d.divisions(Held)
-		if len(zero) == 0 && len(held) == 0 {
+		if len(zero) == 0 && len(held) == 0 && len(d.scalers()) == 0 {
 			d.withdrew()
 			return
 		}
@@ -159,7 +159,7 @@ func (d *decision) withdraw() {
 		return
 	}
 	d.ask(t.Intent.Replicas)
-	if len(t.Routes) > 0 {
+	if len(t.Routes) > 0 || len(d.scalers()) > 0 {
 		d.prove(Vacating)
 		return
 	}
@@ -197,7 +197,7 @@ func (d *decision) superfluous() (zero []Replicas) {
 // reverting is the last good manifests, with the pods that their revisions had.
 func (d *decision) reverting() Action {
 	t := &d.Target
-	back := Action{Kind: Apply, Manifests: t.Base.Manifests, StandIns: t.StandIns, Divide: d.divisions(Held)}
+	back := Action{Kind: Apply, Manifests: t.Base.Manifests, StandIns: t.StandIns, Divide: d.divisions(Held), Aim: d.aims()}
 	for _, r := range d.f.Base.Revisions {
 		count := Replicas{r.ReplicaSet, 1}
 		if r.Replicas != nil {

@@ -205,13 +205,16 @@ func (d *decision) webhook(v *verdict, gate string, w Webhook) {
 	}
 }
 
-// values of variables: the context's, and what is known of the target.
 func (d *decision) values(context map[string]string) map[string]string {
-	t := &d.Target
+	return d.Target.Values(d.f.New, context)
+}
+
+// Values of variables: the context's, and what is known of the target, whose manifests are called so.
+func (t Target) Values(set Set, context map[string]string) map[string]string {
 	values := map[string]string{"armory.applicationName": t.Application, "armory.deploymentId": t.Deployment, "armory.environmentName": t.Name,
 		"armory.accountName": t.Account, "armory.namespace": t.Namespace, "armory.replicaSetName": ""}
-	if len(d.f.New.Revisions) > 0 {
-		revision := d.f.New.Revisions[0].ReplicaSet
+	if len(set.Revisions) > 0 {
+		revision := set.Revisions[0].ReplicaSet
 		values["armory.replicaSetName"] = revision.Name
 		if t.Namespace == "" {
 			values["armory.namespace"] = revision.Namespace
@@ -223,8 +226,8 @@ func (d *decision) values(context map[string]string) map[string]string {
 	return values
 }
 
-// window adds the variables of what a measurement looks at.
-func window(values map[string]string, from, until time.Time) map[string]string {
+// Window adds the variables of what a measurement looks at.
+func Window(values map[string]string, from, until time.Time) map[string]string {
 	values = maps.Clone(values)
 	for name, at := range map[string]time.Time{"startTime": from, "endTime": until} {
 		values["armory."+name+"Iso8601"] = at.UTC().Format(time.RFC3339)

@@ -194,13 +194,16 @@ func (d *decision) steadier(a, b Live) bool {
 	return a.Number < b.Number
 }
 
-// full is how many pods each revision of a set shall have in the end: what the manifest says, else what runs of its workload, else 1.
+// full is how many pods each revision of a set shall have in the end: what the manifest says, else what runs of its workload, else 1. Where an autoscaler
+// says how many run, that counts and not the manifest.
 func (d *decision) full(set Set) []Replicas {
 	counts := make([]Replicas, len(set.Revisions))
 	for i, revision := range set.Revisions {
 		counts[i] = Replicas{revision.ReplicaSet, 1}
 		if revision.Replicas != nil {
 			counts[i].Count = *revision.Replicas
+		}
+		if revision.Replicas != nil && !set.scaled(revision.Workload) {
 			continue
 		}
 		var most int32
@@ -209,7 +212,9 @@ func (d *decision) full(set Set) []Replicas {
 				most = max(most, live.Replicas)
 			}
 		}
-		counts[i].Count = max(most, 1)
+		if most > 0 {
+			counts[i].Count = most
+		}
 	}
 	return counts
 }
@@ -241,8 +246,8 @@ func (d *decision) begin() {
 		t.Weight = d.firstWeight()
 	}
 	d.Claim = d.f.New.Objects
-	if kept := d.kept(); len(kept) > 0 {
-		d.intend(Holding, Action{Kind: Shift, Divide: kept})
+	if kept, rest := d.kept(), d.rest(); len(kept)+len(rest) > 0 && len(t.Former) > 0 {
+		d.intend(Holding, Action{Kind: Shift, Divide: kept, Aim: rest})
 		return
 	}
 	d.applies()

@@ -45,6 +45,7 @@ type object struct {
 	from    string           // the manifests that it has the content of
 	selects string           // of a Service: the hash that traffic goes to
 	divided rollout.Division // of a router
+	aimed   manifest.Key     // of an autoscaler: what it scales
 }
 
 var (
@@ -186,6 +187,7 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 				out.Failure = &rollout.Failure{Class: rollout.Refused, Object: r.Key, Text: "it is not there"}
 			}
 		}
+		m.aim(a.Aim)
 		return out
 	case rollout.Adopt:
 		for _, key := range a.Workloads {
@@ -232,12 +234,15 @@ func (m *model) apply(set rollout.Set, a rollout.Action) rollout.Outcome {
 		}
 		if key.Kind != "Deployment" {
 			o := m.put(key)
-			o.from = a.Manifests
+			if o.from = a.Manifests; key.Kind == "HorizontalPodAutoscaler" {
+				o.aimed = set.Scalers[0].Workload
+			}
 			out.Live = append(out.Live, o.live)
 		}
 	}
 	m.turn(a.Select)
 	m.divide(a.Divide)
+	m.aim(a.Aim)
 	if len(a.Only) > 0 {
 		return out
 	}
@@ -267,6 +272,15 @@ func (m *model) apply(set rollout.Set, a rollout.Action) rollout.Outcome {
 func (m *model) turn(all []rollout.Selection) {
 	for _, s := range all {
 		m.put(s.Service).selects = s.Hash
+	}
+}
+
+// aim aims autoscalers that are there.
+func (m *model) aim(all []rollout.Aim) {
+	for _, a := range all {
+		if o := m.objects[a.Scaler]; o != nil {
+			o.aimed = a.At
+		}
 	}
 }
 

@@ -74,7 +74,7 @@ func (d *decision) givesWay() bool {
 	if t.Why != by {
 		by = t.Why + "; " + by
 	}
-	if len(t.Routes) > 0 {
+	if (len(t.Routes) > 0 || len(d.scalers()) > 0) && (t.Phase == Regaining || t.Phase == Vacating) {
 		d.dissolve(by)
 		return true
 	}

@@ -46,7 +46,7 @@ const (
 	Looking     Phase = "looking"     // a fresh read of what runs, before anything is touched
 	Adopting    Phase = "adopting"    // running Deployment objects become managed revisions, with no pod restarted
 	Hooking     Phase = "hooking"     // hooks that come before
-	Holding     Phase = "holding"     // routes keep all traffic with what runs, before anything else has pods
+	Holding     Phase = "holding"     // autoscalers rest, and routes keep all traffic with what runs, before anything else has pods
 	Applying    Phase = "applying"    // manifests go to the cluster, the new revision at its first share of pods
 	Raising     Phase = "raising"     // revisions get the pods that the next share needs
 	Settling    Phase = "settling"    // until each object is proved healthy
@@ -61,7 +61,7 @@ const (
 	Opening     Phase = "opening"     // what former revisions are reached by leads to the new ones as well
 	Retiring    Phase = "retiring"    // older revisions go to zero
 	Draining    Phase = "draining"    // until they have none left
-	Joining     Phase = "joining"     // routes become what they were
+	Joining     Phase = "joining"     // routes become what they were, and autoscalers scale the new revisions
 	Pruning     Phase = "pruning"     // objects that left the manifests go
 	Restoring   Phase = "restoring"   // Deployment objects are put back where the file keeps them
 	Following   Phase = "following"   // the steps of afterDeployment; nothing is undone any more
@@ -70,8 +70,8 @@ const (
 	Returning   Phase = "returning"   // traffic goes back to what ran before
 	Regaining   Phase = "regaining"   // until what ran before is proved to carry everything
 	Withdrawing Phase = "withdrawing" // the failed version goes to zero
-	Vacating    Phase = "vacating"    // until it has no pods left, where routes divided traffic
-	Rejoining   Phase = "rejoining"   // routes become what they were
+	Vacating    Phase = "vacating"    // until it has no pods left, where routes divided traffic or autoscalers rest
+	Rejoining   Phase = "rejoining"   // routes become what they were, and autoscalers scale what ran before
 	Reverting   Phase = "reverting"   // the last good manifests are applied
 	Recovering  Phase = "recovering"  // until they are proved healthy
 	Clearing    Phase = "clearing"    // objects that the failed version added go
@@ -227,6 +227,7 @@ type Action struct {
 	Replicas  []Replicas     `json:"replicas,omitempty"`  // Apply: of the set's revisions; Shift: of any
 	Select    []Selection    `json:"select,omitempty"`    // Apply, Shift: before Replicas
 	Divide    []Division     `json:"divide,omitempty"`    // Shift: after Select, before Replicas; Apply: of routes that come with the set
+	Aim       []Aim          `json:"aim,omitempty"`       // Apply, Shift: autoscalers; those that rest first, the others last. A revision that one is aimed at keeps its pods
 	StandIns  []StandIn      `json:"standIns,omitempty"`  // Apply, PutBack: revisions of the set that are there under other names
 	Event     string         `json:"event,omitempty"`     // RunHook: for which it is made
 	Workloads []manifest.Key `json:"workloads,omitempty"` // Adopt, PutBack: Deployment objects; Free: StatefulSets
@@ -240,7 +241,7 @@ type ActionKind string
 const (
 	Adopt   ActionKind = "adopt"   // Deployment objects go, their ReplicaSets and pods stay and are ours
 	Apply   ActionKind = "apply"   // the sealed set, rank by rank, its revisions at Replicas
-	Shift   ActionKind = "shift"   // Services to Select, routes to Divide, then revisions to Replicas
+	Shift   ActionKind = "shift"   // Services to Select, routes to Divide, revisions to Replicas, and autoscalers
 	Remove  ActionKind = "remove"  // objects
 	PutBack ActionKind = "putBack" // Deployment objects that adopt the set's revisions
 	RunHook ActionKind = "hook"    // the object of Only of the sealed set, made anew
@@ -252,7 +253,8 @@ type Set struct {
 	Objects       []manifest.Key // as the manifests name them, Deployment objects included
 	Revisions     []Revision     // one for each Deployment object
 	Services      []Service
-	Hooks         []Hook         // in their order; they are not among Objects
+	Hooks         []Hook // in their order; they are not among Objects
+	Scalers       []Scaler
 	Configuration []manifest.Key // ConfigMaps and Secrets of which revisions have copies of their own
 }
 

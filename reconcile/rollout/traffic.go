@@ -232,8 +232,8 @@ func (d *decision) closes() {
 
 // drained goes on once the former revisions are gone: their routes become what they were.
 func (d *decision) drained() {
-	if whole := d.divisions(Whole); len(whole) > 0 {
-		d.intend(Joining, Action{Kind: Shift, Divide: whole})
+	if whole, aims := d.divisions(Whole), d.aims(); len(whole)+len(aims) > 0 {
+		d.intend(Joining, Action{Kind: Shift, Divide: whole, Aim: aims})
 		return
 	}
 	d.enter(Pruning, Running)
@@ -265,7 +265,7 @@ func (d *decision) dissolve(why string) {
 		whole[i].New = Side{}
 	}
 	t.Why, t.Yields = why, true
-	d.intend(Rejoining, Action{Kind: Shift, Divide: whole})
+	d.intend(Rejoining, Action{Kind: Shift, Divide: whole, Aim: d.aims()})
 }
 
 // vacated goes on, on the way back, once the failed revisions have no pods left.
@@ -276,5 +276,5 @@ func (d *decision) vacated() {
 			whole[i].New = r.Stable // it is what traffic is left to
 		}
 	}
-	d.intend(Rejoining, Action{Kind: Shift, Divide: whole})
+	d.intend(Rejoining, Action{Kind: Shift, Divide: whole, Aim: d.aims()})
 }

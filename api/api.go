@@ -66,6 +66,8 @@ type Backend interface {
 
 	// Calls lists what the steps of a deployment have asked of the world outside.
 	Calls(ctx context.Context, c Caller, deployment string) ([]Called, error)
+	// Replay asks a metric provider what a query would have come to in the past.
+	Replay(ctx context.Context, c Caller, r Replay) ([]Replayed, error)
 	// CallBack takes what a webhook says of what it has done.
 	CallBack(ctx context.Context, c Caller, call string, success bool, message string) error
 
@@ -137,6 +139,7 @@ func New(backend Backend, log *logrus.Entry) http.Handler {
 	s.holds()
 	s.people()
 	s.calls()
+	s.replays()
 	s.events()
 	mux.HandleFunc("POST /api/v1/webhooks/{source}", s.webhook)
 	mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {

@@ -117,7 +117,7 @@ func start(t *testing.T, s scenario) *cutting {
 	c := &cutting{T: t, scenario: s, hub: github.Start(t), jobs: startJobs(t), control: filepath.Join(t.TempDir(), "control")}
 	c.hub.Limit(github.Limits{Requests: 1 << 30, CreationsAMinute: 1 << 30, CreationsAnHour: 1 << 30})
 	c.World = world.New(t, &shared, gitserver.Files{"shop/towpath.yaml": strings.ReplaceAll(s.file, "JOB", c.jobs.URL), "shop/manifests/web.yaml": world.Workload("web", "example.com/web:0")},
-		world.OnGitHub(c.hub), world.Environment("TOWPATH_CRASH_CONTROL="+c.control), world.Configuration(fmt.Sprintf("egress: {allowHosts: [%q], allowPrivate: [%q]}", c.jobs.Host, c.jobs.Host)))
+		world.OnGitHub(c.hub), world.Environment("TOWPATH_CRASH_CONTROL="+c.control), world.Configuration(fmt.Sprintf("egress: {allowHosts: [%[1]q], allowPrivate: [%[1]q]}\nmetricProviders: [{name: outside, type: http, url: %[2]q, http: {value: $.value}}]", c.jobs.Host, c.jobs.URL+"/metric?due={{query}}")))
 	c.jobs.callBack(c.World)
 	if d := c.Ended(c.Deployment("shop", c.Repository.Head("main")).ID); d.State != "SUCCEEDED" {
 		t.Fatalf("the first deployment is %s: %+v", d.State, d.Targets)
@@ -282,6 +282,9 @@ func (c *cutting) end(run *course) string {
 			fmt.Fprintln(&out, " ", e)
 		}
 		told = append(told, c.told(commit, 1+len(d.Targets))...)
+		if c.measures {
+			fmt.Fprintln(&out, "  measurements:", c.measurements(d.ID))
+		}
 		if c.job {
 			fmt.Fprintln(&out, "  keys that the job was called with:", c.jobs.keysOf(d.ID))
 		}

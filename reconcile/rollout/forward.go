@@ -409,11 +409,11 @@ func (d *decision) complete() {
 			d.intend(Completing, Action{Kind: Apply, Manifests: t.Manifests, Only: left})
 			return
 		}
-		d.closes()
+		d.enter(Opening, Running)
 		return
 	}
 	if d.done() {
-		d.closes()
+		d.enter(Opening, Running)
 	}
 }
 

@@ -62,6 +62,11 @@ var planted = map[string]struct {
 			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return rash{c} }}
 		}}
 	}, "of the traffic to"},
+	"an autoscaler is left at rest": {func() fault {
+		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
+			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return tired{c} }}
+		}}
+	}, "which carries nothing"},
 	"a route is left divided": {func() fault {
 		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
 			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return untidy{c} }}
@@ -249,6 +254,14 @@ type untidy struct{ reconcile.Cluster }
 func (u untidy) Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome {
 	a.Divide = slices.DeleteFunc(slices.Clone(a.Divide), func(d rollout.Division) bool { return d.Stage == rollout.Whole })
 	return u.Cluster.Shift(ctx, id, a)
+}
+
+// tired lets autoscalers rest for ever.
+type tired struct{ reconcile.Cluster }
+
+func (i tired) Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome {
+	a.Aim = nil
+	return i.Cluster.Shift(ctx, id, a)
 }
 
 // hasty turns Services with the first apply.

@@ -143,6 +143,10 @@ func (s *story) version(a *app, p *place, n int) version {
 	service, preview, settings := key("", "Service", space, "web"), key("", "Service", space, "preview"), key("", "ConfigMap", space, "web")
 	set := rollout.Set{Objects: []manifest.Key{web, service, preview, settings}, Revisions: []rollout.Revision{revision}, Configuration: []manifest.Key{settings},
 		Services: []rollout.Service{{Key: service, Selector: revision.Labels}, {Key: preview, Selector: revision.Labels}}}
+	if !s.plain && len(space)%2 == 0 { // an autoscaler comes with all versions or with none
+		scaler := key("autoscaling", "HorizontalPodAutoscaler", space, "web")
+		set.Objects, set.Scalers = append(set.Objects, scaler), []rollout.Scaler{{Key: scaler, Workload: web}}
+	}
 	for i := range extras {
 		set.Objects = append(set.Objects, key("", "ConfigMap", space, fmt.Sprintf("extra-%d", (n+i)%5)))
 	}

@@ -74,7 +74,7 @@ func (d *decision) phase() {
 	case Hooking:
 		d.hook(d.begin)
 	case Concluding:
-		d.hook(d.closes)
+		d.hook(func() { d.enter(Opening, Running) })
 	case Holding:
 		d.hold()
 	case Applying, Reverting:

@@ -198,8 +198,11 @@ func (d *decision) proving() (all []Replicas) {
 
 // hold makes sure, before there is any pod of the new revisions, that all traffic stays where it is.
 func (d *decision) hold() {
-	if d.done() {
+	switch {
+	case d.Target.Intent == nil:
 		d.applies()
+	case d.done():
+		d.enter(Holding, Running) // a person may have halted it meanwhile
 	}
 }
 
@@ -210,24 +213,20 @@ func (d *decision) steer() {
 		weight := t.Weight
 		t.Divided = &weight
 		d.say("target.weight", fmt.Sprintf("%s: %d %% of the traffic goes to #%d", t.Name, weight, t.Number), "")
-		d.weigh()
+		t.Open = nil
+		d.enter(Settling, Running)
 	}
 }
 
 // open lets what the former revisions were reached by lead to the new ones as well, before the former lose their pods.
 func (d *decision) open() {
-	if d.done() {
-		d.enter(Retiring, Running)
-	}
-}
-
-// closes begins to take the former revisions away.
-func (d *decision) closes() {
-	if opened := d.divisions(Opened); len(opened) > 0 {
+	if opened := d.divisions(Opened); d.Target.Intent == nil && len(opened) > 0 {
 		d.intend(Opening, Action{Kind: Shift, Divide: opened})
 		return
 	}
-	d.enter(Retiring, Running)
+	if d.Target.Intent == nil || d.done() {
+		d.enter(Retiring, Running)
+	}
 }
 
 // drained goes on once the former revisions are gone: their routes become what they were.

@@ -90,6 +90,7 @@ type Object struct {
 	From    string           // manifests that it has the content of
 	Selects string           // of a Service: the hash that traffic goes to
 	Divided rollout.Division // of a router's object; its Stage is "" while nobody divided it
+	Aimed   manifest.Key     // of an autoscaler: what it scales
 	Proved  int32            // pods that a fresh read showed ready since they were asked for
 
 	gone int32 // pods on their way out

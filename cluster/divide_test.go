@@ -12,17 +12,16 @@ import (
 
 	"towpath/cluster"
 	"towpath/internal/testkit/routers"
-	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
 
 var splits = schema.GroupVersionResource{Group: "split.smi-spec.io", Version: "v1alpha4", Resource: "trafficsplits"}
 
 // split is a bench with an application that runs, and the route of its traffic to a next version.
-func split(t *testing.T, options ...func(*cluster.Config)) (b *bench, app []manifest.Object, r rollout.Route) {
-	b = setUp(t, options...)
+func split(t *testing.T) (b *bench, r rollout.Route) {
+	b = setUp(t)
 	ok(t, routers.Install(t.Context(), b.kube.Kubeconfig))
-	app = b.objects(service, web)
+	app := b.objects(service, web)
 	b.applied(1, app)
 	key := b.replicaSet(app)
 	b.healthy(key)
@@ -35,7 +34,7 @@ func split(t *testing.T, options ...func(*cluster.Config)) (b *bench, app []mani
 	r = found[0]
 	r.Stable = rollout.Side{ReplicaSet: key, Hash: set.Revisions[0].Hash}
 	r.New = rollout.Side{ReplicaSet: key, Hash: set.Revisions[0].Hash}
-	return b, app, r
+	return b, r
 }
 
 func (b *bench) divide(d rollout.Division) *rollout.Failure {
@@ -44,9 +43,11 @@ func (b *bench) divide(d rollout.Division) *rollout.Failure {
 }
 
 func TestTrafficIsNotGivenToPodsThatAServiceDoesNotLeadToYet(t *testing.T) {
-	b, _, r := split(t, func(c *cluster.Config) { c.Timeout = 2 * time.Second })
+	b, r := split(t)
 	b.elsewhere("web-canary")
-	fails(t, b.divide(rollout.Division{Route: r, Stage: rollout.Divided, Weight: 10}), rollout.Trouble, "Service "+b.namespace+"/web-canary", "it leads to 0 of 1 ready pods of ReplicaSet.apps "+b.namespace+"/"+r.New.ReplicaSet.Name+" so far")
+	impatient := b.client(func(c *cluster.Config) { c.Timeout = 5 * time.Second }) // so long it waits for endpoints
+	out := impatient.Shift(t.Context(), b.id, rollout.Action{Divide: []rollout.Division{{Route: r, Stage: rollout.Divided, Weight: 10}}})
+	fails(t, out.Failure, rollout.Trouble, "Service "+b.namespace+"/web-canary", "it leads to 0 of 1 ready pods of ReplicaSet.apps "+b.namespace+"/"+r.New.ReplicaSet.Name+" so far")
 	list, err := b.kube.Client.Resource(splits).Namespace(b.namespace).List(t.Context(), metav1.ListOptions{})
 	if ok(t, err); len(list.Items) > 0 {
 		t.Errorf("traffic is divided: %v", list.Items[0].Object["spec"])
@@ -63,7 +64,7 @@ func (b *bench) elsewhere(name string) {
 }
 
 func TestADivisionOverAChangeInBetweenIsAConflict(t *testing.T) {
-	b, _, r := split(t)
+	b, r := split(t)
 	if failure := b.divide(rollout.Division{Route: r, Stage: rollout.Divided, Weight: 10}); failure != nil {
 		t.Fatal(failure)
 	}

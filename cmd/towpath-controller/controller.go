@@ -176,7 +176,7 @@ func (m *Main) openHub(keys [][]byte) error {
 			return err
 		}
 		m.replicas = newReplicas(m.store, m.log)
-		m.replicas.changed, m.replicas.looked, m.replicas.moved = m.agentChanged, m.keepWatched, m.lanesMoved
+		m.replicas.changed, m.replicas.looked, m.replicas.moved, m.replicas.died = m.agentChanged, m.keepWatched, m.lanesMoved, m.takeUp
 		settings.Changed, settings.Peers = m.replicas.note, &hub.Peers{Directory: m.replicas, Authority: authority}
 	}
 	if m.hub, err = hub.New(settings); err == nil && m.replicas != nil {
@@ -309,7 +309,7 @@ func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
 // work starts the jobs, the timers and the schedules.
 func (m *Main) work(ctx context.Context) error {
-	if err := errors.Join(m.store.Recover(ctx), m.store.RecoverMessages(ctx), m.store.RecoverCalls(ctx)); err != nil {
+	if err := errors.Join(m.takeUp(ctx), m.store.RecoverMessages(ctx)); err != nil {
 		return err
 	}
 	handlers := store.Handlers{
@@ -342,6 +342,11 @@ func (m *Main) work(ctx context.Context) error {
 		}
 	})
 	return nil
+}
+
+// takeUp goes on with what a process had under way that is no more.
+func (m *Main) takeUp(ctx context.Context) error {
+	return errors.Join(m.store.Recover(ctx), m.store.RecoverCalls(ctx))
 }
 
 // rotate keeps the issuer's keys young.

@@ -171,6 +171,33 @@ func TestReplicasReachEachOthersAgentsAndGoOnWhenOneIsGone(t *testing.T) {
 	await(t, "the end of its session", func() bool { return !d.hub.Connected("main", "prod") })
 }
 
+// A lane that waits for what a replica watched would wait for nothing once that is no more.
+func TestWhatADeadReplicaHadUnderWayIsTakenUp(t *testing.T) {
+	t.Parallel()
+	database := postgres.Start(t).Database(t)
+	first := replica(t, database, "")
+	a := start(t, first)
+	b := start(t, replica(t, database, first.Data))
+	await(t, "both replicas", func() bool {
+		all, err := a.store.Replicas(t.Context(), alive)
+		must(t, err)
+		return len(all) == 2
+	})
+	s := &sharing{t: t, admin: a.token("main", "ann", api.Admin), namespace: "ns"}
+	s.push(a, "waits for an agent")
+	lanes, err := a.store.Lanes(t.Context(), "main", "shop")
+	must(t, err)
+	read := func() rollout.Lane {
+		lane, err := a.store.Lane(t.Context(), lanes[0].ID)
+		must(t, err)
+		return lane
+	}
+	await(t, "the lane to wait", func() bool { c := read().Current; return c != nil && len(c.Waits) > 0 })
+	before := read().Seq
+	b.replicas.stop() // it says no good-bye
+	await(t, "the lane to be woken", func() bool { return read().Seq > before })
+}
+
 // It is the database that says so: to a controller that was there before as well, and to one that comes later.
 func TestAllReplicasObserveWhenOneBeginsTo(t *testing.T) {
 	t.Parallel()

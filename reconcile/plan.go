@@ -54,8 +54,9 @@ type Planner struct {
 	// Names says what a set of objects is called once it is applied.
 	Names func(objects []manifest.Object) (rollout.Set, error)
 	// Live reads objects of a cluster; nil when its agent is away.
-	Live    func(ctx context.Context, tenant, account string, keys []manifest.Key) []rollout.Live
-	NotSelf bool // approvals do not come from those whose change it is, unless the file says allowSelfApproval: true
+	Live     func(ctx context.Context, tenant, account string, keys []manifest.Key) []rollout.Live
+	Previews bool // links of exposeServices are served
+	NotSelf  bool // approvals do not come from those whose change it is, unless the file says allowSelfApproval: true
 }
 
 // Ask is one file to be planned.
@@ -128,6 +129,7 @@ func (p *Planner) plan(ctx context.Context, file *deployment.File, problems []de
 	file.Take(deployment.Flags{Application: ask.Application, Account: ask.Account, Targets: ask.Filters, Context: ask.Context})
 	plan.Problems = append(plan.Problems, file.Unsupported()...)
 	plan.Problems = append(plan.Problems, p.accounts(file, ask)...)
+	plan.Problems = append(plan.Problems, p.unserved(file)...)
 	unknown, err := p.unknownRoles(ctx, file, ask.Tenant)
 	if err != nil {
 		return plan, err

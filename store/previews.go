@@ -198,16 +198,13 @@ func (s *Store) OpenCluster(ctx context.Context, tenant, account, by string, las
 }
 
 // PreviewUsed writes into history that a preview was used, the first time.
-func (s *Store) PreviewUsed(ctx context.Context, p Preview, remote string) error {
-	if !p.Used.IsZero() {
-		return nil
-	}
+func (s *Store) PreviewUsed(ctx context.Context, id, remote string) error {
 	return s.write(ctx, "preview.used", func(tx *tx) error {
-		result, err := tx.exec(ctx, `UPDATE previews SET used_at = ? WHERE id = ? AND used_at IS NULL`, micros(tx.now()), p.ID)
-		if err != nil {
-			return err
+		p, err := tx.preview(tx.queryRow(ctx, `UPDATE previews SET used_at = ? WHERE id = ? AND used_at IS NULL RETURNING `+previewColumns, micros(tx.now()), id).Scan)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
 		}
-		if first, err := result.RowsAffected(); err != nil || first == 0 {
+		if err != nil {
 			return err
 		}
 		return tx.event(ctx, p.event(tx.now(), remote, "preview.used", "was used"))

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"towpath/agent/hub"
 	"towpath/api"
 	"towpath/preview"
 	"towpath/store"
@@ -36,7 +37,7 @@ func via(p store.Preview) preview.Via {
 
 // apiServer leads through an agent to its API server.
 func (m *Main) apiServer(tenant, agent string) http.RoundTripper {
-	return m.hub.Transport(tenant, agent)
+	return m.hub.Transport(tenant, agent, hub.Visits())
 }
 
 // previewUsed writes the first use into history. That it cannot is no reason to turn visitors away: each request is in the log.

@@ -74,6 +74,7 @@ func (s *Cluster) proxy(w http.ResponseWriter, r *http.Request, path string, v *
 		ModifyResponse: func(answer *http.Response) error {
 			answered()
 			v.status = answer.StatusCode
+			whole(answer)
 			answer.Header.Del("Set-Cookie") // what is proxied in the cluster is a stranger at this address
 			answer.Header.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 			answer.Header.Set("X-Content-Type-Options", "nosniff")

@@ -237,6 +237,7 @@ func inward(answer *http.Response, r *http.Request, link Link) {
 		h.Set("Referrer-Policy", "same-origin") // the address is the secret
 	}
 	if answer.StatusCode == http.StatusSwitchingProtocols {
+		whole(answer)
 		return
 	}
 	answer.Body = &bounded{answer.Body, mostAnswer}

@@ -5,6 +5,7 @@ package preview
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -74,6 +75,13 @@ func within(ctx context.Context, until time.Time) (_ context.Context, answered f
 		late.Stop()
 		give(nil)
 		end()
+	}
+}
+
+// whole has an upgraded connection end as one: the tunnel passes no half of an end on to the cluster, so what a visitor has left would stay open there.
+func whole(answer *http.Response) {
+	if conn, ok := answer.Body.(io.ReadWriteCloser); ok && answer.StatusCode == http.StatusSwitchingProtocols {
+		answer.Body = struct{ io.ReadWriteCloser }{conn}
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 // Preview is a way into a cluster that ends by itself: the link of a step to one Service, or a person's to all that the cluster's agent may do.
 type Preview struct {
 	ID, Tenant, Account             string
-	Random                          string // what its address or its token has that nobody can guess; "" once it holds no more
+	Random                          string // what its address or its token has that nobody can guess; "" once it holds no more, or keyFile has another first key
 	Application, Deployment, Target string // of a link
 	Link                            *rollout.Link
 	By                              string // who made it
@@ -31,7 +31,8 @@ type Preview struct {
 // Cluster reports whether it leads to a whole cluster.
 func (p Preview) Cluster() bool { return p.Link == nil }
 
-func (p Preview) holds(now time.Time) bool { return p.Revoked.IsZero() && now.Before(p.Until) }
+// Holds reports whether it leads anywhere at a time.
+func (p Preview) Holds(now time.Time) bool { return p.Revoked.IsZero() && now.Before(p.Until) }
 
 // event says in history what became of a preview.
 func (p Preview) event(at time.Time, who, kind, what string) rollout.Event {
@@ -74,7 +75,7 @@ func (tx *tx) preview(scan func(...any) error) (p Preview, err error) {
 		return p, err
 	}
 	random, err := tx.store.random(p.ID)
-	if p.holds(tx.now()) && tokenHash(random) == hash {
+	if p.Holds(tx.now()) && tokenHash(random) == hash {
 		p.Random = random
 	}
 	return p, err
@@ -176,9 +177,11 @@ func (s *Store) Previews(ctx context.Context, tenant, deployment string) (all []
 func (s *Store) Preview(ctx context.Context, random string) (p Preview, err error) {
 	err = s.read(ctx, func(tx *tx) error {
 		p, err = tx.preview(tx.queryRow(ctx, `SELECT `+previewColumns+` FROM previews WHERE hash = ?`, tokenHash(random)).Scan)
-		if errors.Is(err, sql.ErrNoRows) || err == nil && p.Random == "" {
+		if errors.Is(err, sql.ErrNoRows) || err == nil && !p.Holds(tx.now()) {
+			p = Preview{}
 			return ErrNoPreview
 		}
+		p.Random = random
 		return err
 	})
 	return p, err

@@ -115,7 +115,7 @@ func (b *backend) Previews(ctx context.Context, c api.Caller, deployment string)
 
 func (b *backend) preview(p store.Preview) api.Preview {
 	out := api.Preview{ID: p.ID, Type: "cluster", Agent: p.Account, Application: p.Application, Deployment: p.Deployment, Target: p.Target, By: p.By, Made: p.Made, Until: p.Until,
-		Used: moment(p.Used), Revoked: moment(p.Revoked), Holds: p.Random != ""}
+		Used: moment(p.Used), Revoked: moment(p.Revoked), Holds: p.Holds(time.Now())}
 	if !p.Cluster() {
 		out.Type, out.Service, out.Namespace = "service", p.Link.Service, p.Link.Namespace
 		out.Address, _ = b.previewAddress(p.Random)

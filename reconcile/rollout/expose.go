@@ -131,7 +131,8 @@ func (d *decision) looks(v verdict) bool {
 			d.Target.Deadline = d.f.Now.Add(d.Target.Timeout)
 		}
 		d.failed(v.unread, func() { d.give(v.unread.Error()) })
-	case len(d.Calls) > 0: // they are saved before anything is read: what is read is judged by the facts of before
+	case len(v.read) > 0 && len(d.Calls) > 0: // they are saved before anything is read: what is read is judged by the facts of before
+		d.waitingFor(v)
 	case len(v.read) > 0:
 		d.Read = &Read{Others: v.read}
 	case len(v.exposes) > 0:
@@ -139,6 +140,9 @@ func (d *decision) looks(v verdict) bool {
 			d.say("target.exposed", fmt.Sprintf("%s: Service %s has a preview link until %s", d.Target.Name, l.Service, l.Until.UTC().Format("2006-01-02 15:04 UTC")), "")
 		}
 		d.Exposes, d.Changed = v.exposes, true
+		if len(v.waits) > 0 {
+			d.waitingFor(v)
+		}
 	default:
 		return false
 	}

@@ -51,7 +51,7 @@ func (s *Store) randoms(target int64) map[string]string {
 // shown is a preview as others see it: with its random part while it holds.
 func (s *Store) shown(row *linkRow) store.Preview {
 	p := row.Preview
-	if !s.clock().Before(p.Until) || !p.Revoked.IsZero() {
+	if !p.Holds(s.clock()) {
 		p.Random = ""
 	}
 	return p

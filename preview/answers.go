@@ -68,7 +68,7 @@ func refusedBy(answer *http.Response) string {
 		return ""
 	}
 	if answer.StatusCode == http.StatusForbidden {
-		return said.Message + "; the agent's ServiceAccount needs get, create, update, patch and delete of services/proxy there: previews.enabled of its chart"
+		return said.Message + "; the agent's ServiceAccount needs get, create, update, patch and delete of services/proxy there: kubernetes.previews of its chart"
 	}
 	return said.Message
 }

@@ -341,7 +341,7 @@ func TestWhatTheAPIServerSaysIsForTheLogAlone(t *testing.T) {
 		t.Errorf("%s %v %s", answer.Status, answer.Header, text)
 	}
 	line := r.log.LastEntry()
-	want := forbidden + "; the agent's ServiceAccount needs get, create, update, patch and delete of services/proxy there: previews.enabled of its chart"
+	want := forbidden + "; the agent's ServiceAccount needs get, create, update, patch and delete of services/proxy there: kubernetes.previews of its chart"
 	if line.Data["error"] != want || line.Data["status"] != http.StatusBadGateway {
 		t.Errorf("the log says %v", line.Data)
 	}

@@ -307,7 +307,7 @@ func TestARequestReachesTheClusterAndItsAnswerComesBack(t *testing.T) {
 	request, err := http.NewRequestWithContext(w.ctx, http.MethodPatch, "http://x/apis/apps/v1/namespaces/a%2Fb?fieldManager=towpath&force=", strings.NewReader("patch me"))
 	ok(t, err)
 	for name, value := range map[string]string{
-		"Authorization": "Bearer the caller's", "X-Remote-User": "admin", "X-Forwarded-For": "1.2.3.4", "Connection": "X-Hop", "X-Hop": "1", "Proxy-Authorization": "p",
+		"Authorization": "Bearer the caller's", "X-Remote-User": "admin", "X-Forwarded-For": "1.2.3.4", "X-Forwarded-Host": "a", "X-Forwarded-Proto": "https", "Connection": "X-Hop", "X-Hop": "1", "Proxy-Authorization": "p",
 		"Te": "trailers", "Content-Type": "application/apply-patch+yaml", "Forwarded": "for=1.2.3.4", "Accept-Encoding": "gzip",
 	} {
 		request.Header.Set(name, value)
@@ -328,8 +328,19 @@ func TestARequestReachesTheClusterAndItsAnswerComesBack(t *testing.T) {
 	equal(t, got.request.Header.Get("Authorization"), "Bearer sa-token-1", "the ServiceAccount's token in place of the caller's")
 	equal(t, got.request.Header.Get("Content-Type"), "application/apply-patch+yaml", "a header that travels")
 	equal(t, got.request.Header.Get("Accept-Encoding"), "gzip", "compression is the caller's business")
-	for _, name := range []string{"X-Remote-User", "X-Forwarded-For", "X-Hop", "Proxy-Authorization", "Te", "Forwarded", "Connection"} {
+	for _, name := range []string{"X-Remote-User", "X-Forwarded-For", "X-Hop", "Proxy-Authorization", "Te", "Forwarded", "Connection", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 		equal(t, got.request.Header.Get(name), "", name+" does not travel")
+	}
+	got.Unlock()
+	visit := request.Clone(w.ctx)
+	visit.Body, err = request.GetBody()
+	ok(t, err)
+	response, _, err = read(w.client("prod", hub.Visits()).Do(visit))
+	got.Lock()
+	ok(t, err)
+	equal(t, response.StatusCode, http.StatusCreated, "status of a visit")
+	for name, want := range map[string]string{"X-Forwarded-Host": "a", "X-Forwarded-Proto": "https", "X-Forwarded-For": "", "X-Remote-User": ""} {
+		equal(t, got.request.Header.Get(name), want, name+" of a visit")
 	}
 	w.await(func() bool { return strings.Contains(w.logs.String(), "status=201") }, "the agent has written its audit line")
 	contains(t, w.logs.String(), "msg=request", `path="/apis/apps/v1/namespaces/a%2Fb"`, "method=PATCH", "target=kubernetes", "bytes=64")

@@ -71,6 +71,13 @@ type Backend interface {
 	// CallBack takes what a webhook says of what it has done.
 	CallBack(ctx context.Context, c Caller, call string, success bool, message string) error
 
+	// Previews lists the links of a deployment; without one, whatever leads into clusters now.
+	Previews(ctx context.Context, c Caller, deployment string) ([]Preview, error)
+	// OpenCluster makes a way to all that an agent may do in its cluster, for a while.
+	OpenCluster(ctx context.Context, c Caller, agent string, lasts time.Duration) (ClusterPreview, error)
+	// EndPreview ends a link, or a way into a cluster, before its time.
+	EndPreview(ctx context.Context, c Caller, id string) error
+
 	Applications(ctx context.Context, c Caller, f ApplicationFilter) ([]Application, error)
 	Remove(ctx context.Context, c Caller, id, name string, keep bool) error
 	Agents(ctx context.Context, c Caller) ([]Agent, error)
@@ -140,6 +147,7 @@ func New(backend Backend, log *logrus.Entry) http.Handler {
 	s.people()
 	s.calls()
 	s.replays()
+	s.previews()
 	s.events()
 	mux.HandleFunc("POST /api/v1/webhooks/{source}", s.webhook)
 	mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {

@@ -32,11 +32,26 @@ func judge(key manifest.Key, object *unstructured.Unstructured) rollout.Live {
 	}
 	if key.Group == "" && key.Kind == "Service" {
 		live.Selector, _, _ = unstructured.NestedStringMap(object.Object, "spec", "selector")
+		live.Ports = portsOf(object)
 	}
 	if object.GetDeletionTimestamp() != nil {
 		live.Health, live.Message = rollout.Progressing, "it is being removed"
 	}
 	return live
+}
+
+// portsOf is the ports of a Service.
+func portsOf(service *unstructured.Unstructured) (ports []rollout.Port) {
+	all, _, _ := unstructured.NestedSlice(service.Object, "spec", "ports")
+	for _, one := range all {
+		fields, _ := one.(map[string]any)
+		name, _, _ := unstructured.NestedString(fields, "name")
+		protocol, _, _ := unstructured.NestedString(fields, "protocol")
+		speaks, _, _ := unstructured.NestedString(fields, "appProtocol")
+		number, _, _ := unstructured.NestedInt64(fields, "port")
+		ports = append(ports, rollout.Port{Name: name, Protocol: protocol, Speaks: speaks, Number: int32(number)})
+	}
+	return ports
 }
 
 // ownerOf is whose an object is, as Live.Owner has it.

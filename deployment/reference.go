@@ -39,7 +39,7 @@ var beyondSchema = []string{
 	"An analysis step has `units`, or `unit`, or both alike. Each of its queries has a metric provider: its own, the step's, or the default.",
 	"A query has `upperLimit` or `lowerLimit`, and a name of its own.",
 	"An entry of `trafficManagement` has one of `kubernetes`, `smi`, `istio`, `gateway`.",
-	"The timeout is at least 60 seconds. The `ttl` of `exposeServices` is 1 minute to 24 hours.",
+	"The timeout is at least 60 seconds. The `ttl` of `exposeServices` is 1 minute to 24 hours, and its `services` are names as Kubernetes has them.",
 	"A whole number is written in digits: `10`, not `10.0`.",
 	"A key stands in one spelling: not `defaultAccount` beside `defaultMetricProviderName`.",
 	"A file is one document.",

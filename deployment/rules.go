@@ -2,6 +2,7 @@ package deployment
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -262,9 +263,16 @@ func (r *reader) steps(f *value, steps []*value, field string, strategy bool) {
 			if ttl := only.get("ttl"); ttl != nil && (ttl.period() < time.Minute || ttl.period() > 24*time.Hour) {
 				r.fail(ttl.at, at+".ttl", "ttl is %s; 1 minute to 24 hours", ttl.period())
 			}
+			for i, name := range only.get("services").strings() {
+				if !serviceName.MatchString(name) {
+					r.fail(only.at, fmt.Sprintf("%s.services[%d]", at, i), "%q is no name of a Service", cut(name))
+				}
+			}
 		}
 	}
 }
+
+var serviceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 func (s *shape) names() []string {
 	names := make([]string, len(s.keys))

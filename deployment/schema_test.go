@@ -74,8 +74,9 @@ var beyond = map[string][]string{
 		base + "analysis: {defaultMetricProviderName: p, queries: [{name: q, queryTemplate: x}]}\n",
 		base + "analysis: {defaultMetricProviderName: p, queries: [{name: q, queryTemplate: x, upperLimit: 1}, {name: q, queryTemplate: x, upperLimit: 1}]}\n"},
 	"An entry of `trafficManagement` has one of `kubernetes`, `smi`, `istio`, `gateway`.": {base + "trafficManagement: [{targets: [prod]}]\n"},
-	"The timeout is at least 60 seconds. The `ttl` of `exposeServices` is 1 minute to 24 hours.": {
-		problems["a timeout too short"].text, step("{exposeServices: {services: [a], ttl: {duration: 25, unit: hours}}}")},
+	"The timeout is at least 60 seconds. The `ttl` of `exposeServices` is 1 minute to 24 hours, and its `services` are names as Kubernetes has them.": {
+		problems["a timeout too short"].text, step("{exposeServices: {services: [a], ttl: {duration: 25, unit: hours}}}"),
+		step("{exposeServices: {services: [../web]}}")},
 	"A whole number is written in digits: `10`, not `10.0`.":                                 {strings.Replace(base, "100", "100.0", 1)},
 	"A key stands in one spelling: not `defaultAccount` beside `defaultMetricProviderName`.": {base + "analysis: {defaultAccount: a, defaultMetricProviderName: b}\n"},
 	"A file is one document.": {problems["a second document"].text},

@@ -196,10 +196,10 @@ func stepShape(kinds []string) *shape {
 		"runWebhook": field("runWebhook", obj(
 			required(field("name", str(), "of a webhook")), field("context", texts(), "values for {{context.NAME}} in the call"), void("unit", anyValue()),
 		), "calls a webhook and waits for its answer"),
-		"exposeServices": later(field("exposeServices", obj(
+		"exposeServices": field("exposeServices", obj(
 			required(field("services", atLeastOne(str()), "names of Services in the target's namespace")),
 			defaults(field("ttl", obj(required(field("duration", number(1, 0), "how long")), required(field("unit", timeUnit(), "of the duration"))), "1 minute to 24 hours"), "5 minutes"),
-		), "makes temporary public links to Services"), "all"),
+		), "makes temporary public links to Services, and passes at once"),
 	}
 	var keys []key
 	for _, name := range kinds {

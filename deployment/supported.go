@@ -13,22 +13,6 @@ func (f *File) Unsupported() []Problem {
 	refuse := func(at Position, field, what string) {
 		problems = append(problems, Problem{File: f.Path, Field: field, Line: max(at.Line, 1), Column: max(at.Column, 1), Severity: Error, Text: "not yet supported: " + what})
 	}
-	used := map[string]bool{}
-	for _, t := range f.Targets {
-		used[t.Strategy] = true
-		f.unsupportedSteps("targets."+t.Name+".constraints.beforeDeployment", t.BeforeDeployment, refuse)
-		f.unsupportedSteps("targets."+t.Name+".constraints.afterDeployment", t.AfterDeployment, refuse)
-	}
-	for _, s := range f.Strategies {
-		if !used[s.Name] {
-			continue
-		}
-		f.unsupportedSteps("strategies."+s.Name+".canary.steps", s.Canary, refuse)
-		if s.BlueGreen != nil {
-			f.unsupportedSteps("strategies."+s.Name+".blueGreen.redirectTrafficAfter", s.BlueGreen.RedirectTrafficAfter, refuse)
-			f.unsupportedSteps("strategies."+s.Name+".blueGreen.shutDownOldVersionAfter", s.BlueGreen.ShutDownOldVersionAfter, refuse)
-		}
-	}
 	for i, m := range f.Manifests {
 		if strings.HasPrefix(m.Path, "http://") || strings.HasPrefix(m.Path, "https://") {
 			refuse(m.Position, fmt.Sprintf("manifests[%d].path", i), "a path that is a URL")
@@ -36,15 +20,6 @@ func (f *File) Unsupported() []Problem {
 	}
 	slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })
 	return problems
-}
-
-// unsupportedSteps refuses steps that ask something of the world around a rollout.
-func (f *File) unsupportedSteps(field string, steps []Step, refuse func(at Position, field, what string)) {
-	for i, s := range steps {
-		if s.ExposeServices != nil {
-			refuse(s.Position, fmt.Sprintf("%s[%d]", field, i), "exposeServices")
-		}
-	}
 }
 
 // CheckStrategy lists what is wrong with the strategy of a target whose manifests hold a Deployment object. Whether they do is known only once they

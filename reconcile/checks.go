@@ -37,6 +37,12 @@ func (p *Planner) unknownRoles(ctx context.Context, file *deployment.File, tenan
 		check("targets."+t.Name+".constraints.beforeDeployment", t.BeforeDeployment)
 		check("targets."+t.Name+".constraints.afterDeployment", t.AfterDeployment)
 	}
+	strategies(file, check)
+	return problems, failed
+}
+
+// strategies goes through the steps of each strategy that a target takes.
+func strategies(file *deployment.File, check func(field string, steps []deployment.Step)) {
 	for _, s := range file.Strategies {
 		if !slices.ContainsFunc(file.Chosen(), func(t deployment.Target) bool { return t.Strategy == s.Name }) {
 			continue
@@ -47,7 +53,22 @@ func (p *Planner) unknownRoles(ctx context.Context, file *deployment.File, tenan
 			check("strategies."+s.Name+".blueGreen.shutDownOldVersionAfter", s.BlueGreen.ShutDownOldVersionAfter)
 		}
 	}
-	return problems, failed
+}
+
+// unserved refuses steps that make links where no links are served.
+func (p *Planner) unserved(file *deployment.File) (problems []deployment.Problem) {
+	if p.Previews {
+		return nil
+	}
+	strategies(file, func(field string, steps []deployment.Step) {
+		for i, step := range steps {
+			if step.ExposeServices != nil {
+				problems = append(problems, deployment.Problem{File: file.Path, Field: fmt.Sprintf("%s[%d].exposeServices", field, i), Line: step.Position.Line,
+					Column: step.Position.Column, Severity: deployment.Error, Text: "this controller serves no preview links; previews.listen and previews.domain of its configuration say where it does"})
+			}
+		}
+	})
+	return problems
 }
 
 // services refuses a blue/green target whose Services cannot turn: they come with the manifests or are in the cluster, and select the pods of one workload.

@@ -57,8 +57,9 @@ type Planner struct {
 	// Live reads objects of a cluster; nil when its agent is away.
 	Live func(ctx context.Context, tenant, account string, keys []manifest.Key) []rollout.Live
 	// Routes finds routes as Cluster.Routes does; a Failure that is not Refused says that they cannot be looked for now.
-	Routes  func(ctx context.Context, id rollout.Identity, objects []manifest.Object, wanted []rollout.Route) ([]rollout.Route, *rollout.Failure)
-	NotSelf bool // approvals do not come from those whose change it is, unless the file says allowSelfApproval: true
+	Routes   func(ctx context.Context, id rollout.Identity, objects []manifest.Object, wanted []rollout.Route) ([]rollout.Route, *rollout.Failure)
+	Previews bool // links of exposeServices are served
+	NotSelf  bool // approvals do not come from those whose change it is, unless the file says allowSelfApproval: true
 }
 
 // Ask is one file to be planned.
@@ -131,6 +132,7 @@ func (p *Planner) plan(ctx context.Context, file *deployment.File, problems []de
 	file.Take(deployment.Flags{Application: ask.Application, Account: ask.Account, Targets: ask.Filters, Context: ask.Context})
 	plan.Problems = append(plan.Problems, file.Unsupported()...)
 	plan.Problems = append(plan.Problems, p.accounts(file, ask)...)
+	plan.Problems = append(plan.Problems, p.unserved(file)...)
 	unknown, err := p.unknownRoles(ctx, file, ask.Tenant)
 	if err != nil {
 		return plan, err

@@ -90,6 +90,9 @@ func (s *Store) Call(ctx context.Context, id string) (asked *rollout.Asked, err 
 			return err
 		}
 		asked = &rollout.Asked{Call: c, Target: *t}
+		if asked.Links, err = tx.randoms(ctx, t); err != nil {
+			return err
+		}
 		var file string
 		if err := tx.queryRow(ctx, `SELECT source, path, file FROM deployments WHERE id = ?`, t.Deployment).Scan(&asked.Source, &asked.Path, &file); err != nil {
 			return err

@@ -242,6 +242,11 @@ func (tx *tx) around(ctx context.Context, lane *rollout.Lane) (err error) {
 			return err
 		}
 	}
+	if t.Exposes() {
+		if lane.Links, err = tx.links(ctx, t.ID); err != nil {
+			return err
+		}
+	}
 	lane.Hold, err = tx.holdOn(ctx, t)
 	return err
 }
@@ -301,6 +306,9 @@ func (s *Store) Save(ctx context.Context, lease rollout.Lease, d rollout.Decisio
 			return err
 		}
 		if err := tx.ask(ctx, d.Target, d.Calls); err != nil {
+			return err
+		}
+		if err := tx.expose(ctx, d.Target, d.Exposes); err != nil {
 			return err
 		}
 		for _, event := range d.Events {

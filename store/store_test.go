@@ -73,6 +73,7 @@ func suite(t *testing.T, url func(t *testing.T) string) {
 		"history tells which lanes moved":            lanesMoved,
 		"tokens are listed and revoked":              listed,
 		"what an operator counts":                    census,
+		"ways into clusters end":                     clusterPreviews,
 		"opening again changes nothing":              reopens,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -328,3 +328,61 @@ func reopens(t *testing.T, s *Store, url string) {
 		t.Errorf("%d migrations, then %d; the deployment is %s", before, count(again), state(t, again, "d1"))
 	}
 }
+
+// clusterPreviews is what storetest does not ask of each store: a person's way to a cluster, and what another key does to previews.
+func clusterPreviews(t *testing.T, s *Store, at string) {
+	ctx := t.Context()
+	made, err := s.OpenCluster(ctx, "main", "prod", "ann", time.Hour)
+	must(t, err)
+	other, err := s.OpenCluster(ctx, "main", "prod", "ann", time.Hour)
+	must(t, err)
+	if len(made.Random) != 32 || strings.ToLower(made.Random) != made.Random || made.Random == other.Random || !made.Cluster() {
+		t.Fatalf("%+v, %+v", made, other)
+	}
+	for range 2 {
+		must(t, s.PreviewUsed(ctx, made.ID, "203.0.113.9"))
+	}
+	found, err := s.Preview(ctx, made.Random)
+	must(t, err)
+	if found.Account != "prod" || found.By != "ann" || found.Used.IsZero() || found.Until.Sub(found.Made) != time.Hour {
+		t.Errorf("%+v", found)
+	}
+	if all, err := s.Previews(ctx, "main", ""); err != nil || len(all) != 2 {
+		t.Errorf("%v, %+v", err, all)
+	}
+	if all, err := s.Previews(ctx, "other", ""); err != nil || len(all) != 0 {
+		t.Errorf("another tenant sees %v, %+v", err, all)
+	}
+	must(t, s.read(ctx, func(tx *tx) error {
+		var stored string
+		must(t, tx.queryRow(ctx, `SELECT id || hash || made_by FROM previews WHERE id = ?`, made.ID).Scan(&stored))
+		if strings.Contains(stored, made.Random) {
+			t.Error("the row holds what it is reached by")
+		}
+		return nil
+	}))
+	rotated, err := Open(ctx, Config{URL: at, Keys: [][]byte{[]byte("another key of exactly 32 bytes!"), testKey}, Log: quietLog()})
+	must(t, err)
+	t.Cleanup(func() { rotated.Close() })
+	if p, err := rotated.Preview(ctx, made.Random); err != nil || p.ID != made.ID {
+		t.Errorf("under another key it leads to %+v, %v", p, err)
+	}
+	if all, err := rotated.Previews(ctx, "main", ""); err != nil || len(all) != 2 || all[0].Random != "" {
+		t.Errorf("under another key it is shown as %v, %+v", err, all)
+	}
+	must(t, s.EndPreview(ctx, "main", made.ID, "bob"))
+	if _, err := s.Preview(ctx, made.Random); !errors.Is(err, ErrNoPreview) {
+		t.Errorf("once it was revoked: %v", err)
+	}
+	events, err := s.Events(ctx, EventFilter{Tenant: "main"})
+	must(t, err)
+	var said []string
+	for _, e := range events {
+		if e.Target == "prod" && strings.Contains(e.What, made.ID) {
+			said = append(said, e.Kind+" by "+e.Who)
+		}
+	}
+	if want := []string{"preview.made by ann", "preview.used by 203.0.113.9", "preview.revoked by bob"}; !slices.Equal(said, want) {
+		t.Errorf("history says %q, want %q", said, want)
+	}
+}

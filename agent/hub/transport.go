@@ -25,6 +25,7 @@ type Transport struct {
 	hub    *Hub
 	key    key
 	target string
+	visits bool
 	only   *session // requests use this one, admitted or not; nil: any that was admitted
 }
 
@@ -34,6 +35,11 @@ type Option func(*Transport)
 // Target sends to an entry of the agent's allow-list in place of its API server.
 func Target(name string) Option {
 	return func(t *Transport) { t.target = name }
+}
+
+// Visits has the target told of the address that a visitor asked for, by X-Forwarded-Host and X-Forwarded-Proto. Agents of earlier releases leave them out.
+func Visits() Option {
+	return func(t *Transport) { t.visits = true }
 }
 
 // Transport gives the way to an agent, connected or not: a request goes to a session here, with Config.Peers else to another hub that has one, and waits for
@@ -168,6 +174,9 @@ func (t *Transport) head(request *http.Request) (*agentpb.Head, error) {
 	headers, err := wire.ToWire(request.Header)
 	if err != nil {
 		return nil, &Error{Code: Unsupported, Message: err.Error()}
+	}
+	if t.visits {
+		headers = wire.Forwarded(headers, request.Header)
 	}
 	head := &agentpb.Head{Request: newID(), Target: t.target, Method: method, Path: path, Header: headers}
 	if protocol := request.Header.Get("Upgrade"); protocol != "" {

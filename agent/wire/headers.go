@@ -20,6 +20,19 @@ var hopByHop = []string{
 
 var hopByHopPrefixes = []string{"Proxy-", "X-Forwarded-", "X-Remote-"}
 
+// forwarded are what a Service behind an API server's proxy is told of the address that its visitor asked for. They travel only where the hub adds them.
+var forwarded = []string{"X-Forwarded-Host", "X-Forwarded-Proto"}
+
+// Forwarded adds them.
+func Forwarded(list []*agentpb.Header, h http.Header) []*agentpb.Header {
+	for _, name := range forwarded {
+		if value := h.Get(name); value != "" {
+			list = append(list, &agentpb.Header{Name: name, Value: []byte(value)})
+		}
+	}
+	return list
+}
+
 // Travels reports whether a header goes through the tunnel, where named are the names that the message's own Connection headers list. A length
 // travels as a field of its own.
 func Travels(name string, named []string) bool {
@@ -100,7 +113,7 @@ func FromWire(list []*agentpb.Header) (http.Header, error) {
 	}
 	named := connectionNamed(h)
 	for name := range h {
-		if !Travels(name, named) {
+		if !Travels(name, named) && !slices.Contains(forwarded, name) {
 			delete(h, name)
 		}
 	}

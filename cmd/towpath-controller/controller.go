@@ -30,6 +30,7 @@ import (
 	"towpath/gitsource"
 	"towpath/internal/egress"
 	"towpath/issuer"
+	"towpath/preview"
 	"towpath/reconcile"
 	"towpath/reconcile/rollout"
 	"towpath/render"
@@ -69,12 +70,15 @@ type Main struct {
 	began      time.Time // Run
 	Address    string    // of the API, once Run returned
 	HubAddress string    // of the hub
+	// PreviewAddress is that of links to Services; "": they are not served.
+	PreviewAddress string
 
-	server  *http.Server
-	tasks   sync.WaitGroup
-	running context.Context // of all that goes on until Close
-	cancel  context.CancelFunc
-	done    chan struct{} // closed by Close
+	server   *http.Server
+	previews *http.Server // nil: none are served
+	tasks    sync.WaitGroup
+	running  context.Context // of all that goes on until Close
+	cancel   context.CancelFunc
+	done     chan struct{} // closed by Close
 	// observing: the database was lost, and until a person says so nothing but reading is done. The database's word counts; this is what was made of it last.
 	observing atomic.Bool
 	late      time.Duration // a wake may lie so long before the controller is not ready
@@ -290,7 +294,7 @@ func (m *Main) openEngine(ctx context.Context) error {
 	}
 	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Fetcher: charts, Firsts: m.store,
 		Limits: render.Limits{Memory: m.config.Render.Memory << 20, Time: m.config.Render.Timeout}})
-	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser, m.capabilities.of}, Clock: time.Now, NewID: newID, NotSelf: m.config.Approvals.ForbidSelf,
+	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser, m.capabilities.of}, Clock: time.Now, NewID: newID, NotSelf: m.config.Approvals.ForbidSelf, Previews: m.config.Previews.Listen != "",
 		Roles: m.heldRoles, Names: reviser.Names, Live: m.clusters.live, Routes: m.clusters.routes}
 	m.timers = reconcile.NewTimers(m.store, time.Now, m.log)
 	m.runner = &reconcile.Runner{Lanes: m.store, Clusters: m.clusters, Timers: m.timers, Clock: time.Now, Log: m.log, Lease: leaseLasts, Names: reviser.Names,
@@ -482,6 +486,9 @@ func (m *Main) listen(served *certificates) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	m.Address = listener.Addr().String()
+	if err := m.listenForPreviews(); err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	m.server = &http.Server{Handler: m.handler(), TLSConfig: secure.Clone(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	serve := m.server.Serve
 	if m.config.Secure() {
@@ -524,6 +531,7 @@ func (m *Main) handler() http.Handler {
 	mux.Handle("/api/v1/", api.New(&backend{Main: m}, m.log))
 	tokens := m.issuer.Handler()
 	mux.Handle("/oauth/", tokens)
+	mux.Handle(preview.Root, m.clusterPreviews())
 	mux.Handle("/.well-known/", tokens)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /deployments/", func(w http.ResponseWriter, r *http.Request) { // where links in statuses and pipelines lead
@@ -597,8 +605,10 @@ func (m *Main) Close() error {
 	}
 	if m.server != nil {
 		short, cancel := context.WithTimeout(ctx, 20*time.Second)
-		if m.server.Shutdown(short) != nil {
-			m.server.Close()
+		for _, server := range []*http.Server{m.server, m.previews} {
+			if server != nil && server.Shutdown(short) != nil {
+				server.Close()
+			}
 		}
 		cancel()
 	}
@@ -649,9 +659,12 @@ func (m *Main) certificates() (*certificates, error) {
 	if host, _, err := net.SplitHostPort(m.config.Agents.Address); err == nil && host != base.Hostname() {
 		hosts = append(hosts, host)
 	}
-	c := &certificates{certFile: m.config.TLS.Certificate, keyFile: m.config.TLS.Key, dir: filepath.Join(m.config.Data, "tls"), hosts: hosts, clock: time.Now, log: m.log}
+	c := &certificates{certFile: m.config.TLS.Certificate, keyFile: m.config.TLS.Key, dir: m.authority(), hosts: hosts, clock: time.Now, log: m.log}
 	return c, c.renew(time.Now())
 }
+
+// authority is the directory of our own one.
+func (m *Main) authority() string { return filepath.Join(m.config.Data, "tls") }
 
 // hubAddress is where agents find the hub.
 func (m *Main) hubAddress() string {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"towpath/analysis"
 	"towpath/deployment"
@@ -16,6 +17,9 @@ func (m *Main) measure(ctx context.Context, asked rollout.Asked) rollout.Answer 
 		return rollout.Answer{Result: rollout.TurnedDown, Text: err.Error()}
 	}
 	query, _ := deployment.Fill(asked.Query.Template, func(name string) (string, bool) {
+		if service, is := strings.CutPrefix(name, previewVariable); is {
+			return m.previewAddress(asked.Links[service])
+		}
 		text, known := asked.Values[name]
 		return text, known
 	})

@@ -49,7 +49,9 @@ func (b *backend) windows(ctx context.Context, tenant string, r api.Replay) (win
 		return nil, err
 	}
 	for _, d := range views { // newest first
-		i := slices.IndexFunc(d.Targets, func(t store.TargetView) bool { return t.Name == r.Target && !t.Started.IsZero() && !t.Ended.IsZero() && t.CarriedBy == 0 })
+		i := slices.IndexFunc(d.Targets, func(t store.TargetView) bool {
+			return t.Name == r.Target && !t.Started.IsZero() && !t.Ended.IsZero() && t.CarriedBy == 0
+		})
 		if i >= 0 {
 			windows = append(windows, window{d.Targets[i].Started, d.Targets[i].Ended, d.Targets[i].Target})
 		}

@@ -55,6 +55,9 @@ func (m *Main) sendWebhook(ctx context.Context, asked rollout.Asked) error {
 		if text, known := values[name]; known {
 			return text, true
 		}
+		if service, is := strings.CutPrefix(name, previewVariable); is {
+			return m.previewAddress(asked.Links[service])
+		}
 		text, known := asked.Values[name]
 		return text, known
 	}, Hide: func(text string) string {

@@ -44,7 +44,7 @@ func (c *commandLine) root() *cobra.Command {
 	flags.StringVar(&c.address, "addr", "", "address of the controller (TOWPATH_ADDR)")
 	flags.StringVar(&c.ca, "ca", "", "file of certificates to trust beside the system's (TOWPATH_CA)")
 	flags.StringVarP(&c.output, "output", "o", "text", "text, json or yaml")
-	root.AddCommand(c.validateCommand(), c.schemaCommand(), c.initCommand(), c.renderCommand(), c.simulateCommand(), c.planCommand(), c.deployCommand(), c.whyCommand(), c.holdCommand(), c.unholdCommand(), c.agentCommand(), c.sourceCommand(), c.analysisCommand(),
+	root.AddCommand(c.validateCommand(), c.schemaCommand(), c.initCommand(), c.renderCommand(), c.simulateCommand(), c.planCommand(), c.deployCommand(), c.whyCommand(), c.holdCommand(), c.unholdCommand(), c.previewCommand(), c.agentCommand(), c.sourceCommand(), c.analysisCommand(),
 		c.appCommand(), &cobra.Command{Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 			text, err := json.Marshal(map[string]string{"version": version.String()})
 			if err != nil {
@@ -67,21 +67,30 @@ func (c *commandLine) client() (*client.Client, error) {
 		return nil, err
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if ca := cmp.Or(c.ca, c.getenv("TOWPATH_CA")); ca != "" {
-		text, err := os.ReadFile(ca)
-		if err != nil {
-			return nil, err
-		}
+	text, err := c.authorities()
+	if err != nil {
+		return nil, err
+	}
+	if text != nil {
 		roots, err := x509.SystemCertPool()
 		if err != nil {
 			roots = x509.NewCertPool()
 		}
 		if !roots.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("%s holds no certificate", ca)
+			return nil, fmt.Errorf("%s holds no certificate", cmp.Or(c.ca, c.getenv("TOWPATH_CA")))
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
 	return &client.Client{Address: address, Token: token, HTTP: &http.Client{Transport: transport}}, nil
+}
+
+// authorities is the certificates that are trusted beside the system's; nil without any.
+func (c *commandLine) authorities() ([]byte, error) {
+	name := cmp.Or(c.ca, c.getenv("TOWPATH_CA"))
+	if name == "" {
+		return nil, nil
+	}
+	return os.ReadFile(name)
 }
 
 // token is TOWPATH_TOKEN, or the content of a file that only its owner may read.

@@ -21,7 +21,7 @@ import (
 
 func (c *commandLine) deployCommand() *cobra.Command {
 	deploy := &cobra.Command{Use: "deploy", Short: "Start, watch and steer deployments"}
-	deploy.AddCommand(c.startCommand(), c.statusCommand(), c.listCommand(), c.callsCommand(), c.cancelCommand(), c.rollbackCommand(),
+	deploy.AddCommand(c.startCommand(), c.statusCommand(), c.listCommand(), c.callsCommand(), c.linksCommand(), c.cancelCommand(), c.rollbackCommand(),
 		c.wordCommand("approve", "Give a target the approval that it waits for", "approved", "comment"),
 		c.wordCommand("reject", "Refuse it: what is under way goes back", "rejected", "reason"),
 		c.wordCommand("skip", "Pass a step that waits over", "skipped", "reason"),

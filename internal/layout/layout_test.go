@@ -37,6 +37,7 @@ var rooms = map[string][]string{
 	"store":                         pure,
 	"reconcile":                     pure,
 	"api":                           append([]string{"internal/version"}, pure...),
+	"preview":                       {},
 	"webhook":                       {"deployment"},
 	"internal/egress":               {},
 	"internal/version":              {},

@@ -173,8 +173,11 @@ func anyWaits(r *rand.Rand) (steps []rollout.Step) {
 }
 
 func anyWait(r *rand.Rand) rollout.Step {
-	if r.IntN(2) == 0 {
+	switch r.IntN(5) {
+	case 0, 1:
 		return pause(time.Duration(r.IntN(7200)) * time.Second)
+	case 2:
+		return expose(time.Minute, []string{"web", "other"}[r.IntN(2)])
 	}
 	s := approval()
 	s.Approval.Count, s.Approval.NotSelf = 1+r.IntN(2), r.IntN(4) == 0
@@ -367,6 +370,7 @@ func TestEveryStateComesToAnEnd(t *testing.T) {
 				return
 			}
 			f.Look, f.Outcome = nil, nil
+			f.Links = append(slices.Clip(f.Links), d.Exposes...)
 			for _, key := range d.Drop {
 				f.Inventory = slices.DeleteFunc(slices.Clone(f.Inventory), func(k manifest.Key) bool { return k == key })
 			}
@@ -407,7 +411,7 @@ func answered(read rollout.Read, asked map[manifest.Key]int32) *rollout.Look {
 		look.Routes = append(look.Routes, r)
 	}
 	for _, key := range read.Others {
-		look.Others = append(look.Others, rollout.Live{Key: key, Selector: map[string]string{"app": "web"}})
+		look.Others = append(look.Others, rollout.Live{Key: key, Selector: map[string]string{"app": "web"}, Ports: []rollout.Port{{Protocol: "TCP", Number: 80}}})
 	}
 	for _, key := range read.Workloads {
 		look.Workloads = append(look.Workloads, rollout.Live{Key: key, Missing: true})

@@ -103,6 +103,8 @@ func (a asking) steps(all []deployment.Step) []Step {
 			out = append(out, Step{Webhook: a.webhook(*s.RunWebhook)})
 		case s.Analysis != nil:
 			out = append(out, Step{Analysis: a.analysis(*s.Analysis)})
+		case s.ExposeServices != nil:
+			out = append(out, Step{Expose: &Expose{Services: s.ExposeServices.Services, TTL: s.ExposeServices.TTL}})
 		}
 	}
 	return out

@@ -104,11 +104,16 @@ const (
 
 // CallsOut reports whether any step of a way asks something of the world outside.
 func (w Way) CallsOut() bool {
+	return slices.ContainsFunc(w.steps(), func(s Step) bool { return s.Webhook != nil || s.Analysis != nil })
+}
+
+// steps is all of a way.
+func (w Way) steps() []Step {
 	all := slices.Concat(w.Before, w.Canary, w.After)
 	if w.BlueGreen != nil {
 		all = slices.Concat(all, w.BlueGreen.Redirect, w.BlueGreen.ShutDown)
 	}
-	return slices.ContainsFunc(all, func(s Step) bool { return s.Webhook != nil || s.Analysis != nil })
+	return all
 }
 
 // Asked is a call that is to be made, and all that is known of whom it is made for.
@@ -118,6 +123,8 @@ type Asked struct {
 	Source string // of the deployment; "": it was pushed
 	Path   string // of its file
 	File   []byte // in which its webhooks are
+	// Links is the random part of the newest link to each Service of the target that has one which holds.
+	Links map[string]string
 }
 
 // Awaits reports whether what becomes of a call still means something to the target.

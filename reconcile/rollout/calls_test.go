@@ -11,11 +11,11 @@ import (
 	"towpath/reconcile/rollout"
 )
 
-// called keeps calls as a store does, and has each answered at once by what is outside.
+// called keeps calls as a store does, and has each that is awaited answered at once by what is outside.
 func (m *model) called(calls []rollout.Call) {
 	for _, c := range calls {
 		m.tries = append(m.tries, fmt.Sprintf("%s:%d:%d", c.Name, c.Run, c.Try))
-		if m.outside != nil {
+		if m.outside != nil && m.target.Awaits(c) {
 			if c.Answer = m.outside(c); c.Answer != nil {
 				c.Answer.At = m.now
 			}

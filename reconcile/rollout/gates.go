@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"towpath/manifest"
 )
 
 // verdict is what steps that wait say together: they wait for these, or one has failed, or all have passed.
@@ -13,6 +15,10 @@ type verdict struct {
 	failed  string // a sentence
 	expired bool   // it failed since nobody said anything in time
 	due     time.Time
+
+	read    []manifest.Key // Services that are to be read first
+	unread  *Failure       // of that read
+	exposes []Link         // to be made
 }
 
 // gates judges steps that wait side by side since the present phase began.
@@ -39,6 +45,8 @@ func (d *decision) gate(v *verdict, name string, step Step) {
 		d.webhook(v, name, *step.Webhook)
 	case step.Analysis != nil:
 		d.analysis(v, name, *step.Analysis, len(said.approved) > 0)
+	case step.Expose != nil:
+		d.expose(v, name, *step.Expose)
 	}
 }
 
@@ -163,6 +171,8 @@ func (d *decision) passes(v verdict) bool {
 			d.Cancels = &Request{By: "towpath", Reason: v.failed, At: d.f.Now}
 		}
 		d.revert(RolledBack, v.failed)
+		return false
+	case d.looks(v):
 		return false
 	case len(v.waits) > 0:
 		d.waitingFor(v)

@@ -38,6 +38,8 @@ type model struct {
 
 	outside func(rollout.Call) *rollout.Answer // what becomes of a call; nil, or an answer of nil: it is not answered
 	tries   []string                           // calls as they were made: "web hook:1"
+
+	unread []rollout.Failure // what becomes of reads of others' objects, one after the other
 }
 
 type object struct {
@@ -92,7 +94,7 @@ func (m *model) deploy(number int, manifests string, set rollout.Set) *model {
 	m.sets[manifests] = set
 	m.target = rollout.Target{ID: int64(number), Deployment: fmt.Sprintf("d%d", number), Number: number, Tenant: "main", Application: "shop", Name: "prod",
 		Account: "prod", Way: rollout.Way{Timeout: 10 * time.Minute, Canary: []rollout.Step{weight(100)}}, Digest: "promise-" + manifests, Manifests: manifests, State: rollout.Queued, Phase: rollout.Waiting}
-	m.facts.ReplacedBy, m.facts.Cancel, m.facts.Words, m.facts.Calls = 0, nil, nil, nil
+	m.facts.ReplacedBy, m.facts.Cancel, m.facts.Words, m.facts.Calls, m.facts.Links = 0, nil, nil, nil, nil
 	return m
 }
 
@@ -133,6 +135,7 @@ func (m *model) read() rollout.Facts {
 func (m *model) save(d rollout.Decision) {
 	m.target = d.Target
 	m.called(d.Calls)
+	m.facts.Links = append(slices.Clip(m.facts.Links), d.Exposes...)
 	m.events = append(m.events, d.Events...)
 	for _, key := range d.Claim {
 		if !slices.Contains(m.inventory, key) {
@@ -299,6 +302,9 @@ func (m *model) put(key manifest.Key) *object {
 	if m.objects[key] == nil {
 		m.uids++
 		m.objects[key] = &object{live: rollout.Live{Key: key, UID: fmt.Sprint("uid-", m.uids), Generation: 1, Health: rollout.Healthy, Owner: "ours"}}
+		if key.Kind == "Service" {
+			m.objects[key].live.Ports = []rollout.Port{{Protocol: "TCP", Number: 80}}
+		}
 	}
 	return m.objects[key]
 }
@@ -317,6 +323,11 @@ func (m *model) scale(o *object, count int32) {
 func (m *model) look(read rollout.Read) rollout.Look {
 	if read.Survey {
 		return m.survey
+	}
+	if len(read.Others) > 0 && len(m.unread) > 0 {
+		failure := m.unread[0]
+		m.unread = m.unread[1:]
+		return rollout.Look{Failure: &failure}
 	}
 	var look rollout.Look
 	live := func(key manifest.Key) rollout.Live {

@@ -286,6 +286,7 @@ type Live struct {
 	Marked          bool              // of a ReplicaSet: its pods have our own label with the hash
 	StandsFor       string            // of an adopted ReplicaSet: the name of the revision that it is; "": it is none of the manifests'
 	Selector        map[string]string // of a Service
+	Ports           []Port            // of a Service
 	Number          int               // of a managed ReplicaSet: the deployment that made it
 	Commit          string            // of that deployment; "": it was an upload
 	Replicas        int32             // wanted by the live object
@@ -318,6 +319,7 @@ type Facts struct {
 	Dependencies map[string]State // of DependsOn, as their lanes stand
 	Words        []Word           // given for this deployment
 	Calls        []Call           // that were asked for by this target
+	Links        []Link           // that were made for this target, also those that have ended
 	Cancel       *Request         // a person asked to stop
 	Hold         *Hold            // a person halted it
 	ReplacedBy   int              // number of the newer deployment that waits for this lane; 0: none

@@ -36,6 +36,7 @@ type Step struct {
 	Approval *Approval     `json:"approval,omitempty"` // who must agree
 	Webhook  *Webhook      `json:"webhook,omitempty"`  // what is called
 	Analysis *Analysis     `json:"analysis,omitempty"` // what is measured
+	Expose   *Expose       `json:"expose,omitempty"`   // what gets links; of a strategy only
 }
 
 // Approval is a step that waits for people.

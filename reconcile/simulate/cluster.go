@@ -40,13 +40,19 @@ func newCluster(l *lane, readyAfter time.Duration) *cluster {
 	return c
 }
 
-// elsewhere is the Services that a blue/green strategy turns and that do not come with the manifests: they are taken to be in the cluster, the first for the
-// first workload and so on.
+// elsewhere is the Services that a strategy turns or exposes and that do not come with the manifests: they are taken to be in the cluster, those that turn for
+// one workload after the other.
 func elsewhere(l *lane) map[manifest.Key]rollout.Live {
-	if l.target.BlueGreen == nil || len(l.new.Revisions) == 0 {
+	if len(l.new.Revisions) == 0 {
 		return nil
 	}
 	found := map[manifest.Key]rollout.Live{}
+	for _, key := range l.target.Exposed(l.target.Namespace, l.new) {
+		found[key] = rollout.Live{Key: key, UID: "elsewhere", Generation: 1, Health: rollout.Healthy}
+	}
+	if l.target.BlueGreen == nil {
+		return found
+	}
 	for i, pair := range l.target.BlueGreen.Services {
 		way := rollout.Way{BlueGreen: &rollout.BlueGreen{Services: []rollout.ServicePair{pair}}}
 		selector := l.new.Revisions[min(i, len(l.new.Revisions)-1)].Labels
@@ -212,6 +218,9 @@ func (c *cluster) look(read rollout.Read, now time.Time) (look rollout.Look) {
 				live = o.at(now)
 			} else if !outside {
 				live = rollout.Live{Key: key, Missing: true}
+			}
+			if key.Kind == "Service" {
+				live.Ports = []rollout.Port{{Protocol: "TCP", Number: 80}}
 			}
 			found = append(found, live)
 		}

@@ -216,6 +216,7 @@ func (s *simulation) save(l *lane, d rollout.Decision) {
 	s.passed(l)
 	l.target = d.Target
 	s.ask(l, d.Calls)
+	l.facts.Links = append(slices.Clip(l.facts.Links), d.Exposes...)
 	for _, e := range d.Events {
 		if e.Kind != "target.awaiting_approval" { // its wait is told
 			s.tell(l, strings.TrimPrefix(e.What, l.target.Name+": "), e.Why)

@@ -45,6 +45,10 @@ type Store interface {
 	Calls(ctx context.Context, tenant, deployment string) ([]store.CallView, error)
 	RecoverCalls(ctx context.Context) error
 
+	Previews(ctx context.Context, tenant, deployment string) ([]store.Preview, error)
+	Preview(ctx context.Context, random string) (store.Preview, error)
+	EndPreview(ctx context.Context, tenant, id, by string) error
+
 	TellAbout(sources []string)
 	ClaimMessage(ctx context.Context, sources []string, lasts time.Duration) (*rollout.Message, time.Time, error)
 	Told(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication) error
@@ -98,6 +102,7 @@ func Run(t *testing.T, open func(t *testing.T, clock func() time.Time) Opened) {
 		"manifests are kept by digest":                                                  sealed,
 		"a call is made until it is answered, always under one key":                     calls,
 		"a webhook calls back once":                                                     callbacks,
+		"a link leads to its Service until it ends":                                     links,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

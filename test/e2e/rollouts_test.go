@@ -454,6 +454,8 @@ func TestAPlanRefusesWhatCouldNeverBe(t *testing.T) {
 	w := world.New(t, &shared, gitserver.Files{
 		"role/towpath.yaml":        strings.NewReplacer("application: shop", "application: role", "[sre]", "[nobody]").Replace(world.OnProd(halfThenApproval, "")),
 		"role/manifests/web.yaml":  workload("role", "example.com/web:1"),
+		"links/towpath.yaml":       strings.Replace(world.OnProd(`{canary: {steps: [{exposeServices: {services: [web]}}]}}`, ""), "application: shop", "application: links", 1),
+		"links/manifests/web.yaml": workload("links", "example.com/web:1"),
 		"turns/towpath.yaml":       strings.Replace(world.OnProd(`{blueGreen: {activeService: gone}}`, ""), "application: shop", "application: turns", 1),
 		"turns/manifests/web.yaml": workload("turns", "example.com/web:1"),
 		"empty/towpath.yaml":       strings.Replace(world.OnProd(`{blueGreen: {activeService: empty}}`, ""), "application: shop", "application: empty", 1),
@@ -465,6 +467,7 @@ func TestAPlanRefusesWhatCouldNeverBe(t *testing.T) {
 	all := strings.Join(w.Problems(), "\n")
 	for _, want := range []string{
 		`role/towpath.yaml:10:57: nobody holds the role "nobody", so nobody could approve`,
+		"links/towpath.yaml:10:29: this controller serves no preview links; previews.listen and previews.domain of its configuration say where it does",
 		"turns/towpath.yaml:10:3: target prod: Service " + w.Namespace + "/gone, which the strategy turns, is neither in the manifests nor in the cluster",
 		"empty/towpath.yaml:10:3: target prod: Service " + w.Namespace + "/empty selects no pods of the manifests, or those of several workloads: its selector is app=other",
 	} {

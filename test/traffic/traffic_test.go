@@ -186,7 +186,10 @@ func waits(t *testing.T, w *world.World, id string) {
 	t.Helper()
 	w.Await("a wait for an approval", func() (bool, error) {
 		d, err := w.API.Deployment(t.Context(), id)
-		return err == nil && d.State == "AWAITING_APPROVAL", err
+		if err == nil && d.State != "AWAITING_APPROVAL" {
+			err = fmt.Errorf("it is %s: %+v", d.State, d.Targets)
+		}
+		return err == nil, err
 	})
 }
 

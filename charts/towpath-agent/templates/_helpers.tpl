@@ -122,13 +122,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- $config | toYaml -}}
 {{- end -}}
 
-{{- /* What people do in pods. */ -}}
+{{- /* What people do in pods, and what previews need. */ -}}
 {{- define "agent.podRules" -}}
 {{- $allowed := list -}}
 {{- if .Values.kubernetes.exec }}{{ $allowed = append $allowed "pods/exec" }}{{ end -}}
 {{- if .Values.kubernetes.attach }}{{ $allowed = append $allowed "pods/attach" }}{{ end -}}
 {{- if .Values.kubernetes.portForward }}{{ $allowed = append $allowed "pods/portforward" }}{{ end -}}
-{{- if $allowed -}}
-{{- list (dict "apiGroups" (list "") "resources" $allowed "verbs" (list "get" "create")) | toYaml -}}
-{{- end -}}
+{{- $rules := list -}}
+{{- if $allowed }}{{ $rules = append $rules (dict "apiGroups" (list "") "resources" $allowed "verbs" (list "get" "create")) }}{{ end -}}
+{{- if .Values.kubernetes.previews }}{{ $rules = append $rules (dict "apiGroups" (list "") "resources" (list "services/proxy") "verbs" (list "get" "create" "update" "patch" "delete")) }}{{ end -}}
+{{- with $rules }}{{ toYaml . }}{{ end -}}
 {{- end -}}

@@ -82,6 +82,9 @@ https://{{ include "towpath.fullname" . }}.{{ .Release.Namespace }}.svc{{ if ne 
 {{- else -}}
 {{- $_ := set $own "database" "sqlite:/var/lib/towpath/towpath.db" -}}
 {{- end -}}
+{{- if .Values.config.previews -}}
+{{- $_ := set $own "previews" (dict "listen" ":8445") -}}
+{{- end -}}
 {{- if .Values.proxy.enabled -}}
 {{- $_ := set $own "egress" (dict "proxy" true) -}}
 {{- end -}}

@@ -32,6 +32,7 @@ type Config struct {
 	Data         string    `yaml:"data" doc:"directory of repository mirrors and caches; can be lost" required:"true"`
 	Agents       Agents    `yaml:"agents" doc:"where agents connect, and who may"`
 	Peers        Peers     `yaml:"peers" doc:"how replicas on one PostgreSQL database reach each other's agents"`
+	Previews     Previews  `yaml:"previews" doc:"temporary links to Services, which exposeServices of deployment files makes"`
 	Sources      []Source  `yaml:"sources" doc:"repositories whose deployment files are deployed"`
 	Push         Push      `yaml:"push" doc:"deployments that are pushed by towpath deploy start"`
 	Roles        []Role    `yaml:"roles" doc:"who holds which role"`
@@ -69,6 +70,48 @@ type Peers struct {
 	Listen  string `yaml:"listen" doc:"address that the other replicas connect to (gRPC over TLS, proved by keyFile); absent: each replica serves only the agents that are connected to it"`
 	Address string `yaml:"address" doc:"name or address under which the others reach this replica, at the port of listen; $NAME is a variable of the environment. Absent: the host of listen"`
 }
+
+// Previews is where links to Services are served: never at the API's address, since what is behind them is other people's.
+type Previews struct {
+	Listen      string `yaml:"listen" doc:"address that serves them; absent: deployment files with exposeServices are refused"`
+	Domain      string `yaml:"domain" doc:"HOST or HOST:PORT, as visitors reach listen: *.HOST leads there, and each link is a name below it. Not the host of externalURL, nor above or below it; best a domain that serves nothing else"`
+	Certificate string `yaml:"certificate" doc:"PEM file with a certificate for *.HOST; absent: one of the controller's own authority"`
+	Key         string `yaml:"key" doc:"PEM file"`
+	Terminated  bool   `yaml:"terminated" doc:"a proxy in front speaks TLS, keeps the host's name, and adds whom a request comes from to X-Forwarded-For" default:"false"`
+}
+
+// Host is the domain without its port.
+func (p Previews) Host() string {
+	if host, _, err := net.SplitHostPort(p.Domain); err == nil {
+		return strings.ToLower(host)
+	}
+	return strings.ToLower(p.Domain)
+}
+
+// check says what is wrong with them beside a controller at a host.
+func (p Previews) check(controller string) (wrong []error) {
+	need := func(ok bool, format string, args ...any) {
+		if !ok {
+			wrong = append(wrong, fmt.Errorf(format, args...))
+		}
+	}
+	need((p.Listen == "") == (p.Domain == ""), "previews: listen and domain come together")
+	need((p.Certificate == "") == (p.Key == ""), "previews: certificate and key come together")
+	need(!p.Terminated || p.Certificate == "", "previews: with terminated: true nobody is shown the certificate; leave one of them out")
+	if p.Listen == "" || p.Domain == "" {
+		return wrong
+	}
+	_, _, err := net.SplitHostPort(p.Listen)
+	need(err == nil, "previews.listen: %q is no HOST:PORT", p.Listen)
+	host := p.Host()
+	need(domain.MatchString(host) && len(host) <= 200, "previews.domain: %q is no name of a domain", p.Domain)
+	below := func(name, of string) bool { return name == of || strings.HasSuffix(name, "."+of) }
+	controller = strings.ToLower(controller)
+	need(!below(host, controller) && !below(controller, host), "previews.domain: %s and the controller's own host, %s, may not be the same, nor one below the other: what links lead to could speak in the controller's name", host, controller)
+	return wrong
+}
+
+var domain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$`)
 
 // Host is the name or address that the others are told.
 func (p Peers) Host() (string, error) {
@@ -349,6 +392,9 @@ func (c *Config) check() (wrong []error) {
 		need(sourceName.MatchString(s.Tenant), "%s.tenant: %q; letters, digits, - and _, at most 63", at, s.Tenant)
 		wrong = append(wrong, checkAllow(at+".allow", s.Allow)...)
 	}
+	if base != nil {
+		wrong = append(wrong, c.Previews.check(base.Hostname())...)
+	}
 	wrong = append(wrong, checkMetrics(c.MetricProviders)...)
 	return append(wrong, checkAllow("push.allow", c.Push.Allow)...)
 }
@@ -427,6 +473,8 @@ func (c *Config) CheckFiles() error {
 	}
 	look("tls.certificate", c.TLS.Certificate)
 	look("tls.key", c.TLS.Key)
+	look("previews.certificate", c.Previews.Certificate)
+	look("previews.key", c.Previews.Key)
 	for _, issuer := range c.Agents.Issuers {
 		look("issuer "+issuer.URL+": caFile", issuer.CAFile)
 	}

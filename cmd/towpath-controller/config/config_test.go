@@ -192,3 +192,31 @@ func TestReferenceAndSchemaAreCurrent(t *testing.T) {
 		}
 	}
 }
+
+func TestWhereLinksMayBeServed(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "",
+		"{listen: ':8445', domain: previews.example.net}":                          "",
+		"{listen: ':8445', domain: 'Previews.Example.net:8445', terminated: true}": "",
+		"{listen: ':8445', domain: example.com.evil.net}":                          "",
+		"{listen: ':8445'}":                                                                  "previews: listen and domain come together",
+		"{domain: previews.example.net}":                                                     "previews: listen and domain come together",
+		"{listen: here, domain: previews.example.net}":                                       `previews.listen: "here" is no HOST:PORT`,
+		"{listen: ':8445', domain: '*.previews.example.net'}":                                `previews.domain: "*.previews.example.net" is no name of a domain`,
+		"{listen: ':8445', domain: towpath.example.com}":                                     "previews.domain: towpath.example.com and the controller's own host, towpath.example.com, may not be the same, nor one below the other",
+		"{listen: ':8445', domain: previews.TOWPATH.example.com}":                            "previews.domain: previews.towpath.example.com and the controller's own host, towpath.example.com, may not be the same, nor one below the other",
+		"{listen: ':8445', domain: 'example.com:8445'}":                                      "previews.domain: example.com and the controller's own host, towpath.example.com, may not be the same, nor one below the other",
+		"{listen: ':8445', domain: a.net, certificate: a.pem}":                               "previews: certificate and key come together",
+		"{listen: ':8445', domain: a.net, certificate: a.pem, key: b.pem, terminated: true}": "previews: with terminated: true nobody is shown the certificate; leave one of them out",
+	} {
+		c, err := Parse("towpath.yaml", []byte(good+"previews: "+text+"\n"))
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", text, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: %v, want %s", text, err, want)
+		case want == "" && strings.Contains(text, "Previews.Example") && c.Previews.Host() != "previews.example.net":
+			t.Errorf("the host of links is %s", c.Previews.Host())
+		}
+	}
+}

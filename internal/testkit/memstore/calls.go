@@ -70,7 +70,7 @@ func (s *Store) Call(_ context.Context, id string) (*rollout.Asked, error) {
 		return nil, nil
 	}
 	start := s.deployments[t.Deployment].start
-	return &rollout.Asked{Call: row.Call, Target: t, Source: start.Origin.Source, Path: start.Origin.Path, File: start.Text}, nil
+	return &rollout.Asked{Call: row.Call, Target: t, Source: start.Origin.Source, Path: start.Origin.Path, File: start.Text, Links: s.randoms(t.ID)}, nil
 }
 
 // Answer records what a try came to.

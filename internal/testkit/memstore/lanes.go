@@ -130,7 +130,7 @@ func (s *Store) Lane(_ context.Context, id int64) (rollout.Lane, error) {
 	t := s.targets[row.queue.Current].Target
 	d := s.deployments[t.Deployment]
 	lane.Current, lane.Inventory, lane.Words, lane.Cancel, lane.Hold = &t, s.inventoryOf(id), slices.Clone(d.words), d.cancel, s.holdOn(t)
-	lane.Calls = s.callsOf(t.ID)
+	lane.Calls, lane.Links = s.callsOf(t.ID), s.linksOf(t.ID)
 	if len(t.DependsOn) > 0 {
 		states := s.states(d, rollout.OfDependents)
 		lane.Dependencies = map[string]rollout.State{}
@@ -171,6 +171,7 @@ func (s *Store) Save(_ context.Context, lease rollout.Lease, d rollout.Decision)
 		row.Target = d.Target
 		lane.Standing = lane.Settle(d)
 		s.ask(d.Target, d.Calls)
+		s.expose(d.Target, d.Exposes)
 		for _, e := range d.Events {
 			s.event(e)
 		}

@@ -36,6 +36,7 @@ type Store struct {
 	told         map[string]bool
 	outbox       map[string]*messageRow // by commit
 	calls        []*callRow             // as they were asked for
+	links        []*linkRow             // as they were made
 	asked        []string               // calls to be made that nobody has taken yet
 	pending      []int64                // lanes to be woken when the call under way has ended
 }

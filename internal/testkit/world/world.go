@@ -194,6 +194,9 @@ func (w *World) Operate(args ...string) (out string, err error) {
 	return w.stack.Operate(w.t.Context(), args...)
 }
 
+// Log is what the controller that runs now has said.
+func (w *World) Log() string { return w.running.Log() }
+
 // KillController ends the controller as a machine that loses power would.
 func (w *World) KillController() { w.running.Kill() }
 

@@ -232,7 +232,6 @@ func cutLast(text string) (before, after string) {
 
 // unsupported are valid files that are not deployed yet, by the section and the row of the reference that says so.
 var unsupported = map[string]string{
-	"manifests[] path":     strings.Replace(base, "path: m", "path: 'https://example.com/m.yaml'", 1),
 	"Steps exposeServices": step("{exposeServices: {services: [a]}}"),
 }
 

@@ -132,7 +132,7 @@ func targetShape() *shape {
 
 func manifestShape() *shape {
 	return obj(
-		later(field("path", str(), "a file, a directory (everything below it), or an http(s) URL"), "a URL"),
+		field("path", str(), "a file, a directory (everything below it), or an http(s) URL of one file"),
 		field("inline", &shape{kind: text, short: "value"}, "YAML text"),
 		ours(field("kustomize", obj(required(field("path", str(), "directory of the kustomization"))), "a kustomization to be built")),
 		ours(field("helm", obj(

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // Unsupported lists what the file asks for and this version cannot do yet. Such a file is valid and is not deployed: nothing is left out silently.
@@ -27,11 +26,6 @@ func (f *File) Unsupported() []Problem {
 		if s.BlueGreen != nil {
 			f.unsupportedSteps("strategies."+s.Name+".blueGreen.redirectTrafficAfter", s.BlueGreen.RedirectTrafficAfter, refuse)
 			f.unsupportedSteps("strategies."+s.Name+".blueGreen.shutDownOldVersionAfter", s.BlueGreen.ShutDownOldVersionAfter, refuse)
-		}
-	}
-	for i, m := range f.Manifests {
-		if strings.HasPrefix(m.Path, "http://") || strings.HasPrefix(m.Path, "https://") {
-			refuse(m.Position, fmt.Sprintf("manifests[%d].path", i), "a path that is a URL")
 		}
 	}
 	slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })

@@ -277,10 +277,6 @@ func (m *Main) openEngine(ctx context.Context) error {
 		return err
 	}
 	m.caller = &reconcile.Caller{Store: m.store, Webhook: m.callWebhook, Measure: m.measure, Clock: time.Now}
-	charts, err := newCharts(m.config, m.egress, m.store)
-	if err != nil {
-		return err
-	}
 	if m.providers, err = newMetricProviders(m.config.MetricProviders, m.hub); err != nil {
 		return err
 	}
@@ -288,7 +284,7 @@ func (m *Main) openEngine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Fetcher: charts, Firsts: m.store,
+	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Fetcher: newFetcher(m.config, m.egress, m.store), Firsts: m.store,
 		Limits: render.Limits{Memory: m.config.Render.Memory << 20, Time: m.config.Render.Timeout}})
 	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser, m.capabilities.of}, Clock: time.Now, NewID: newID, NotSelf: m.config.Approvals.ForbidSelf,
 		Roles: m.heldRoles, Names: reviser.Names, Live: m.clusters.live, Routes: m.clusters.routes}

@@ -2,6 +2,7 @@ package addresses_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -120,7 +121,7 @@ func TestManyWhoAskAtOnceAreOneRequest(t *testing.T) {
 		})
 	}
 	cancel() // who began it need not be there at its end
-	if err := <-gone; err != context.Canceled {
+	if err := <-gone; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	close(gate)

@@ -30,11 +30,17 @@ type fetcher struct {
 	*addresses.Files
 }
 
+// Close ends what is under way: it would be kept in the store.
+func (f *fetcher) Close() {
+	f.Fetcher.Close()
+	f.Files.Close()
+}
+
 // newFetcher keeps charts beside the mirrors.
-func newFetcher(c *config.Config, client *egress.Client, s *store.Store) fetcher {
+func newFetcher(c *config.Config, client *egress.Client, s *store.Store) *fetcher {
 	settings := charts.Config{HTTP: client.HTTP(), Pins: s, Dir: filepath.Join(c.Data, "charts"), CacheBytes: c.Charts.Cache << 20, ArchiveBytes: c.Charts.Archive << 20}
 	for _, credential := range c.Charts.Credentials {
 		settings.Credentials = append(settings.Credentials, charts.Credential(credential))
 	}
-	return fetcher{charts.New(settings), addresses.New(addresses.Config{HTTP: client.HTTP(), Pins: s})}
+	return &fetcher{charts.New(settings), addresses.New(addresses.Config{HTTP: client.HTTP(), Pins: s})}
 }

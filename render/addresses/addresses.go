@@ -50,6 +50,9 @@ func New(c Config) *Files {
 	return &Files{config: c, once: once.New[[]byte](c.Clock)}
 }
 
+// Close ends what is under way.
+func (f *Files) Close() { f.once.Close() }
+
 // File is what stood at an address when it was first asked for under this name, and its digest ("sha256:…"). The error is a sentence for whoever wrote the
 // address; it says nothing of what may be secret in it.
 func (f *Files) File(ctx context.Context, name, address string) (text []byte, digest string, err error) {

@@ -131,6 +131,30 @@ func TestManyWhoAskAtOnceAreOneRequest(t *testing.T) {
 	}
 }
 
+func TestAFetchUnderWayEndsWithTheController(t *testing.T) {
+	t.Parallel()
+	reached := make(chan struct{})
+	s := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(reached)
+		<-r.Context().Done()
+	})
+	b := &book{}
+	f := files(t, b, nil, s.host())
+	ended := make(chan error)
+	go func() {
+		_, _, err := f.File(t.Context(), "name", s.URL)
+		ended <- err
+	}()
+	<-reached
+	f.Close()
+	if err := <-ended; !errors.Is(err, context.Canceled) || len(b.kept) > 0 {
+		t.Errorf("%v, and %d things are kept", err, len(b.kept))
+	}
+	if _, _, err := f.File(t.Context(), "other", s.URL); err == nil || !strings.Contains(err.Error(), "nothing is fetched any more") {
+		t.Errorf("after it: %v", err)
+	}
+}
+
 func TestAFailedFetchIsTriedAgainAfterAWhile(t *testing.T) {
 	t.Parallel()
 	var there atomic.Bool

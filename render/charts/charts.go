@@ -64,6 +64,9 @@ func New(c Config) *Fetcher {
 	return &Fetcher{config: c, cache: cache{dir: c.Dir, most: c.CacheBytes}, once: once.New[[]byte](c.Clock)}
 }
 
+// Close ends what is under way.
+func (f *Fetcher) Close() { f.once.Close() }
+
 // wanted is one version of one chart.
 type wanted struct {
 	repository string // of an HTTP repository; "" when chart is oci://HOST/PATH

@@ -4,6 +4,7 @@ package once
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -18,8 +19,11 @@ const timeout = time.Minute
 
 // Fetches are those under way, and those that failed lately. Safe for concurrent use.
 type Fetches[T any] struct {
-	clock  func() time.Time
-	flight singleflight.Group
+	clock   func() time.Time
+	flight  singleflight.Group
+	open    context.Context // until Close
+	close   context.CancelFunc
+	running sync.WaitGroup
 
 	mu     sync.Mutex
 	failed map[string]failure
@@ -32,17 +36,28 @@ type failure struct {
 
 // New makes an empty one.
 func New[T any](clock func() time.Time) *Fetches[T] {
-	return &Fetches[T]{clock: clock, failed: map[string]failure{}}
+	open, end := context.WithCancel(context.Background())
+	return &Fetches[T]{clock: clock, open: open, close: end, failed: map[string]failure{}}
+}
+
+// Close ends the fetches under way, and returns once they have ended; there are none after it.
+func (f *Fetches[T]) Close() {
+	f.mu.Lock()
+	f.close()
+	f.mu.Unlock()
+	f.running.Wait()
 }
 
 // Do fetches what has a name, or waits for who does so already, or fails as the fetch of that name did a moment ago.
 func (f *Fetches[T]) Do(ctx context.Context, name string, fetch func(context.Context) (T, error)) (got T, err error) {
 	flight := f.flight.DoChan(name, func() (any, error) {
-		if err := f.lately(name); err != nil {
+		if err := f.begin(name); err != nil {
 			return nil, err
 		}
+		defer f.running.Done()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout) // others wait for it too, so whoever began it may not end it
 		defer cancel()
+		defer context.AfterFunc(f.open, cancel)()
 		got, err := fetch(ctx)
 		if err != nil {
 			f.mu.Lock()
@@ -62,14 +77,23 @@ func (f *Fetches[T]) Do(ctx context.Context, name string, fetch func(context.Con
 	}
 }
 
-// lately is how the same fetch failed a moment ago. Older failures are forgotten.
-func (f *Fetches[T]) lately(name string) error {
+// begin counts a fetch as running, unless all is closed, or the same fetch failed a moment ago. Older failures are forgotten.
+func (f *Fetches[T]) begin(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.open.Err() != nil {
+		return errClosed
+	}
 	for name, failed := range f.failed {
 		if f.clock().Sub(failed.at) >= RetryAfter {
 			delete(f.failed, name)
 		}
 	}
-	return f.failed[name].err
+	if failed, lately := f.failed[name]; lately {
+		return failed.err
+	}
+	f.running.Add(1)
+	return nil
 }
+
+var errClosed = errors.New("nothing is fetched any more: this process ends")

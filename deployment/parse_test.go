@@ -195,23 +195,6 @@ func TestHostileFilesAreRefusedQuickly(t *testing.T) {
 
 var update = flag.Bool("update", false, "rewrite the generated page")
 
-func TestWhatIsNotSupportedYetIsSaidWithItsPlace(t *testing.T) {
-	f, _ := deployment.Parse("deploy.yml", []byte(unsupported["manifests[] path"]))
-	var said []string
-	for _, p := range f.Unsupported() {
-		said = append(said, fmt.Sprintf("%d:%d %s", p.Line, p.Column, p.Text))
-	}
-	for _, want := range []string{"not yet supported: a path that is a URL"} {
-		if !strings.Contains(strings.Join(said, "\n"), want) {
-			t.Errorf("it does not say %q:\n%s", want, strings.Join(said, "\n"))
-		}
-	}
-	small, _ := deployment.Parse("deploy.yml", []byte(base))
-	if len(small.Unsupported()) != 0 {
-		t.Errorf("a plain file: %v", small.Unsupported())
-	}
-}
-
 func TestTheReferenceIsCurrent(t *testing.T) {
 	page, file := deployment.Reference(), "../docs/reference/deployment-file.md"
 	if *update {
@@ -221,38 +204,6 @@ func TestTheReferenceIsCurrent(t *testing.T) {
 	}
 	if got, err := os.ReadFile(file); err != nil || string(got) != page {
 		t.Errorf("%s is not what the types say (%v); run: make generate", file, err)
-	}
-}
-
-// cutLast cuts at the last blank.
-func cutLast(text string) (before, after string) {
-	at := strings.LastIndexByte(text, ' ')
-	return text[:at], text[at+1:]
-}
-
-// unsupported are valid files that are not deployed yet, by the section and the row of the reference that says so.
-var unsupported = map[string]string{
-	"manifests[] path": strings.Replace(base, "path: m", "path: 'https://example.com/m.yaml'", 1),
-}
-
-func TestTheReferenceMarksWhatIsNotSupportedYet(t *testing.T) {
-	page := deployment.Reference()
-	for key, text := range unsupported {
-		f, problems := deployment.Parse("deploy.yml", []byte(text))
-		if f == nil || len(f.Unsupported()) == 0 {
-			t.Errorf("%s is deployed: %v; take later off its key in shape.go", key, problems)
-		}
-		section, name := cutLast(key)
-		before, rest, _ := strings.Cut(page, "\n## "+section+"\n")
-		above, row, found := strings.Cut(rest, "| `"+name+"` |")
-		row, below, _ := strings.Cut(row, "\n")
-		if !found || !strings.Contains(row, "**not yet**") {
-			t.Errorf("the row of %s does not say that it is not supported yet: %s", key, row)
-		}
-		page = before + "\n## " + section + "\n" + above + "| `" + name + "` |" + strings.Replace(row, "**not yet**", "", 1) + "\n" + below
-	}
-	if _, rows, _ := strings.Cut(page, "|---|"); strings.Contains(rows, "**not yet**") {
-		t.Error("a key is marked as not supported yet and this test does not know it")
 	}
 }
 

@@ -54,7 +54,6 @@ In the tables, ` + "`NAME`" + ` stands for a name of yours and ` + "`[]`" + ` fo
 
 - **required**: the file is refused without it (where the object around it is there).
 - **ours**: no key of the hosted product whose files load here; everything else is as it was there.
-- **not yet**: read and checked, and a file that uses it is refused for deployment with "not yet supported: …". Nothing is left out silently.
 - **no effect**: known from older files, and warned about.
 
 The flaws that older files got away with load with a warning: a key in other letter case, a map where a list is expected, ` + "`setWeight: 10`" + `, a name under
@@ -106,9 +105,6 @@ func (k key) meaning() string {
 	text := k.doc
 	if k.ours {
 		text += ". **ours**"
-	}
-	if k.later != "" {
-		text += ". **not yet**" + strings.TrimSuffix(": "+k.later, ": all")
 	}
 	return text
 }

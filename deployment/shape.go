@@ -41,7 +41,6 @@ type key struct {
 	ours     bool   // not of the earlier product
 	void     bool   // without effect: known, and warned about
 	means    string // an early spelling of this key
-	later    string // what of it File.Unsupported refuses: "all", or which values
 }
 
 func obj(keys ...key) *shape        { return &shape{kind: object, keys: keys} }
@@ -53,7 +52,6 @@ func number(least, most int) *shape { return &shape{kind: whole, least: least, m
 func atLeastOne(item *shape) *shape { return &shape{kind: list, item: item, least: 1} }
 func required(k key) key            { k.required = true; return k }
 func ours(k key) key                { k.ours = true; return k }
-func later(k key, what string) key  { k.later = what; return k }
 func void(name string, s *shape) key {
 	return key{name: name, shape: s, void: true, doc: "without effect"}
 }
@@ -132,7 +130,7 @@ func targetShape() *shape {
 
 func manifestShape() *shape {
 	return obj(
-		later(field("path", str(), "a file, a directory (everything below it), or an http(s) URL"), "a URL"),
+		field("path", str(), "a file, a directory (everything below it), or an http(s) URL of one file"),
 		field("inline", &shape{kind: text, short: "value"}, "YAML text"),
 		ours(field("kustomize", obj(required(field("path", str(), "directory of the kustomization"))), "a kustomization to be built")),
 		ours(field("helm", obj(

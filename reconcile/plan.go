@@ -29,6 +29,7 @@ type RenderRequest struct {
 	Text   []byte // of the file
 	Target string
 	Source string // "" for an upload
+	Plan   string // of an upload: names the plan that it is rendered for; "" for a source
 	Tenant string
 }
 
@@ -130,7 +131,6 @@ func (p *Planner) plan(ctx context.Context, file *deployment.File, problems []de
 		return plan, nil
 	}
 	file.Take(deployment.Flags{Application: ask.Application, Account: ask.Account, Targets: ask.Filters, Context: ask.Context})
-	plan.Problems = append(plan.Problems, file.Unsupported()...)
 	plan.Problems = append(plan.Problems, p.accounts(file, ask)...)
 	plan.Problems = append(plan.Problems, p.unserved(file)...)
 	unknown, err := p.unknownRoles(ctx, file, ask.Tenant)
@@ -218,6 +218,10 @@ func (p *Planner) owner(ctx context.Context, plan *Plan, ask Ask) error {
 // render makes, or takes as recorded, the manifests of each target.
 func (p *Planner) render(ctx context.Context, plan *Plan, ask Ask) (map[string]rollout.RenderRecord, error) {
 	records := map[string]rollout.RenderRecord{}
+	id := ""
+	if ask.Origin.Source == "" {
+		id = p.NewID()
+	}
 	for _, target := range plan.File.Chosen() {
 		record, fresh := rollout.RenderRecord{}, false
 		if ask.Fresh != nil {
@@ -225,7 +229,7 @@ func (p *Planner) render(ctx context.Context, plan *Plan, ask Ask) (map[string]r
 		}
 		if !fresh {
 			var err error
-			record, err = p.Renders.Render(ctx, RenderRequest{Tree: ask.Tree, File: plan.File, Text: ask.Text, Target: target.Name, Source: ask.Origin.Source, Tenant: ask.Tenant})
+			record, err = p.Renders.Render(ctx, RenderRequest{Tree: ask.Tree, File: plan.File, Text: ask.Text, Target: target.Name, Source: ask.Origin.Source, Plan: id, Tenant: ask.Tenant})
 			if err != nil {
 				return nil, fmt.Errorf("render %s, target %s: %w", ask.Origin.Path, target.Name, err)
 			}

@@ -30,7 +30,15 @@ func (r *rendering) entry(m deployment.Manifest, field string) ([]manifest.Objec
 	case m.Helm != nil:
 		return r.helm(m, field)
 	}
-	at, err := r.find(r.fill(m.Path), m.Position, field)
+	name := r.fill(m.Path)
+	if isAddress(name) {
+		text, err := r.fetch(name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", shownAddress(name), err)
+		}
+		return r.parse(text, shownAddress(name))
+	}
+	at, err := r.find(name, m.Position, field)
 	if err != nil {
 		return nil, err
 	}
@@ -44,21 +52,23 @@ func (r *rendering) entry(m deployment.Manifest, field string) ([]manifest.Objec
 	return r.directory(at, m, field)
 }
 
+func (r *rendering) fill(text string) string { return fill(text, r.job.File, r.target) }
+
 // fill replaces the variables of ours that are known when a file is rendered; other braces are none of ours.
-func (r *rendering) fill(text string) string {
+func fill(text string, file *deployment.File, target *deployment.Target) string {
 	return deployment.FillKnown(text, func(name string) (string, bool) {
 		switch name {
 		case "armory.applicationName":
-			return r.job.File.Application, true
+			return file.Application, true
 		case "armory.environmentName":
-			return r.target.Name, true
+			return target.Name, true
 		case "armory.accountName":
-			return r.target.Account, true
+			return target.Account, true
 		case "armory.namespace":
-			return r.target.Namespace, true
+			return target.Namespace, true
 		}
 		if key, ours := strings.CutPrefix(name, "context."); ours {
-			value, known := deployment.Contexts(r.job.File.Context, r.job.File.ContextOverrides)[key]
+			value, known := deployment.Contexts(file.Context, file.ContextOverrides)[key]
 			return value, known
 		}
 		return "", false

@@ -21,9 +21,11 @@ import (
 	"towpath/manifest"
 )
 
-// fetcher brings charts that are not in the tree, from the sources that it allows, pinned by digest. Its error is a sentence for the file's author.
+// fetcher brings what is not in the tree, from the hosts that it allows, pinned by digest. Its errors are sentences for the file's author.
 type fetcher interface {
 	Chart(ctx context.Context, repository, chart, version string) (archive []byte, digest string, err error)
+	// File is what stands at an address; later calls with the same pin give the same.
+	File(ctx context.Context, pin, address string) (text []byte, digest string, err error)
 }
 
 // firsts keeps the first results of templates that come out differently each time.
@@ -37,7 +39,7 @@ type Config struct {
 	Program []string // how a worker is started: a program that calls Worker, and its arguments
 	Workers int      // 0: as many as processors, and at least two, so that one that hangs delays nobody
 	Limits  Limits
-	Fetcher fetcher // nil: charts must be in the tree
+	Fetcher fetcher // nil: all must be in the tree
 	Firsts  firsts  // nil: allowUnstable gives another result each time
 }
 
@@ -97,7 +99,7 @@ func (p *Pool) Warm(ctx context.Context) error {
 
 // Render makes the manifests of a target. What is wrong with the files is among the result's problems; an error says that it could not be done now.
 func (p *Pool) Render(ctx context.Context, r Request) (Result, error) {
-	charts := p.charts(ctx, r)
+	outside := p.outside(ctx, r)
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
 	}
@@ -110,7 +112,7 @@ func (p *Pool) Render(ctx context.Context, r Request) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	result, reuse, err := p.run(ctx, w, r, charts)
+	result, reuse, err := p.run(ctx, w, r, outside)
 	p.give(w, reuse)
 	return result, err
 }
@@ -157,42 +159,11 @@ func (p *Pool) give(w *process, reuse bool) {
 	<-p.slots
 }
 
-// charts brings the charts that are not in the tree. It is done before a process is taken: a registry that is slow holds up only who asks for it. One that
-// cannot be had is for the entry that names it to say; the rest is rendered, so that the trace holds what it reads.
-func (p *Pool) charts(ctx context.Context, r Request) map[chartRef]archive {
-	charts := map[chartRef]archive{}
-	for _, m := range r.File.Manifests {
-		if m.Helm == nil || m.Helm.Path != "" || !m.Applies(r.Target) {
-			continue
-		}
-		ref := chartRef{m.Helm.Repository, m.Helm.Chart, m.Helm.Version}
-		if _, known := charts[ref]; !known {
-			text, digest, err := p.chart(ctx, ref)
-			charts[ref] = archive{text, digest, err}
-		}
-	}
-	return charts
-}
-
-// archive is a chart from elsewhere, or why there is none.
-type archive struct {
-	text   []byte
-	digest string
-	err    error
-}
-
-func (p *Pool) chart(ctx context.Context, ref chartRef) (text []byte, digest string, err error) {
-	if p.config.Fetcher == nil {
-		return nil, "", errors.New("it is not in the Git repository, and nothing may be fetched here")
-	}
-	return p.config.Fetcher.Chart(ctx, ref.Repository, ref.Chart, ref.Version)
-}
-
 // run renders with one process. reuse is false when the process must not be used again.
-func (p *Pool) run(ctx context.Context, w *process, r Request, charts map[chartRef]archive) (result Result, reuse bool, err error) {
+func (p *Pool) run(ctx context.Context, w *process, r Request, outside map[string]brought) (result Result, reuse bool, err error) {
 	recorder := newRecorder(r.Tree, p.limits)
 	watch := p.watch(ctx, w)
-	out, served := serving{w, recorder, r, charts}.serve(job{r.File, r.Target, p.limits}, 2*p.limits.OutputBytes)
+	out, served := serving{w, recorder, r, outside}.serve(job{r.File, r.Target, p.limits}, 2*p.limits.OutputBytes)
 	why, passing := watch()
 	result.Trace = recorder.trace()
 	switch {
@@ -249,7 +220,7 @@ type serving struct {
 	*process
 	*recorder
 	request Request
-	charts  map[chartRef]archive
+	outside map[string]brought
 }
 
 // serve sends the job and answers the worker's questions until it is done.
@@ -283,28 +254,17 @@ func (s serving) reply(kind frameKind, payload []byte) error {
 		items, err := s.list(string(payload))
 		return s.answer(items, err)
 	case frameChart:
-		return s.chart(payload)
+		var ref chartRef
+		if err := json.Unmarshal(payload, &ref); err != nil {
+			return err
+		}
+		return s.bring(ref.String(), ref.String())
+	case frameFetch:
+		return s.bring(string(payload), shownAddress(string(payload)))
 	case frameCluster:
 		return s.capabilities(string(payload))
 	}
 	return fmt.Errorf("the worker said something that is no request: %q", kind)
-}
-
-func (s serving) chart(payload []byte) error {
-	var ref chartRef
-	if err := json.Unmarshal(payload, &ref); err != nil {
-		return err
-	}
-	chart, found := s.charts[ref]
-	if !found {
-		return fmt.Errorf("the worker asked for a chart that the file does not name: %s", payload)
-	}
-	if chart.err != nil {
-		s.retry = true
-		return writeFrame(s.in, frameBad, []byte(chart.err.Error()))
-	}
-	s.add(fetched, ref.String(), chart.digest)
-	return s.answerBytes(chart.text, nil)
 }
 
 // capabilities tells a worker of the cluster, unless it knows already.

@@ -23,10 +23,12 @@ const version = "3 kustomize v0.21.1 helm v3.22.0 sprig v3.3.0"
 type Request struct {
 	// Tree is the files of a commit or an upload. Beside fs.FS it implements fs.ReadLinkFS and fs.ReadDirFS, and the Sys of its FileInfos has a
 	// method ObjectHash() string. Submodules have fs.ModeIrregular.
-	Tree    fs.FS
-	File    *deployment.File
-	Target  string
-	Tenant  string // whose first results of unstable templates may be used again
+	Tree   fs.FS
+	File   *deployment.File
+	Target string
+	Tenant string // whose first results of unstable templates may be used again
+	// Pin names what is brought from addresses for this file: under one name an address has one content for ever.
+	Pin     string
 	Cluster Capabilities
 }
 

@@ -2,6 +2,7 @@ package render_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"towpath/deployment"
@@ -296,6 +298,82 @@ func TestWhatIsReadBesideAChartThatCannotBeHadIsInTheTrace(t *testing.T) {
 	}
 	if r.Trace.Fresh(f.tree(t)) {
 		t.Error("it would not be tried again")
+	}
+}
+
+// web is what stands at addresses, and is asked under the pins that it has seen.
+type web struct {
+	texts map[string]string
+	mu    sync.Mutex
+	pins  []string
+}
+
+func (w *web) Chart(context.Context, string, string, string) ([]byte, string, error) {
+	return nil, "", errors.New("there are no charts here")
+}
+
+func (w *web) File(_ context.Context, pin, address string) ([]byte, string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pins = append(w.pins, pin)
+	text, found := w.texts[address]
+	if !found {
+		return nil, "", errors.New("nothing is there")
+	}
+	return []byte(text), "sha256:of " + text, nil
+}
+
+func TestManifestsComeFromAddresses(t *testing.T) {
+	t.Parallel()
+	site := &web{texts: map[string]string{
+		"https://example.com/two.yaml?key=hidden": settings("one", "1") + "---\n" + settings("two", "2"),
+		"https://example.com/bad.yaml?key=hidden": "a: [",
+		"https://example.com/world.yaml":          settings("world", "1"),
+	}}
+	pool := render.NewPool(render.Config{Program: []string{os.Args[0], "render-worker"}, Workers: 1, Fetcher: site})
+	t.Cleanup(func() { pool.Close() })
+	tree := files{"app/m.yaml": settings("three", "3")}.tree(t)
+	made := func(entry string) render.Result {
+		t.Helper()
+		r, err := pool.Render(t.Context(), render.Request{Tree: tree, File: asked(t, entry), Target: "prod", Pin: "a pin"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := made("path: https://example.com/two.yaml?key=hidden\n  - path: https://example.com/two.yaml?key=hidden\n    targets: [other]\n  - path: m.yaml\n  - path: 'https://example.com/{{context.who}}.yaml'")
+	if got := names(r); r.Failed() || !slices.Equal(got, []string{"ConfigMap ns/one", "ConfigMap ns/two", "ConfigMap ns/three", "ConfigMap ns/world"}) {
+		t.Fatalf("%v\n%s", got, said(r))
+	}
+	if got := r.Objects[1].Source; got != "https://example.com/two.yaml:6" {
+		t.Errorf("it is said to be from %s", got)
+	}
+	if trace := string(r.Trace.Text()); !strings.Contains(trace, `"https://example.com/two.yaml","h":"sha256:of `) || strings.Contains(trace, "hidden") || !r.Trace.Fresh(tree) {
+		t.Errorf("the trace is %s", trace)
+	}
+	if !slices.Equal(site.pins, []string{"a pin", "a pin"}) {
+		t.Errorf("asked under %q", site.pins)
+	}
+	for entry, want := range map[string]string{
+		"path: HTTPS://example.com/none.yaml":           "HTTPS://example.com/none.yaml: nothing is there",
+		"path: https://me:hidden@example.com/none.yaml": "https://example.com/none.yaml: nothing is there",
+		"path: https://example.com/bad.yaml?key=hidden": "https://example.com/bad.yaml:1: not valid YAML",
+	} {
+		r := made(entry)
+		if text := said(r); !r.Failed() || !strings.Contains(text, want) || strings.Contains(text, "hidden") {
+			t.Errorf("%s: %s", entry, text)
+		}
+	}
+	if r := made("path: https://example.com/none.yaml\n  - path: m.yaml"); r.Trace.Fresh(tree) || !slices.Equal(r.Trace.Files(), []string{"app/m.yaml"}) {
+		t.Errorf("what could not be fetched is not tried again, or hides what else is read: %s", r.Trace.Text())
+	}
+	many := "path: https://example.com/world.yaml"
+	for i := range 32 {
+		many += fmt.Sprintf("\n  - path: https://example.com/%d.yaml", i)
+	}
+	site.pins = nil
+	if r := made(many); !strings.Contains(said(r), "https://example.com/31.yaml: a target has at most 32 files from addresses") || len(site.pins) != 32 {
+		t.Errorf("%d were asked for: %s", len(site.pins), said(r))
 	}
 }
 

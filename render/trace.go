@@ -37,7 +37,7 @@ const (
 	listed   recordKind = "l" // names and kinds in a directory
 	link     recordKind = "k" // a symbolic link that was crossed
 	looked   recordKind = "e" // that something is there, and of which kind
-	fetched  recordKind = "c" // a chart from elsewhere: its version in place of a path, the digest of its archive
+	fetched  recordKind = "c" // what is from elsewhere: a chart's version, or a file's address, in place of a path; the digest of its content
 )
 
 // Text is the trace as it is kept.
@@ -70,7 +70,7 @@ func (t Trace) Fresh(tree fs.FS) bool {
 func (r record) holds(tree fs.FS) bool {
 	switch r.Kind {
 	case fetched:
-		return true // an exact version, pinned by digest, has the same content for ever
+		return true // an exact version, pinned by digest, has the same content for ever; so has an address, for the same text of a deployment file
 	case listed:
 		entries, err := fs.ReadDir(tree, r.Path)
 		return err == nil && listing(entries) == r.Hash

@@ -20,6 +20,7 @@ const (
 	frameRead    frameKind = 'r' // worker: a path; answered by the content
 	frameList    frameKind = 'l' // worker: a path; answered by items
 	frameChart   frameKind = 'c' // worker: a chart that is not in the tree; answered by its archive
+	frameFetch   frameKind = 'f' // worker: an address; answered by the text that is there
 	frameCluster frameKind = 'v' // worker: the digest of the capabilities that it knows; answered by the cluster's, or by nothing when they are these
 	frameGood    frameKind = 'g' // parent: the answer
 	frameGone    frameKind = 'n' // parent: nothing is there

@@ -128,6 +128,8 @@ func (w *worker) chart(ref chartRef) ([]byte, error) {
 	return w.ask(frameChart, text)
 }
 
+func (w *worker) fetch(address string) ([]byte, error) { return w.ask(frameFetch, []byte(address)) }
+
 // capabilities of the target's cluster. They are long and seldom others than the last time, so they are sent only then.
 func (w *worker) capabilities() (Capabilities, error) {
 	text, err := w.ask(frameCluster, []byte(w.cluster.Digest()))

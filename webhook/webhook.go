@@ -3,12 +3,15 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -22,7 +25,8 @@ const (
 	maxURI     = 8 << 10
 	maxBody    = 1 << 20
 	maxHeaders = 100
-	maxQuoted  = 300 // bytes of an answer that people are shown
+	maxRead    = 64 << 10 // bytes of an answer that are looked at
+	maxQuoted  = 300      // bytes of it that people are shown
 )
 
 // Timeout bounds one call, its whole answer included.
@@ -35,7 +39,7 @@ type Call struct {
 	Key string
 	// Value is what a variable of the templates stands for.
 	Value func(name string) (string, bool)
-	// Hide takes secrets out of texts that people are shown.
+	// Hide takes secrets out of texts that people are shown. What headers and the address say by themselves is taken out here.
 	Hide func(text string) string
 	// Way is how the host of the filled-in URI is reached; an error says why it may not be.
 	Way func(at *url.URL) (http.RoundTripper, error)
@@ -54,21 +58,22 @@ func refuse(format string, args ...any) *Failure { return &Failure{Text: fmt.Spr
 
 // Send calls the webhook. The error is a *Failure, in words that name no secret; an answer of 2xx is none.
 func (c Call) Send(ctx context.Context) error {
-	err := c.send(ctx)
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	request, err := c.request(ctx)
+	hide := c.Hide
+	if err == nil {
+		hide = c.hides(request)
+		err = c.send(request, hide)
+	}
 	var failed *Failure
 	if errors.As(err, &failed) {
-		return &Failure{failed.Again, c.Hide(failed.Text)}
+		return &Failure{failed.Again, hide(failed.Text)}
 	}
 	return err
 }
 
-func (c Call) send(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
-	defer cancel()
-	request, err := c.request(ctx)
-	if err != nil {
-		return err
-	}
+func (c Call) send(request *http.Request, hide func(string) string) error {
 	way, err := c.Way(request.URL)
 	if err != nil {
 		return refuse("%s", err)
@@ -81,12 +86,44 @@ func (c Call) send(ctx context.Context) error {
 		return unreached(request.URL, err)
 	}
 	defer answer.Body.Close()
-	said, _ := io.ReadAll(io.LimitReader(answer.Body, maxQuoted)) // that it was taken counts, also where the rest is lost
+	said, _ := io.ReadAll(io.LimitReader(answer.Body, maxRead)) // that it was taken counts, also where the rest is lost
 	if answer.StatusCode/100 != 2 {
-		return refuse("%s answered %s%s", request.URL.Host, answer.Status, quoted(said))
+		return refuse("%s answered %s%s", request.URL.Host, answer.Status, quoted(hide(string(said)))) // hidden before it is cut, which could leave half of a secret
 	}
 	return nil
 }
+
+// shortest is how many bytes of a header are taken for something that may be secret.
+const shortest = 6
+
+// hides takes out of texts, beside what Hide does, what a server that sends back what it was sent could tell: values of headers, credentials of the address.
+func (c Call) hides(request *http.Request) func(text string) string {
+	var secret []string
+	for name, values := range request.Header {
+		if name == "Content-Type" || name == "Idempotency-Key" {
+			continue
+		}
+		for _, value := range values {
+			secret = append(secret, value, value[strings.LastIndexByte(value, ' ')+1:]) // without the scheme before it, too
+		}
+	}
+	if user := request.URL.User; user != nil {
+		password, _ := user.Password()
+		secret = append(secret, password, base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))) // as it is sent
+	}
+	secret = slices.DeleteFunc(secret, func(s string) bool { return len(s) < shortest })
+	slices.SortFunc(secret, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
+	return func(text string) string {
+		text = c.Hide(text)
+		for _, s := range secret {
+			text = strings.ReplaceAll(text, s, Hidden)
+		}
+		return text
+	}
+}
+
+// Hidden stands for a secret in texts.
+const Hidden = "***"
 
 // request is what is sent, filled in.
 func (c Call) request(ctx context.Context) (*http.Request, error) {
@@ -150,8 +187,11 @@ func unreached(at *url.URL, err error) error {
 }
 
 // quoted is the beginning of an answer, on one line.
-func quoted(said []byte) string {
-	text := strings.Join(strings.FieldsFunc(strings.ToValidUTF8(string(said), ""), func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
+func quoted(said string) string {
+	text := strings.Join(strings.FieldsFunc(strings.ToValidUTF8(said, ""), func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
+	if len(text) > maxQuoted {
+		text = strings.ToValidUTF8(text[:maxQuoted], "")
+	}
 	if text == "" {
 		return ""
 	}

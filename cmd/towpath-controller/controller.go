@@ -58,6 +58,7 @@ type Main struct {
 	intake       *reconcile.Intake
 	caller       *reconcile.Caller
 	egress       *egress.Client
+	fetcher      *fetcher
 	callbackKey  []byte // signs the tokens that webhooks call back with
 	pusher       *reconcile.Pusher
 	tellers      status.Tellers
@@ -281,18 +282,15 @@ func (m *Main) openEngine(ctx context.Context) error {
 		return err
 	}
 	m.caller = &reconcile.Caller{Store: m.store, Webhook: m.callWebhook, Measure: m.measure, Clock: time.Now}
-	charts, err := newCharts(m.config, m.egress, m.store)
-	if err != nil {
-		return err
-	}
 	if m.providers, err = newMetricProviders(m.config.MetricProviders, m.hub); err != nil {
 		return err
 	}
+	m.fetcher = newFetcher(m.config, m.egress, m.store)
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Fetcher: charts, Firsts: m.store,
+	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Fetcher: m.fetcher, Firsts: m.store,
 		Limits: render.Limits{Memory: m.config.Render.Memory << 20, Time: m.config.Render.Timeout}})
 	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser, m.capabilities.of}, Clock: time.Now, NewID: newID, NotSelf: m.config.Approvals.ForbidSelf, Previews: m.config.Previews.Listen != "",
 		Roles: m.heldRoles, Names: reviser.Names, Live: m.clusters.live, Routes: m.clusters.routes}
@@ -638,6 +636,9 @@ func (m *Main) Close() error {
 	}
 	if m.pool != nil {
 		errs = append(errs, m.pool.Close())
+	}
+	if m.fetcher != nil {
+		m.fetcher.Close()
 	}
 	m.tasks.Wait()
 	for _, s := range sources {

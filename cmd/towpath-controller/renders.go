@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"io/fs"
 	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 
 	"towpath/cluster"
@@ -26,7 +29,7 @@ type renders struct {
 
 func (r *renders) Render(ctx context.Context, request reconcile.RenderRequest) (rollout.RenderRecord, error) {
 	target := request.File.Target(request.Target)
-	result, err := r.pool.Render(ctx, render.Request{Tree: request.Tree, File: request.File, Target: request.Target, Tenant: request.Tenant,
+	result, err := r.pool.Render(ctx, render.Request{Tree: request.Tree, File: request.File, Target: request.Target, Tenant: request.Tenant, Pin: pin(request),
 		Cluster: r.capabilities(request.Tenant, target.Account)})
 	if err != nil {
 		return rollout.RenderRecord{}, err
@@ -50,6 +53,13 @@ func (r *renders) Render(ctx context.Context, request reconcile.RenderRequest) (
 		}
 	}
 	return record, nil
+}
+
+// pin names what is fetched for a file: once for each text of a file in Git, whatever renders it and when, so that a pull request, the merge, and the proof of what
+// is recorded come to the same; once for each plan of an upload.
+func pin(r reconcile.RenderRequest) string {
+	sum := sha256.Sum256(r.Text)
+	return strings.Join([]string{r.Tenant, r.Source, r.Plan, r.File.Path, hex.EncodeToString(sum[:])}, "\x00")
 }
 
 // traces keeps the recorded renders of all sources, and finds those that a change touches.

@@ -61,7 +61,7 @@ func (m *Main) sendWebhook(ctx context.Context, asked rollout.Asked) error {
 		text, known := asked.Values[name]
 		return text, known
 	}, Hide: func(text string) string {
-		return secrets.hide(strings.ReplaceAll(text, token, hidden))
+		return secrets.hide(strings.ReplaceAll(text, token, webhook.Hidden))
 	}, Way: func(at *url.URL) (http.RoundTripper, error) {
 		if err := secrets.allow(at); err != nil {
 			return nil, err
@@ -99,8 +99,6 @@ type notAllowed struct{ error }
 
 // EgressRefused tells that trying again is of no use.
 func (notAllowed) EgressRefused() bool { return true }
-
-const hidden = "***"
 
 // secretsOf is the secrets that one webhook uses.
 type secretsOf struct {
@@ -167,10 +165,14 @@ func (s *secretsOf) allow(at *url.URL) error {
 	return s.wrong
 }
 
+// hide takes the secrets out of a text, in each way in which a server may send one back.
 func (s *secretsOf) hide(text string) string {
 	for _, value := range s.values {
-		if value != "" {
-			text = strings.ReplaceAll(text, value, hidden)
+		if value == "" {
+			continue
+		}
+		for _, form := range []string{value, url.QueryEscape(value), url.PathEscape(value), base64.StdEncoding.EncodeToString([]byte(value))} {
+			text = strings.ReplaceAll(text, form, webhook.Hidden)
 		}
 	}
 	return text

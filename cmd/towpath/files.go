@@ -152,12 +152,18 @@ func (w *workspace) close() {
 	w.tree.Close()
 }
 
-// byController is where charts come from that are not in the workspace.
+// byController is where charts and files come from that are not in the workspace.
 type byController struct{}
 
 func (byController) Chart(context.Context, string, string, string) ([]byte, string, error) {
-	return nil, "", errors.New("the controller brings it, from the hosts that it may call; to see what it comes to, run: towpath plan -f FILE")
+	return nil, "", errByController
 }
+
+func (byController) File(context.Context, string, string) ([]byte, string, error) {
+	return nil, "", errByController
+}
+
+var errByController = errors.New("the controller brings it, from the hosts that it may call; to see what it comes to, run: towpath plan -f FILE")
 
 // locate finds the file: in a GitHub job from its workspace, with or without a leading slash.
 func (c *commandLine) locate(file string) (string, error) {
@@ -198,7 +204,7 @@ const (
 )
 
 // upload is the deployment file and the files that its renders read. What else is wrong with them is for the controller to say: it knows the cluster, and
-// brings the charts that are elsewhere.
+// brings the charts and files that are elsewhere.
 func (w *workspace) upload(ctx context.Context, u *api.Upload) ([]deployment.Problem, error) {
 	parsed, problems := deployment.Parse(w.path, w.text)
 	if parsed == nil {

@@ -56,7 +56,6 @@ func (c *commandLine) simulate(ctx context.Context, s simulation) error {
 	file, problems := deployment.Parse(s.file, w.text)
 	if file != nil {
 		problems = append(problems, s.choose(file)...)
-		problems = append(problems, file.Unsupported()...)
 	}
 	if failed(problems) {
 		return c.refuse(problems)

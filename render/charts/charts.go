@@ -12,11 +12,11 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/Masterminds/semver/v3"
-	"golang.org/x/sync/singleflight"
+
+	"towpath/render/once"
 )
 
 // pins remembers which content a version had. What is kept under a name never changes, and survives a restart.
@@ -50,23 +50,8 @@ type Credential struct {
 type Fetcher struct {
 	config Config
 	cache  cache
-	flight singleflight.Group
-
-	mu     sync.Mutex
-	failed map[string]failure
+	once   *once.Fetches[[]byte]
 }
-
-// failure is what a chart's fetch came to a moment ago: many targets ask for one chart, and each asks again with the next commit.
-type failure struct {
-	at  time.Time
-	err error
-}
-
-// A failed fetch is tried again after this. timeout is for one chart with its index.
-const (
-	retryAfter = 30 * time.Second
-	timeout    = time.Minute
-)
 
 // New makes a fetcher; it does no I/O.
 func New(c Config) *Fetcher {
@@ -76,8 +61,11 @@ func New(c Config) *Fetcher {
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
-	return &Fetcher{config: c, cache: cache{dir: c.Dir, most: c.CacheBytes}, failed: map[string]failure{}}
+	return &Fetcher{config: c, cache: cache{dir: c.Dir, most: c.CacheBytes}, once: once.New[[]byte](c.Clock)}
 }
+
+// Close ends what is under way.
+func (f *Fetcher) Close() { f.once.Close() }
 
 // wanted is one version of one chart.
 type wanted struct {
@@ -135,22 +123,11 @@ func (f *Fetcher) Chart(ctx context.Context, repository, chart, version string) 
 			return archive, string(pin), nil
 		}
 	}
-	// Those who wait for one chart share its fetch, so none of them may cancel it.
-	flight := f.flight.DoChan(w.String(), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
-		defer cancel()
-		return f.fetch(ctx, w)
-	})
-	select {
-	case <-ctx.Done():
-		return nil, "", ctx.Err()
-	case came := <-flight:
-		if came.Err != nil {
-			return nil, "", came.Err
-		}
-		archive = came.Val.([]byte)
-		return archive, digestOf(archive), nil
+	archive, err = f.once.Do(ctx, w.String(), func(ctx context.Context) ([]byte, error) { return f.fetch(ctx, w) })
+	if err != nil {
+		return nil, "", err
 	}
+	return archive, digestOf(archive), nil
 }
 
 func (w wanted) pin() string { return "chart:" + w.String() }
@@ -162,16 +139,9 @@ func digestOf(text []byte) string {
 
 // fetch brings a chart from outside, holds it against its pin, and keeps it.
 func (f *Fetcher) fetch(ctx context.Context, w wanted) ([]byte, error) {
-	if err := f.lately(w); err != nil {
-		return nil, err
-	}
 	came, err := f.bring(ctx, w)
 	if err != nil {
-		err = plain(err)
-		f.mu.Lock()
-		f.failed[w.String()] = failure{f.config.Clock(), err}
-		f.mu.Unlock()
-		return nil, err
+		return nil, plain(err)
 	}
 	digest := digestOf(came.archive)
 	kept, err := f.config.Pins.Keep(ctx, w.pin(), []byte(digest))
@@ -183,18 +153,6 @@ func (f *Fetcher) fetch(ctx context.Context, w wanted) ([]byte, error) {
 			kept, digest, w.version, came.named)
 	}
 	return came.archive, f.cache.put(digest, came.archive)
-}
-
-// lately is how the same fetch failed a moment ago. Older failures are forgotten.
-func (f *Fetcher) lately(w wanted) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for name, failed := range f.failed {
-		if f.config.Clock().Sub(failed.at) >= retryAfter {
-			delete(f.failed, name)
-		}
-	}
-	return f.failed[w.String()].err
 }
 
 func (f *Fetcher) bring(ctx context.Context, w wanted) (brought, error) {

@@ -258,7 +258,7 @@ type Secret struct {
 
 // Egress is outgoing calls.
 type Egress struct {
-	AllowHosts   []string `yaml:"allowHosts" doc:"hosts of chart repositories, registries and webhooks; *.example.com, host:port"`
+	AllowHosts   []string `yaml:"allowHosts" doc:"hosts of chart repositories, registries, manifests by URL and webhooks; *.example.com, host:port"`
 	AllowPrivate []string `yaml:"allowPrivate" doc:"hosts or networks that may be private addresses"`
 	RedirectTo   []string `yaml:"redirectTo" doc:"hosts that redirects may lead to over https; registries keep their content elsewhere"`
 	CAFile       string   `yaml:"caFile" doc:"certificates that are trusted beside the system's"`

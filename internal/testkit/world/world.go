@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -326,6 +327,28 @@ func (w *World) Problems() (lines []string) {
 
 // Secret signs deliveries.
 func (w *World) Secret() string { return w.stack.Secret }
+
+// AgentSecretFile holds the client secret of an agent.
+func (w *World) AgentSecretFile(name string) string { return w.agents[name].SecretFile() }
+
+// Database is the file of the controller's database.
+func (w *World) Database() string { return w.stack.Path("towpath.db") }
+
+// Logs is what the controller and its agents said since they were last started.
+func (w *World) Logs() map[string]string {
+	logs := map[string]string{"controller": w.running.Log()}
+	for name, a := range w.agents {
+		logs["agent "+name] = a.running.Log()
+	}
+	return logs
+}
+
+// CrashController makes the controller end as one that panics does, with what all of it was doing in its log.
+func (w *World) CrashController() {
+	w.t.Helper()
+	w.fatal(syscall.Kill(w.running.PID(), syscall.SIGQUIT))
+	<-w.running.Ended()
+}
 
 // Towpath runs the command line and returns its exit code and what it printed.
 func (w *World) Towpath(dir string, env []string, args ...string) (code int, out, errs string) {

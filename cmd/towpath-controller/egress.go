@@ -7,6 +7,7 @@ import (
 
 	"towpath/cmd/towpath-controller/config"
 	"towpath/internal/egress"
+	"towpath/render/addresses"
 	"towpath/render/charts"
 	"towpath/store"
 )
@@ -23,11 +24,23 @@ func newEgress(c config.Egress) (*egress.Client, error) {
 	return egress.New(egress.Config{AllowHosts: c.AllowHosts, AllowPrivate: c.AllowPrivate, RedirectTo: c.RedirectTo, CABundle: ca, Proxy: c.Proxy})
 }
 
-// newCharts brings charts from elsewhere: only from the hosts that egress names, pinned in the store, and kept beside the mirrors.
-func newCharts(c *config.Config, client *egress.Client, s *store.Store) (*charts.Fetcher, error) {
+// fetcher brings what is not in a repository: only from the hosts that egress names, and pinned in the store.
+type fetcher struct {
+	*charts.Fetcher
+	*addresses.Files
+}
+
+// Close ends what is under way: it would be kept in the store.
+func (f *fetcher) Close() {
+	f.Fetcher.Close()
+	f.Files.Close()
+}
+
+// newFetcher keeps charts beside the mirrors.
+func newFetcher(c *config.Config, client *egress.Client, s *store.Store) *fetcher {
 	settings := charts.Config{HTTP: client.HTTP(), Pins: s, Dir: filepath.Join(c.Data, "charts"), CacheBytes: c.Charts.Cache << 20, ArchiveBytes: c.Charts.Archive << 20}
 	for _, credential := range c.Charts.Credentials {
 		settings.Credentials = append(settings.Credentials, charts.Credential(credential))
 	}
-	return charts.New(settings), nil
+	return &fetcher{charts.New(settings), addresses.New(addresses.Config{HTTP: client.HTTP(), Pins: s})}
 }

@@ -1,0 +1,41 @@
+package webhook_test
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"towpath/deployment"
+	"towpath/webhook"
+)
+
+func TestAServerThatSendsBackWhatItWasSentTellsNoSecret(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		// Where the text is cut for people, in the middle of a secret.
+		fmt.Fprintf(w, "no: %s | %s | %s | %s | %s%s", r.Header.Get("X-Key"), cmp.Or(strings.TrimPrefix(r.Header.Get("Authorization"), "Basic "), "none"), r.Header.Get("X-Try"), r.URL.Path, strings.Repeat("x", 200), strings.Repeat("literal-key ", 10))
+	}))
+	defer server.Close()
+	for address, basic := range map[string]string{server.URL: "none", strings.Replace(server.URL, "//", "//robot:in-the-address@", 1): "***"} {
+		hook := deployment.Webhook{Method: http.MethodGet, URITemplate: address + "/{{key}}", Headers: []deployment.Header{{Key: "X-Key", Value: "Token literal-key"}, {Key: "X-Try", Value: "1"}}}
+		err := webhook.Call{Webhook: hook, Value: func(string) (string, bool) { return "given-secret", true },
+			Hide: func(text string) string { return strings.ReplaceAll(text, "given-secret", webhook.Hidden) },
+			Way:  func(*url.URL) (http.RoundTripper, error) { return http.DefaultTransport, nil }}.Send(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "answered 400 Bad Request: no: *** | "+basic+" | 1 | /*** | xxx") {
+			t.Fatalf("%v", err)
+		}
+		for _, secret := range []string{"litera", "given", "in-the-address", "cm9ib3Q6"} {
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("%s is told: %v", secret, err)
+			}
+		}
+		if len(err.Error()) > 400 {
+			t.Errorf("%d bytes are told", len(err.Error()))
+		}
+	}
+}

@@ -29,8 +29,9 @@ import (
 // replicas are hubs that use each other's agents. Each has the directory's view of the others.
 type replicas struct {
 	*world
-	mu  sync.Mutex
-	all []*replica
+	clock func() time.Time // of hubs; nil: time.Now
+	mu    sync.Mutex
+	all   []*replica
 }
 
 type replica struct {
@@ -60,7 +61,7 @@ func (rs *replicas) add(keys ...[]byte) *replica {
 	r := &replica{of: rs}
 	authority, err := hub.NewAuthority(keys, nil)
 	ok(rs.t, err)
-	r.Hub, err = hub.New(hub.Config{Verify: rs.verifier.Verify, Log: rs.logs.logger(), Limits: rs.limits, Changed: rs.moved, Peers: &hub.Peers{Directory: r, Authority: authority}})
+	r.Hub, err = hub.New(hub.Config{Verify: rs.verifier.Verify, Log: rs.logs.logger(), Clock: rs.clock, Limits: rs.limits, Changed: rs.moved, Peers: &hub.Peers{Directory: r, Authority: authority}})
 	ok(rs.t, err)
 	agents, err := net.Listen("tcp", "127.0.0.1:0")
 	ok(rs.t, err)
@@ -331,6 +332,35 @@ func TestHubsOfOtherInstallationsAreRefusedBothWays(t *testing.T) {
 	ok(t, err)
 	_, _, err = rs.through(fresh).do("old", http.MethodGet, "/", nil)
 	ok(t, err)
+}
+
+func TestStrangersDoNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	var later atomic.Int64
+	rs := newReplicas(t, hub.Limits{}, 0)
+	began := time.Now()
+	rs.clock = func() time.Time { return began.Add(time.Duration(later.Load())) }
+	at := rs.add(installation).peersAt
+	lines := func() []string {
+		return slices.DeleteFunc(strings.Split(rs.logs.String(), "\n"), func(line string) bool { return !strings.Contains(line, "refused on the listener for other replicas") })
+	}
+	knock := func(times int) {
+		t.Helper()
+		for range times {
+			conn, err := net.Dial("tcp", at)
+			ok(t, err)
+			_, err = conn.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+			ok(t, err)
+			_, _ = io.Copy(io.Discard, conn) // until it is closed, which is just before it is told
+			conn.Close()
+		}
+	}
+	knock(100)
+	rs.await(func() bool { return len(lines()) == 5 }, "the first five of a hundred strangers are told of")
+	later.Store(int64(time.Minute))
+	knock(10)
+	rs.await(func() bool { return len(lines()) == 6 }, "one more is, a minute later")
+	contains(t, lines()[5], "untold=9") // 95, or what was noted before the clock moved
 }
 
 func TestAReplicaThatDiedIsPassedOver(t *testing.T) {

@@ -76,7 +76,7 @@ func failed[E error](t *testing.T, m analysis.Measurement, err error, says ...st
 		}
 	}
 	for _, secret := range secrets {
-		if strings.Contains(err.Error(), secret) {
+		if strings.Contains(err.Error(), secret[:5]) { // nor a part of it
 			t.Errorf("the error shows a secret (%s):\n%v", secret, err)
 		}
 	}

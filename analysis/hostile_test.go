@@ -60,6 +60,15 @@ func sends(code int, header map[string]string, body string) http.HandlerFunc {
 	}
 }
 
+// credentials are those of a request, by themselves.
+func credentials(r *http.Request) (all string) {
+	for _, name := range []string{"Authorization", "DD-API-KEY", "DD-APPLICATION-KEY", "API-Key"} {
+		text := r.Header.Get(name)
+		all += text[strings.IndexByte(text, ' ')+1:]
+	}
+	return all
+}
+
 func TestNoProviderTrustsItsServer(t *testing.T) {
 	t.Parallel()
 	elsewhere := serve(t, func(_ http.ResponseWriter, r *http.Request) { t.Errorf("a redirect was followed, with %v", r.Header) })
@@ -104,12 +113,21 @@ func TestNoProviderTrustsItsServer(t *testing.T) {
 		"sends the wrong types":         {sends(200, nil, `{"status":7,"data":{"value":[`+long[:10]+`"`), wantsA[*analysis.Refused]()},
 		"knows us not, and says what we sent": {func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusUnauthorized)
-			fmt.Fprint(w, strings.Repeat("-", 190), r.Header)
-		}, wantsA[*analysis.Refused]("401 Unauthorized", "check the provider's credentials")},
+			fmt.Fprint(w, credentials(r))
+		}, wantsA[*analysis.Refused]("401 Unauthorized", "[hidden]", "check the provider's credentials")},
+		"says what we sent where its answer is cut": {func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusUnauthorized)
+			fmt.Fprint(w, strings.Repeat("-", 194), credentials(r))
+		}, wantsA[*analysis.Refused]("401 Unauthorized", "--[hidde …")},
 		"says in JSON what we sent": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
-			fmt.Fprintf(w, `{"hello":%q}`, fmt.Sprint(strings.Repeat("-", 175), r.Header))
+			fmt.Fprintf(w, `{"hello":%q}`, credentials(r))
 		}, wantsAnError},
+		"says as an error what we sent": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprintf(w, `{"status":"error","error":%[1]q,"errors":[%[1]q]}`, credentials(r))
+		}, wantsA[*analysis.Refused]("[hidden]")},
 		"forbids":                        {sends(403, nil, `{"errors":["`+long+`"]}`), wantsA[*analysis.Refused]("403 Forbidden", " …", "credentials")},
 		"is not there":                   {sends(404, nil, "no\x00where\xff"), wantsA[*analysis.Refused]("404 Not Found", "check the provider's url")},
 		"calls the query bad":            {sends(400, nil, ""), wantsA[*analysis.Refused]("it answers 400 Bad Request")},

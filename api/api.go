@@ -66,6 +66,8 @@ type Backend interface {
 
 	// Calls lists what the steps of a deployment have asked of the world outside.
 	Calls(ctx context.Context, c Caller, deployment string) ([]Called, error)
+	// Replay asks a metric provider what a query would have come to in the past.
+	Replay(ctx context.Context, c Caller, r Replay) ([]Replayed, error)
 	// CallBack takes what a webhook says of what it has done.
 	CallBack(ctx context.Context, c Caller, call string, success bool, message string) error
 
@@ -89,7 +91,7 @@ type Backend interface {
 	AcceptCluster(ctx context.Context, c Caller, name string) (Accepted, error)
 	Sources(ctx context.Context, c Caller) ([]Source, error)
 	// Observing reports whether nothing may be changed yet: the database was lost, and what runs is being found out.
-	Observing() bool
+	Observing(ctx context.Context) (bool, error)
 
 	// Events lists events after one; News is ready when there may be more, and closed when the server stops.
 	Events(ctx context.Context, c Caller, f EventFilter) ([]Event, error)
@@ -144,6 +146,7 @@ func New(backend Backend, log *logrus.Entry) http.Handler {
 	s.holds()
 	s.people()
 	s.calls()
+	s.replays()
 	s.previews()
 	s.events()
 	mux.HandleFunc("POST /api/v1/webhooks/{source}", s.webhook)
@@ -162,7 +165,13 @@ type server struct {
 // changing makes an operation one that changes what runs: it is refused while the controller observes.
 func (s *server) changing(op huma.Operation) huma.Operation {
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
-		if s.backend.Observing() {
+		on, err := s.backend.Observing(ctx.Context())
+		if err != nil {
+			s.log.WithError(err).Error("whether the controller observes could not be read")
+			huma.WriteErr(s.api, ctx, http.StatusInternalServerError, "whether the controller observes could not be read; its log says why")
+			return
+		}
+		if on {
 			huma.WriteErr(s.api, ctx, http.StatusConflict, "the controller observes since its database was lost, and touches nothing; have it go on with: towpath-controller resume")
 			return
 		}

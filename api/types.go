@@ -41,7 +41,7 @@ type Target struct {
 	Namespace string     `json:"namespace,omitempty"`
 	State     string     `json:"state" enum:"QUEUED,RUNNING,PAUSED,AWAITING_APPROVAL,SUCCEEDED,FAILED,CANCELLED,REJECTED,ROLLED_BACK,SKIPPED"`
 	Phase     string     `json:"phase"`
-	Weight    int        `json:"weight,omitempty" doc:"the new version's share of pods under way, 1–99"`
+	Weight    int        `json:"weight,omitempty" doc:"the new version's present share, 1–99: of traffic where a route divides it, else of pods"`
 	Why       string     `json:"why,omitempty"`
 	DependsOn []string   `json:"dependsOn,omitempty"`
 	CarriedBy int        `json:"carriedBy,omitempty" doc:"number of the deployment that brings it about"`

@@ -39,6 +39,7 @@ type measurement struct {
 var measurements = []measurement{
 	{"decide", decide},
 	{"agents", agents},
+	{"replicas", replicas},
 	{"tunnel", tunnel},
 	{"push", push},
 	{"deployment", deployment},
@@ -50,6 +51,7 @@ var measurements = []measurement{
 	{"back", back},
 	{"intake", intake},
 	{"waiting", waiting},
+	{"outside", outside},
 	{"simulate", simulation},
 }
 
@@ -135,7 +137,7 @@ func (b *bench) build(ctx context.Context) error {
 	if err := os.Setenv("CGO_ENABLED", "0"); err != nil {
 		return err
 	}
-	return localstack.Build(ctx, b.programs, []string{"-trimpath", "-ldflags", "-s -w"}, "./cmd/towpath-controller", "./cmd/towpath-agent", "./bench/applylimit", "./bench/fleet", "./bench/server")
+	return localstack.Build(ctx, b.programs, []string{"-trimpath", "-tags", "grpcnotrace", "-ldflags", "-s -w"}, "./cmd/towpath-controller", "./cmd/towpath-agent", "./bench/applylimit", "./bench/fleet", "./bench/server")
 }
 
 // measure takes one group of figures, and says of each whether anything else used the machine meanwhile.

@@ -19,6 +19,7 @@ type news struct {
 
 	mu     sync.Mutex
 	ends   map[string]end       // by "APPLICATION" and "APPLICATION/TARGET"
+	starts map[string]time.Time // when an application's target last left what comes before its deployment behind
 	asks   map[string]time.Time // when an application last began to wait for a person
 	change chan struct{}        // closed at the next end
 	broken error
@@ -32,7 +33,7 @@ type end struct {
 
 func follow(from *client.Client) *news {
 	ctx, cancel := context.WithCancel(context.Background())
-	n := &news{cancel: cancel, ends: map[string]end{}, asks: map[string]time.Time{}, change: make(chan struct{})}
+	n := &news{cancel: cancel, ends: map[string]end{}, asks: map[string]time.Time{}, starts: map[string]time.Time{}, change: make(chan struct{})}
 	n.done.Go(func() {
 		err := from.Follow(ctx, "", 0, func(e api.Event) bool {
 			n.take(e)
@@ -48,6 +49,9 @@ func (n *news) take(e api.Event) {
 	switch e.Kind {
 	case "target.awaiting_approval":
 		n.note(func() { n.asks[name] = time.Now() })
+		return
+	case "target.started":
+		n.note(func() { n.starts[name] = time.Now() })
 		return
 	case "deployment.state":
 	case "target.succeeded", "target.failed", "target.cancelled", "target.rolled_back":
@@ -90,6 +94,11 @@ func (n *news) ended(ctx context.Context, after time.Time, name string) error {
 // asked waits until each of some waits for a person since a moment, and returns when the last of them began to.
 func (n *news) asked(ctx context.Context, after time.Time, names ...string) (last time.Time, err error) {
 	return n.each(ctx, after, names, func(name string) (time.Time, error) { return n.asks[name], nil })
+}
+
+// started waits until one left what comes before its deployment behind since a moment, and returns when.
+func (n *news) started(ctx context.Context, after time.Time, name string) (at time.Time, err error) {
+	return n.each(ctx, after, []string{name}, func(name string) (time.Time, error) { return n.starts[name], nil })
 }
 
 // each waits until something came for each of some after a moment, and returns when the last of it came. came is called with mu held.

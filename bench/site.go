@@ -31,7 +31,12 @@ type site struct {
 
 // install starts a site in front of a repository, with one agent of a name in front of a cluster of its own that has some namespaces; with none when the
 // name is "".
-func (b *bench) install(ctx context.Context, name string, r *repository, agent string, namespaces ...string) (_ *site, err error) {
+func (b *bench) install(ctx context.Context, name string, r *repository, agent string, namespaces ...string) (*site, error) {
+	return b.installWith(ctx, name, r, "", agent, namespaces...)
+}
+
+// installWith is install with more in the controller's configuration, as YAML.
+func (b *bench) installWith(ctx context.Context, name string, r *repository, more, agent string, namespaces ...string) (_ *site, err error) {
 	s := &site{repository: r, logs: b.logs}
 	b.sites[name] = s // closed with the run, however far it came
 	dir := filepath.Join(b.dir, name)
@@ -41,7 +46,7 @@ func (b *bench) install(ctx context.Context, name string, r *repository, agent s
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	if s.controller, err = localstack.NewController(ctx, localstack.Settings{Programs: b.programs, Dir: filepath.Join(dir, "controller"), Repository: r.dir,
-		Namespaces: `"*"`, Log: "{format: json}"}); err != nil {
+		Namespaces: `"*"`, Log: "{format: json}", More: more}); err != nil {
 		return nil, err
 	}
 	if s.serves, err = s.controller.Start(); err != nil {

@@ -11,6 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+
+	"towpath/internal/testkit/routers"
 )
 
 // stepsFile is a canary in five shares, each of which is raised, proved ready and lowered before the next.
@@ -31,14 +33,14 @@ func steps(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	ready := watchReady(ctx, client, "steps")
-	defer ready.stop()
+	pods := stepping{"steps", "", "replicasets", watchReady(ctx, client, "steps")}
+	defer pods.ready.stop()
 	rollouts := b.count(20)
-	if _, err := s.rollSteps(ctx, ready, 0); err != nil { // the first is no canary
+	if _, err := s.rollSteps(ctx, pods, 0); err != nil { // the first is no canary
 		return err
 	}
 	disturbed := b.quiet.watch()
-	took, err := s.manySteps(ctx, ready, 1, rollouts)
+	took, err := s.manySteps(ctx, pods, 1, rollouts)
 	if err != nil {
 		return err
 	}
@@ -47,22 +49,55 @@ func steps(ctx context.Context, b *bench) error {
 	b.results.add(by, figure{Name: what + ", p50", Value: took.at(.5), Unit: "ms", Goal: atMost(150), Detail: took.String()})
 	b.results.add(by, figure{Name: what + ", p95", Value: took.at(.95), Unit: "ms", Goal: atMost(400)})
 
+	if err := b.routed(ctx, s, client, rollouts); err != nil {
+		return err
+	}
 	busy, err := b.busy(ctx, s, client)
 	if err != nil {
 		return err
 	}
 	defer busy()
 	disturbed = b.quiet.watch()
-	if took, err = s.manySteps(ctx, ready, rollouts+1, rollouts); err != nil {
+	if took, err = s.manySteps(ctx, pods, rollouts+1, rollouts); err != nil {
 		return err
 	}
 	b.results.add(disturbed(), figure{Name: what + ", while 30 events a second come in, p95", Value: took.at(.95), Unit: "ms", Goal: atMost(250), Detail: took.String()})
 	return nil
 }
 
-func (s *site) manySteps(ctx context.Context, ready *readiness, from, count int) (took samples, err error) {
+// stepping is an application that is rolled out in steps, and what its effects are.
+type stepping struct {
+	name    string
+	traffic string // what more the file says
+	effects string // resource
+	ready   *readiness
+}
+
+// routed is how soon after the last pod of a canary is ready its first share of traffic is set; the others follow without pods.
+func (b *bench) routed(ctx context.Context, s *site, client *kubernetes.Clientset, rollouts int) error {
+	if err := routers.Install(ctx, s.cluster.Kubeconfig); err != nil {
+		return err
+	}
+	routed := stepping{"routed", "trafficManagement: [{smi: [{rootServiceName: routed}]}]\n", "trafficsplits", watchReady(ctx, client, "routed")}
+	defer routed.ready.stop()
+	if _, err := s.rollSteps(ctx, routed, 0); err != nil { // the first is no canary
+		return err
+	}
+	disturbed := b.quiet.watch()
+	took, err := s.manySteps(ctx, routed, 1, rollouts)
+	if err != nil {
+		return err
+	}
+	by := disturbed()
+	const what = "last pod of a canary ready to its share of traffic set"
+	b.results.add(by, figure{Name: what + ", p50", Value: took.at(.5), Unit: "ms", Goal: atMost(200), Detail: took.String()})
+	b.results.add(by, figure{Name: what + ", p95", Value: took.at(.95), Unit: "ms", Goal: atMost(500)})
+	return nil
+}
+
+func (s *site) manySteps(ctx context.Context, of stepping, from, count int) (took samples, err error) {
 	for n := from; n < from+count; n++ {
-		some, err := s.rollSteps(ctx, ready, n)
+		some, err := s.rollSteps(ctx, of, n)
 		if err != nil {
 			return nil, err
 		}
@@ -75,17 +110,20 @@ func (s *site) manySteps(ctx context.Context, ready *readiness, from, count int)
 }
 
 // rollSteps rolls one canary out and returns, for each step, how long after the last pod became ready the next effect was sent.
-func (s *site) rollSteps(ctx context.Context, ready *readiness, n int) (took samples, err error) {
+func (s *site) rollSteps(ctx context.Context, of stepping, n int) (took samples, err error) {
 	if err := s.audit.skip(); err != nil {
 		return nil, err
 	}
-	ready.forget()
-	text := strings.Replace(fmt.Sprintf(threePods, "steps", appsNamespace, n), "replicas: 3", "replicas: 5", 1)
-	sent, err := s.push(ctx, "Change the image", map[string]string{"steps/towpath.yaml": fmt.Sprintf(stepsFile, "steps"), "steps/app.yaml": text})
+	of.ready.forget()
+	text := strings.Replace(fmt.Sprintf(threePods, of.name, appsNamespace, n), "replicas: 3", "replicas: 5", 1)
+	if of.traffic != "" {
+		text += fmt.Sprintf("\n---\napiVersion: v1\nkind: Service\nmetadata: {name: %[1]s, namespace: %[2]s}\nspec: {selector: {app: %[1]s}, ports: [{port: 80}]}\n", of.name, appsNamespace)
+	}
+	sent, err := s.push(ctx, "Change the image", map[string]string{of.name + "/towpath.yaml": fmt.Sprintf(stepsFile, of.name) + of.traffic, of.name + "/app.yaml": text})
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.news.await(ctx, sent, "steps"); err != nil {
+	if _, err := s.news.await(ctx, sent, of.name); err != nil {
 		return nil, err
 	}
 	requests, err := s.audit.since()
@@ -94,13 +132,13 @@ func (s *site) rollSteps(ctx context.Context, ready *readiness, n int) (took sam
 	}
 	var effects []time.Time
 	for _, r := range requests {
-		if r.writes() && r.ObjectRef.Resource == "replicasets" && strings.HasPrefix(r.ObjectRef.Name, "steps-") {
+		if r.writes() && r.ObjectRef.Resource == of.effects && strings.HasPrefix(r.ObjectRef.Name, of.name) {
 			effects = append(effects, r.Received)
 		}
 	}
 	for i, effect := range effects {
-		last := ready.lastBefore(effect)
-		if i > 0 && last.After(effects[i-1]) {
+		last := of.ready.lastBefore(effect)
+		if !last.IsZero() && (i == 0 || last.After(effects[i-1])) {
 			took = append(took, effect.Sub(last))
 		}
 	}

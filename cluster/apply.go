@@ -280,7 +280,9 @@ func (c *Client) applyRevision(ctx context.Context, id rollout.Identity, r Revis
 	if found {
 		changes = changed(r.ReplicaSet, set)
 	}
-	if wanted, _, _ := unstructured.NestedInt64(set.Object, "spec", "replicas"); wanted != int64(count) {
+	wanted, _, _ := unstructured.NestedInt64(set.Object, "spec", "replicas")
+	scaled := found && wanted > 0 && slices.ContainsFunc(a.Aim, func(aim rollout.Aim) bool { return aim.At == key })
+	if wanted != int64(count) && !scaled {
 		changes = append(changes, toCount(count))
 	}
 	if len(changes) > 0 {
@@ -318,15 +320,34 @@ func (c *Client) create(ctx context.Context, id rollout.Identity, r Revision, at
 	return set, true, notOurs(id, r.ReplicaSet.Key, set)
 }
 
-// notOurs is a failure for an object that carries another target's label, or none.
+// lost reports whether a revision is a target's by all but the label of its lane, which somebody took away by hand: whatever is written to it next puts the
+// label back.
+func lost(id rollout.Identity, set *unstructured.Unstructured) bool {
+	labels, annotations := set.GetLabels(), set.GetAnnotations()
+	return labels[LabelLane] == "" && labels[LabelWorkload] != "" && annotations[AnnotationTenant] == id.Tenant && annotations[AnnotationApplication] == id.Application &&
+		annotations[AnnotationTarget] == id.Target
+}
+
+// relabel is what gives a revision the label of its lane back; nothing where it has it.
+func relabel(id rollout.Identity, set *unstructured.Unstructured) []operation {
+	if !lost(id, set) {
+		return nil
+	}
+	return []operation{{"add", "/metadata/labels/" + pointer.Replace(LabelLane), LaneLabel(id)}}
+}
+
+// notOurs is a failure for an object that is not the target's.
 func notOurs(id rollout.Identity, key manifest.Key, object *unstructured.Unstructured) error {
-	if object.GetLabels()[LabelLane] == LaneLabel(id) {
+	if object.GetLabels()[LabelLane] == LaneLabel(id) || lost(id, object) {
 		return nil
 	}
 	whose := "is not managed by Towpath"
 	switch live := judge(key, object); {
 	case live.Owner == ownerOf(id.Tenant, id.Application, id.Target) && object.GetLabels()[LabelLane] == "":
-		whose = fmt.Sprintf("is this target's, but somebody took its label %[1]s away; give it back: kubectl -n %[2]s label replicaset %[3]s %[1]s=%[4]s", LabelLane, key.Namespace, key.Name, LaneLabel(id))
+		whose = fmt.Sprintf("is this target's, but somebody took its labels away; give them back: kubectl -n %s label %s %s %s=%s", key.Namespace, strings.ToLower(key.Kind), key.Name, LabelLane, LaneLabel(id))
+		if live.Workload != "" {
+			whose += " " + LabelWorkload + "=" + short(nil, live.Workload)
+		}
 	case live.Owner != "":
 		whose = "belongs to " + live.Owner + " (tenant/application/target)"
 	}

@@ -213,7 +213,6 @@ func TestARefusalIsToldInTheClustersWords(t *testing.T) {
 		"a selector that misses its pods": {[]string{strings.Replace(web, "template:\n    metadata: {labels: {app: web}}", "template:\n    metadata: {labels: {app: other}}", 1)},
 			[]string{"ReplicaSet.apps NS/web-", "`selector` does not match template `labels`"}},
 		"a namespace that is not there": {[]string{strings.ReplaceAll(web, "NS", "nowhere-at-all")}, []string{`namespaces "nowhere-at-all" not found`}},
-		"an autoscaler":                 {[]string{web, autoscaler}, []string{"app.yaml:2", "not yet supported", "HorizontalPodAutoscaler.autoscaling NS/web", "Deployment object web"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := setUp(t)

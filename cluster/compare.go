@@ -36,7 +36,12 @@ func (c *Client) Compare(ctx context.Context, k rollout.Kept, objects []manifest
 	if err != nil {
 		return nil, nil, &rollout.Failure{Class: rollout.Refused, Text: err.Error()}
 	}
-	if revised, err = revised.only(rollout.Action{Select: k.Selections()}); err != nil {
+	set, err := c.reviser.Names(objects)
+	if err != nil {
+		return nil, nil, &rollout.Failure{Class: rollout.Refused, Text: err.Error()}
+	}
+	aims := k.Aims(set)
+	if revised, err = revised.only(rollout.Action{Select: k.Selections(), Aim: aims}); err != nil {
 		return nil, nil, &rollout.Failure{Class: rollout.Refused, Text: err.Error()}
 	}
 	drifts := make(chan rollout.Drift, len(revised.Plain)+len(revised.Revisions))
@@ -62,6 +67,9 @@ func (c *Client) Compare(ctx context.Context, k rollout.Kept, objects []manifest
 	}
 	for _, r := range revised.Revisions {
 		r = standing(r, k.Target.StandIns)
+		if slices.ContainsFunc(aims, func(a rollout.Aim) bool { return a.At == r.ReplicaSet.Key }) {
+			r.Replicas = nil // they are the autoscaler's
+		}
 		look(r.ReplicaSet.Key, r.Workload, func() (*rollout.Drift, error) { return c.compareRevision(ctx, k, r) })
 		for _, copied := range r.Copies {
 			look(copied.Key, r.Workload, func() (*rollout.Drift, error) { return c.compareCopy(ctx, copied.Key) })

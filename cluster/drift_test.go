@@ -130,7 +130,7 @@ func TestWhatOthersChangeIsFoundAndPutBack(t *testing.T) {
 			if found[0].Refused != "" {
 				return // a person has to look at it
 			}
-			out := b.Apply(t.Context(), b.id, app, k.Restoring([]manifest.Key{found[0].Of}))
+			out := b.Apply(t.Context(), b.id, app, k.Restoring([]manifest.Key{found[0].Of}, rollout.Set{}))
 			if out.Failure != nil {
 				t.Fatal(out.Failure)
 			}

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
 
+	"towpath/cluster/traffic"
 	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
@@ -23,6 +24,8 @@ func judge(key manifest.Key, object *unstructured.Unstructured) rollout.Live {
 		live.Owner = ownerOf(annotations[AnnotationTenant], application, annotations[AnnotationTarget])
 	}
 	if key.Group == "apps" && key.Kind == "ReplicaSet" {
+		mark, _, _ := unstructured.NestedString(object.Object, "spec", "template", "metadata", "labels", traffic.LabelSubset)
+		live.Marked = mark != "" && mark == live.Hash
 		judgeReplicaSet(&live, object)
 	} else {
 		live.Health, live.Message = health(key, object)
@@ -98,7 +101,7 @@ func judgeReplicaSet(live *rollout.Live, object *unstructured.Unstructured) {
 	}
 }
 
-// health judges an object as kstatus does, with two exceptions. A claim that waits for its first pod is bound only once that pod is there, so waiting for
+// health judges an object as kstatus does, with three exceptions. An autoscaler at rest is not looked at by its controller. A claim that waits for its first pod is bound only once that pod is there, so waiting for
 // it before would be waiting for ever. And what kstatus cannot read follows rules of its own (an Argo Rollout counts generations in texts): it is held
 // healthy once it is applied, and who wants to wait for it says so in the file.
 func health(key manifest.Key, object *unstructured.Unstructured) (rollout.Health, string) {
@@ -108,7 +111,7 @@ func health(key manifest.Key, object *unstructured.Unstructured) (rollout.Health
 		}
 		return rollout.Healthy, ""
 	}
-	if key.Group == "argoproj.io" && key.Kind == "Rollout" {
+	if key.Group == "argoproj.io" && key.Kind == "Rollout" || key.Group == "autoscaling" && key.Kind == "HorizontalPodAutoscaler" {
 		return rollout.Healthy, ""
 	}
 	if object.GetAnnotations()[AnnotationHook] != "" && (key.Group == "batch" && key.Kind == "Job" || key.Group == "" && key.Kind == "Pod") {

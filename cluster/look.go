@@ -40,7 +40,7 @@ func (c *Client) Look(ctx context.Context, id rollout.Identity, read rollout.Rea
 		jobs = append(jobs, c.named(ctx, read.Workloads)...)
 	case read.Revisions:
 		for _, namespace := range namespaces {
-			jobs = append(jobs, func() ([]rollout.Live, error) { return c.revisions(ctx, id, namespace) })
+			jobs = append(jobs, c.revisions(ctx, id, namespace)...)
 		}
 	}
 	revisions, failure := c.all(jobs)
@@ -188,6 +188,11 @@ func (c *Client) fetchListed(ctx context.Context, kind manifest.Key, lane string
 	}
 	for _, i := range places {
 		objects[i] = found[keys[i].Name]
+		if objects[i] == nil && keys[i].Kind == replicaSetKind.Kind && keys[i].Group == replicaSetKind.Group { // its label may have been taken away
+			if objects[i], err = c.get(ctx, keys[i]); err != nil {
+				return c.failure(keys[i], err)
+			}
+		}
 	}
 	return nil
 }
@@ -237,9 +242,16 @@ func (c *Client) named(ctx context.Context, workloads []manifest.Key) (jobs []jo
 	return jobs
 }
 
-// revisions is all managed ReplicaSets of a target in a namespace, but for those on their way out.
-func (c *Client) revisions(ctx context.Context, id rollout.Identity, namespace string) ([]rollout.Live, error) {
-	return c.managed(ctx, namespace, LabelLane+"="+LaneLabel(id)+","+LabelWorkload)
+// revisions reads all managed ReplicaSets of a target in a namespace, but for those on their way out. Those without a lane's label, which are few if any, are
+// read too: some may be the target's, and their pods would run on beside those that take over from them.
+func (c *Client) revisions(ctx context.Context, id rollout.Identity, namespace string) []job {
+	return []job{func() ([]rollout.Live, error) {
+		return c.managed(ctx, namespace, LabelLane+"="+LaneLabel(id)+","+LabelWorkload)
+	}, func() ([]rollout.Live, error) {
+		lives, err := c.managed(ctx, namespace, LabelWorkload+",!"+LabelLane)
+		ours := ownerOf(id.Tenant, id.Application, id.Target)
+		return slices.DeleteFunc(lives, func(live rollout.Live) bool { return live.Owner != ours }), err
+	}}
 }
 
 // managed is the managed ReplicaSets in a namespace that a selector names.

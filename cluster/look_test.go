@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"towpath/cluster"
 	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
@@ -177,6 +178,95 @@ func TestWhatAnotherTargetLeftRunningIsSeen(t *testing.T) {
 	}
 	if theirs.Failure != nil || len(theirs.Revisions) != 0 || len(theirs.Foreign) != 1 || theirs.Foreign[0].Replicas != 2 || theirs.Foreign[0].Owner != "main/"+b.id.Application+"/"+b.id.Target {
 		t.Errorf("for another one: %+v", theirs)
+	}
+}
+
+// takeAway removes labels of a ReplicaSet, as a person does with kubectl.
+func (b *bench) takeAway(key manifest.Key, labels ...string) {
+	b.t.Helper()
+	for _, label := range labels {
+		b.edit(replicaSets, key.Name, fmt.Sprintf(`{"metadata":{"labels":{%q:null}}}`, label), "kubectl-label")
+	}
+}
+
+// It is found, and has the label again with whatever is written to it next.
+func TestARevisionWhoseLabelWasTakenAwayIsStillTheTargets(t *testing.T) {
+	b := setUp(t)
+	app := b.objects(web)
+	b.applied(2, app)
+	key := b.replicaSet(app)
+	hasIt := func(after string) {
+		t.Helper()
+		if has := b.live(replicaSets, key.Name).GetLabels()[cluster.LabelLane]; has != cluster.LaneLabel(b.id) {
+			t.Errorf("after %s its label is %q, want %q", after, has, cluster.LaneLabel(b.id))
+		}
+	}
+	revisions := func(id rollout.Identity) []rollout.Live {
+		t.Helper()
+		look := b.Look(t.Context(), id, rollout.Read{Revisions: true}, []string{b.namespace})
+		if look.Failure != nil {
+			t.Fatal(look.Failure)
+		}
+		return look.Revisions
+	}
+	another := b.id
+	another.Application = "store"
+
+	b.takeAway(key, cluster.LabelLane)
+	if found := revisions(b.id); len(found) != 1 || found[0].Key != key || found[0].Replicas != 2 {
+		t.Errorf("looked at: %+v", found)
+	}
+	if found := revisions(another); len(found) != 0 {
+		t.Errorf("another target has it: %+v", found)
+	}
+	fails(t, b.Shift(t.Context(), another, rollout.Action{Replicas: []rollout.Replicas{{Key: key, Count: 0}}}).Failure, rollout.Refused, "it belongs to main/"+b.id.Application)
+	for _, count := range []int32{2, 1} {
+		out := b.Shift(t.Context(), b.id, rollout.Action{Replicas: []rollout.Replicas{{Key: key, Count: count}}})
+		if out.Failure != nil || out.Live[0].Replicas != count {
+			t.Fatalf("%+v", out)
+		}
+		hasIt(fmt.Sprint("a shift to ", count))
+		b.takeAway(key, cluster.LabelLane)
+	}
+	b.applied(1, app)
+	hasIt("an apply")
+	b.takeAway(key, cluster.LabelLane)
+	if out := b.Remove(t.Context(), b.id, []manifest.Key{key}); out.Failure != nil {
+		t.Fatal(out.Failure)
+	}
+	b.gone(replicaSets, key.Name)
+}
+
+func TestARevisionThatLostAllLabelsOfOursIsLeftAlone(t *testing.T) {
+	b := setUp(t)
+	app := b.objects(web)
+	b.applied(2, app)
+	key := b.replicaSet(app)
+	b.takeAway(key, cluster.LabelLane, cluster.LabelWorkload)
+	fails(t, b.apply(1, app).Failure, rollout.Refused, "is this target's, but somebody took its labels away; give them back: kubectl -n "+b.namespace+" label replicaset "+key.Name,
+		cluster.LabelLane+"="+cluster.LaneLabel(b.id), cluster.LabelWorkload+"=")
+}
+
+// Many of one kind are read by label.
+func TestRevisionsWithoutTheirLabelAreAmongMany(t *testing.T) {
+	b := setUp(t)
+	var keys []manifest.Key
+	var texts []string
+	for i := range 5 {
+		texts = append(texts, strings.ReplaceAll(web, "name: web", fmt.Sprint("name: web-", i)))
+	}
+	app := b.objects(texts...)
+	b.applied(1, app)
+	set, err := reviser.Names(app)
+	ok(t, err)
+	for _, r := range set.Revisions {
+		keys = append(keys, r.ReplicaSet)
+	}
+	b.takeAway(keys[3], cluster.LabelLane)
+	for i, live := range b.look(append(keys, b.key("apps", "ReplicaSet", "never-there"))...) {
+		if live.Missing != (i == len(keys)) {
+			t.Errorf("%s: missing is %v", live.Key, live.Missing)
+		}
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	"towpath/reconcile/rollout"
 )
 
-// Remove removes objects in reverse ranks, many at once inside a rank, but only those that carry the target's label, and only the very objects that were
-// read. What is not there is done, and so is what belongs to somebody else by now. The key of a Deployment object stands for all its revisions; their
+// Remove removes objects in reverse ranks, many at once inside a rank, but only those that carry the target's label, or are revisions of it whose label was
+// taken away, and only the very objects that were read. What is not there is done, and so is what belongs to somebody else by now. The key of a Deployment object stands for all its revisions; their
 // configuration copies, and whatever else an object owns, go in the background. Remove returns once the cluster has taken the removals; an object with
 // finalizers may stay for longer.
 func (c *Client) Remove(ctx context.Context, id rollout.Identity, keys []manifest.Key) rollout.Outcome {
@@ -72,7 +72,7 @@ func (c *Client) removable(ctx context.Context, id rollout.Identity, keys []mani
 	}
 	var all []removal
 	for i, object := range objects {
-		if object == nil || object.GetDeletionTimestamp() != nil || object.GetLabels()[LabelLane] != LaneLabel(id) {
+		if object == nil || object.GetDeletionTimestamp() != nil || object.GetLabels()[LabelLane] != LaneLabel(id) && !lost(id, object) {
 			continue
 		}
 		name := served[i].String()
@@ -88,9 +88,9 @@ func (c *Client) removable(ctx context.Context, id rollout.Identity, keys []mani
 func (c *Client) revisionsOf(ctx context.Context, id rollout.Identity, workloads []manifest.Key) ([]removal, *rollout.Failure) {
 	var all []removal
 	for namespace, places := range byKind(workloads) {
-		sets, err := c.revisions(ctx, id, namespace.Namespace)
-		if err != nil {
-			return nil, c.failure(manifest.Key{}, err)
+		sets, failure := c.all(c.revisions(ctx, id, namespace.Namespace))
+		if failure != nil {
+			return nil, failure
 		}
 		for _, i := range places {
 			for _, set := range sets {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	"towpath/cluster/traffic"
 	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
@@ -74,7 +75,7 @@ func (r Reviser) Names(objects []manifest.Object) (rollout.Set, error) {
 			}
 		}
 	}
-	set.Services = services(objects)
+	set.Services, set.Scalers = services(objects), scalers(objects)
 	return set, nil
 }
 
@@ -183,7 +184,10 @@ func Unsupported(objects []manifest.Object) error {
 			}
 			continue
 		}
-		for _, name := range []string{"scaleTargetRef", "targetRef"} { // HorizontalPodAutoscaler and KEDA; VerticalPodAutoscaler and Flagger
+		if isScaler(o) {
+			continue
+		}
+		for _, name := range []string{"scaleTargetRef", "targetRef"} { // KEDA; VerticalPodAutoscaler and Flagger
 			aim := child(fields, "spec", name)
 			kind, named := aim["kind"]
 			if kind == "Deployment" || name == "scaleTargetRef" && aim != nil && !named {
@@ -339,6 +343,7 @@ func (r Reviser) revision(id rollout.Identity, o manifest.Object, configuration 
 	}
 	set := owned(map[string]any{"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": meta, "spec": body}, id)
 	maps.Copy(ensure(meta, "labels"), child(w.template, "metadata", "labels")) // as Kubernetes has it; a Deployment object finds what it adopts by them
+	delete(ensure(meta, "labels"), traffic.LabelSubset)                        // it is for DestinationRules, which select pods
 	ensure(meta, "labels")[LabelWorkload] = short(nil, o.Name)
 	ensure(meta, "labels")[LabelHash] = w.hash
 	ensure(meta, "annotations")[AnnotationWorkload] = o.Name
@@ -382,7 +387,7 @@ func fit(name, hash string, most int) string {
 func mark(template map[string]any, id rollout.Identity, replicaSet, hash string) {
 	meta := ensure(template, "metadata")
 	labels := ensure(meta, "labels")
-	labels[LabelHash], labels[LabelLane] = hash, LaneLabel(id)
+	labels[LabelHash], labels[traffic.LabelSubset], labels[LabelLane] = hash, hash, LaneLabel(id)
 	annotations := ensure(meta, "annotations")
 	variables := []any{}
 	for _, m := range [][3]string{{"application", "APPLICATION_NAME", id.Application}, {"deployment-id", "DEPLOYMENT_ID", id.Deployment},

@@ -233,9 +233,7 @@ func TestWhatCannotBeCarriedYetIsRefused(t *testing.T) {
 		return "apiVersion: " + apiVersion + "\nkind: " + kind + "\nmetadata: {name: web, namespace: shop}\nspec: {" + aim + "}"
 	}
 	for name, c := range map[string]struct{ text, says string }{
-		"an autoscaler v1":     {autoscaled("autoscaling/v1", "HorizontalPodAutoscaler", "scaleTargetRef: {kind: Deployment, name: web}"), "app.yaml:2: not yet supported: HorizontalPodAutoscaler.autoscaling shop/web"},
-		"an autoscaler v2":     {autoscaled("autoscaling/v2", "HorizontalPodAutoscaler", "scaleTargetRef: {kind: Deployment, name: web}"), "aimed at the Deployment object web"},
-		"KEDA":                 {autoscaled("keda.sh/v1alpha1", "ScaledObject", "scaleTargetRef: {name: web}"), "not yet supported: ScaledObject.keda.sh shop/web"},
+		"KEDA":                 {autoscaled("keda.sh/v1alpha1", "ScaledObject", "scaleTargetRef: {name: web}"), "app.yaml:2: not yet supported: ScaledObject.keda.sh shop/web, which is aimed at the Deployment object web"},
 		"a vertical one":       {autoscaled("autoscaling.k8s.io/v1", "VerticalPodAutoscaler", "targetRef: {kind: Deployment, name: web}"), "not yet supported: VerticalPodAutoscaler"},
 		"a paused object":      {strings.Replace(everything, "replicas: 3", "paused: true", 1), "app.yaml:2: not yet supported: Deployment.apps shop/web, which is paused"},
 		"an API of the past":   {strings.Replace(everything, "apps/v1", "apps/v1beta1", 1), "apiVersion apps/v1beta1 is no longer served by Kubernetes; write apps/v1"},
@@ -251,8 +249,28 @@ func TestWhatCannotBeCarriedYetIsRefused(t *testing.T) {
 			contains(t, err.Error(), c.says)
 		})
 	}
-	_, err := reviser.Revise(shop, objectsOf(t, autoscaled("autoscaling/v2", "HorizontalPodAutoscaler", "scaleTargetRef: {kind: StatefulSet, name: db}")))
+}
+
+func TestAutoscalersOfDeploymentObjectsOfTheManifestsAreKnown(t *testing.T) {
+	scaler := func(apiVersion, name, kind, at string) string {
+		return "apiVersion: " + apiVersion + "\nkind: HorizontalPodAutoscaler\nmetadata: {name: " + name + ", namespace: shop}\nspec: {scaleTargetRef: {kind: " + kind + ", name: " + at + "}}"
+	}
+	web := "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\nspec: {selector: {}, template: {}}"
+	objects := objectsOf(t, strings.Join([]string{web, scaler("autoscaling/v2", "two", "Deployment", "web"), scaler("autoscaling/v1", "one", "Deployment", "web"),
+		scaler("autoscaling/v2", "db", "StatefulSet", "web"), scaler("autoscaling/v2", "elsewhere", "Deployment", "other")}, "\n---\n"))
+	_, err := reviser.Revise(shop, objects)
 	ok(t, err)
+	set, err := reviser.Names(objects)
+	ok(t, err)
+	var names []string
+	for _, s := range set.Scalers {
+		if names = append(names, s.Key.Name); s.Workload != objects[0].Key {
+			t.Errorf("%s scales %s", s.Key, s.Workload)
+		}
+	}
+	if strings.Join(names, " ") != "two one" {
+		t.Errorf("known are %v", names)
+	}
 }
 
 func FuzzRevise(f *testing.F) {

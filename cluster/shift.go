@@ -16,9 +16,12 @@ import (
 	"towpath/reconcile/rollout"
 )
 
-// Shift turns Services to the revisions that an action selects, then sets the counts of revisions, each as it was read just before: what somebody changes
+// Shift lets autoscalers rest, turns Services to the revisions that an action selects, divides traffic, sets the counts of revisions, then aims autoscalers, each as it was read just before: what somebody changes
 // in between is Trouble, and so is a write of ours that arrives late. A revision that is not there, and shall have no pods, is no failure.
 func (c *Client) Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome {
+	if failure := c.aimAll(ctx, a.Aim, true); failure != nil {
+		return rollout.Outcome{Failure: failure}
+	}
 	turns := make([]job, len(a.Select))
 	for i, s := range a.Select {
 		turns[i] = func() ([]rollout.Live, error) { return nil, c.aim(ctx, s) }
@@ -26,11 +29,17 @@ func (c *Client) Shift(ctx context.Context, id rollout.Identity, a rollout.Actio
 	if _, failure := c.all(turns); failure != nil {
 		return rollout.Outcome{Failure: failure}
 	}
+	if failure := c.divide(ctx, id, a.Divide); failure != nil {
+		return rollout.Outcome{Failure: failure}
+	}
 	scales := make([]job, len(a.Replicas))
 	for i, r := range a.Replicas {
 		scales[i] = func() ([]rollout.Live, error) { return c.scale(ctx, id, r.Key, a.Replicas) }
 	}
 	lives, failure := c.all(scales)
+	if failure == nil {
+		failure = c.aimAll(ctx, a.Aim, false)
+	}
 	return rollout.Outcome{Live: lives, Failure: failure}
 }
 
@@ -49,12 +58,15 @@ func (c *Client) scale(ctx context.Context, id rollout.Identity, key manifest.Ke
 	if err := notOurs(id, key, set); err != nil {
 		return nil, err
 	}
-	live := judge(key, set)
-	if i < 0 || live.Replicas == replicas[i].Count {
+	live, changes := judge(key, set), relabel(id, set)
+	if i >= 0 && live.Replicas != replicas[i].Count {
+		changes = append(changes, toCount(replicas[i].Count))
+	}
+	if len(changes) == 0 {
 		return []rollout.Live{live}, nil
 	}
 	workload := manifest.Key{Group: "apps", Kind: "Deployment", Namespace: key.Namespace, Name: live.Workload}
-	set, err = c.change(ctx, workload, set, []operation{toCount(replicas[i].Count)})
+	set, err = c.change(ctx, workload, set, changes)
 	if err != nil {
 		return nil, c.failure(key, err)
 	}
@@ -100,7 +112,7 @@ func (c *Client) aim(ctx context.Context, s rollout.Selection) error {
 	return nil
 }
 
-// only leaves out what an action does not apply, and puts the selections of an action into the Services that come with the manifests.
+// only leaves out what an action does not apply, and puts the selections and divisions of an action into the objects that come with the manifests.
 func (r Revised) only(a rollout.Action) (Revised, error) {
 	var out Revised
 	for _, o := range r.Plain {
@@ -115,6 +127,13 @@ func (r Revised) only(a rollout.Action) (Revised, error) {
 				return out, err
 			}
 			o = selected
+		}
+		o, err := divided(o, a.Divide)
+		if err != nil {
+			return out, err
+		}
+		if o, err = aimed(o, a.Aim); err != nil {
+			return out, err
 		}
 		out.Plain = append(out.Plain, o)
 	}

@@ -334,7 +334,11 @@ func buildTraffic(f *File, v *value) TrafficManagement {
 			DestinationRule: rule.get("name").text(), ActiveSubset: rule.get("activeSubsetName").text(), CanarySubset: rule.get("canarySubsetName").text()})
 	}
 	for _, g := range v.get("gateway").list() {
-		t.Gateway = append(t.Gateway, GatewayTraffic{g.get("httpRoute").text(), g.get("activeService").text(), g.get("canaryService").text()})
+		route := GatewayTraffic{HTTPRoute: g.get("httpRoute").text(), ActiveService: g.get("activeService").text(), CanaryService: g.get("canaryService").text()}
+		for _, h := range g.get("matchHeaders").list() {
+			route.MatchHeaders = append(route.MatchHeaders, Header{h.get("name").text(), h.get("value").text()})
+		}
+		t.Gateway = append(t.Gateway, route)
 	}
 	return t
 }

@@ -245,18 +245,22 @@ func trafficShape() *shape {
 		field("kubernetes", &shape{kind: list, one: true, item: obj(
 			required(field("activeService", str(), "name of a Service")), field("previewService", str(), "name of a Service"),
 		)}, "pairs of Services"),
-		later(field("smi", &shape{kind: list, one: true, item: obj(
+		field("smi", &shape{kind: list, one: true, item: obj(
 			required(field("rootServiceName", str(), "name of the Service that clients call")),
-			field("canaryServiceName", str(), "absent: the root's name and -canary, created"),
-			field("trafficSplitName", str(), "absent: the root's name"),
-		)}, "SMI TrafficSplits"), "all"),
-		later(field("istio", &shape{kind: list, one: true, item: obj(
-			required(field("virtualService", obj(required(field("name", str(), "of the VirtualService")), field("httpRouteName", str(), "needed where it has several")), "route")),
-			field("destinationRule", obj(field("name", str(), "of the DestinationRule"), field("activeSubsetName", str(), "subset of the old version"),
-				field("canarySubsetName", str(), "subset of the new version")), "subsets"),
-		)}, "Istio routes"), "all"),
-		later(ours(field("gateway", &shape{kind: list, one: true, item: obj(
-			required(field("httpRoute", str(), "name of the HTTPRoute")), field("activeService", str(), "name of a Service"), field("canaryService", str(), "name of a Service"),
-		)}, "routes of the Gateway API")), "all"),
+			field("canaryServiceName", str(), "absent: the root's name and -canary; created where it is not there"),
+			field("trafficSplitName", str(), "absent: the root's name; created where it is not there"),
+		)}, "SMI TrafficSplits"),
+		field("istio", &shape{kind: list, one: true, item: obj(
+			required(field("virtualService", obj(required(field("name", str(), "of the VirtualService")), field("httpRouteName", str(), "needed where it has several routes")), "route")),
+			field("destinationRule", obj(field("name", str(), "needed where the host has several"), field("activeSubsetName", str(), "subset that traffic goes to; needed where there are several"),
+				field("canarySubsetName", str(), "absent: the active subset's name and -canary; created")), "subsets"),
+		)}, "Istio routes"),
+		ours(field("gateway", &shape{kind: list, one: true, item: obj(
+			required(field("httpRoute", str(), "name of the HTTPRoute")),
+			field("activeService", str(), "name of the Service that it sends traffic to; needed where there are several"),
+			field("canaryService", str(), "absent: the active Service's name and -canary; created where it is not there"),
+			field("matchHeaders", listOf(obj(required(field("name", str(), "of a header")), required(field("value", str(), "that it has exactly")))),
+				"requests with all of these headers go to the new version, whatever its share"),
+		)}, "routes of the Gateway API")),
 	)
 }

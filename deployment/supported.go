@@ -18,13 +18,6 @@ func (f *File) Unsupported() []Problem {
 			refuse(m.Position, fmt.Sprintf("manifests[%d].path", i), "a path that is a URL")
 		}
 	}
-	for i, t := range f.TrafficManagement {
-		for name, count := range map[string]int{"smi": len(t.SMI), "istio": len(t.Istio), "gateway": len(t.Gateway)} {
-			if count > 0 {
-				refuse(t.Position, fmt.Sprintf("trafficManagement[%d].%s", i, name), "trafficManagement by "+name)
-			}
-		}
-	}
 	slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })
 	return problems
 }

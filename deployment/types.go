@@ -203,7 +203,7 @@ type Webhook struct {
 	DisableCallback bool
 }
 
-// Header is one header of a webhook.
+// Header is one header of a request.
 type Header struct{ Key, Value string }
 
 // TrafficManagement is how traffic reaches the versions on some targets.
@@ -229,7 +229,10 @@ type IstioTraffic struct {
 }
 
 // GatewayTraffic is an HTTPRoute of the Gateway API.
-type GatewayTraffic struct{ HTTPRoute, ActiveService, CanaryService string }
+type GatewayTraffic struct {
+	HTTPRoute, ActiveService, CanaryService string
+	MatchHeaders                            []Header // requests that have all of them go to the new version, whatever its share
+}
 
 // Severity of a Problem.
 type Severity string

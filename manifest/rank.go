@@ -25,6 +25,7 @@ var ranks = map[[2]string]int{
 	{"networking.k8s.io", "NetworkPolicy"}: RankConfiguration, {"policy", "PodDisruptionBudget"}: RankConfiguration,
 
 	{"", "Service"}: RankNetwork,
+	{"networking.istio.io", "DestinationRule"}: RankNetwork, // its subsets are there before what sends traffic to them
 
 	{"", "Pod"}: RankWorkload, {"", "ReplicationController"}: RankWorkload,
 	{"apps", "Deployment"}: RankWorkload, {"apps", "ReplicaSet"}: RankWorkload, {"apps", "StatefulSet"}: RankWorkload, {"apps", "DaemonSet"}: RankWorkload,

@@ -8,6 +8,7 @@ import (
 
 	"towpath/deployment"
 	"towpath/manifest"
+	"towpath/policies"
 	"towpath/reconcile/rollout"
 )
 
@@ -102,6 +103,43 @@ func (p *Planner) services(ctx context.Context, plan *Plan, tenant string, targe
 	}
 	if why := rollout.Turns(planned.Way, planned.Namespace, set, found); why != "" {
 		refuse(why)
+	}
+	return nil
+}
+
+// routes refuses a target whose traffic cannot be divided as the file says: by routes that come with the manifests or are in the cluster, and that the
+// source may touch.
+func (p *Planner) routes(ctx context.Context, plan *Plan, ask Ask, target deployment.Target, planned PlannedTarget) error {
+	if len(planned.Traffic) == 0 {
+		return nil
+	}
+	set, err := p.Names(planned.Objects)
+	if err != nil {
+		return err
+	}
+	id := rollout.Identity{Tenant: ask.Tenant, Application: plan.File.Application, Target: target.Name, Account: target.Account, Namespace: target.Namespace}
+	wanted := rollout.RoutesOf(planned.Way, planned.Namespace, set)
+	found, failure := p.Routes(ctx, id, planned.Objects, wanted)
+	if failure != nil {
+		found = wanted
+	}
+	var writes []manifest.Object
+	for _, r := range found {
+		for _, key := range r.Keys() {
+			if key.Name != "" && !slices.ContainsFunc(writes, func(o manifest.Object) bool { return o.Key == key }) {
+				writes = append(writes, manifest.Object{Key: key})
+			}
+		}
+	}
+	plan.refuse(target, policies.Objects(ask.Reach, ask.Origin.Source, target.Account, writes))
+	switch {
+	case failure != nil && failure.Class == rollout.Refused:
+		plan.refuse(target, []string{failure.Error()})
+	case failure != nil: // it is looked for before the target starts
+	default:
+		if why := rollout.Divides(set, found); why != "" {
+			plan.refuse(target, []string{why})
+		}
 	}
 	return nil
 }

@@ -458,7 +458,11 @@ func (g *guard) heal(ctx context.Context, k rollout.Kept, objects []manifest.Obj
 			only = append(only, d.Of)
 		}
 	}
-	outcome, done, err := g.Runner.Restore(ctx, k, k.Restoring(only))
+	set, err := g.Runner.Names(objects)
+	if err != nil {
+		return err
+	}
+	outcome, done, err := g.Runner.Restore(ctx, k, k.Restoring(only, set))
 	if err != nil || !done {
 		g.put(k.Lane, movedOf(now))
 		g.again(time.Second)

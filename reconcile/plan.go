@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -54,7 +55,9 @@ type Planner struct {
 	// Names says what a set of objects is called once it is applied.
 	Names func(objects []manifest.Object) (rollout.Set, error)
 	// Live reads objects of a cluster; nil when its agent is away.
-	Live     func(ctx context.Context, tenant, account string, keys []manifest.Key) []rollout.Live
+	Live func(ctx context.Context, tenant, account string, keys []manifest.Key) []rollout.Live
+	// Routes finds routes as Cluster.Routes does; a Failure that is not Refused says that they cannot be looked for now.
+	Routes   func(ctx context.Context, id rollout.Identity, objects []manifest.Object, wanted []rollout.Route) ([]rollout.Route, *rollout.Failure)
 	Previews bool // links of exposeServices are served
 	NotSelf  bool // approvals do not come from those whose change it is, unless the file says allowSelfApproval: true
 }
@@ -312,7 +315,7 @@ func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deploy
 		return planned, err
 	}
 	plan.refuse(target, taken)
-	if err := p.services(ctx, plan, ask.Tenant, target, planned); err != nil {
+	if err := errors.Join(p.services(ctx, plan, ask.Tenant, target, planned), p.routes(ctx, plan, ask, target, planned)); err != nil {
 		return planned, err
 	}
 	var before []manifest.Object

@@ -53,6 +53,9 @@ type Cluster interface {
 	Remove(ctx context.Context, id rollout.Identity, keys []manifest.Key) rollout.Outcome
 	// Look reads what is asked for; namespaces are those in which the target has objects.
 	Look(ctx context.Context, id rollout.Identity, read rollout.Read, namespaces []string) rollout.Look
+	// Routes fills in what a file leaves out of routes: from the manifests, else from what the cluster has. A route that is not there, or that several may be
+	// meant by, is a failure.
+	Routes(ctx context.Context, id rollout.Identity, objects []manifest.Object, wanted []rollout.Route) ([]rollout.Route, *rollout.Failure)
 	// Survey says which objects of a target on which nothing is done yet differ from its manifests, and which say that they are the target's.
 	Survey(ctx context.Context, k rollout.Kept, objects []manifest.Object, namespaces []string) rollout.Look
 	// Watch calls wake, not more often than each 100 ms, when an object of the target may have changed, until stop is called. It returns once
@@ -344,7 +347,20 @@ func (r *Runner) look(ctx context.Context, lease rollout.Lease, lane rollout.Lan
 	if read.Survey {
 		return r.survey(ctx, cluster, t)
 	}
-	return cluster.Look(ctx, t.Identity(), read, namespaces(t, read, lane.Inventory))
+	found := cluster.Look(ctx, t.Identity(), read, namespaces(t, read, lane.Inventory))
+	if len(read.Routes) > 0 && found.Failure == nil {
+		found.Routes, found.Failure = r.routes(ctx, cluster, t, read.Routes)
+	}
+	return found
+}
+
+// routes finds what divides traffic: in the manifests, else in the cluster.
+func (r *Runner) routes(ctx context.Context, cluster Cluster, t rollout.Target, wanted []rollout.Route) ([]rollout.Route, *rollout.Failure) {
+	objects, err := r.Lanes.Manifests(ctx, t.Manifests)
+	if err != nil {
+		return nil, failure(err)
+	}
+	return cluster.Routes(ctx, t.Identity(), objects, wanted)
 }
 
 // survey holds a target on which nothing is done yet against its cluster, and finds what it was asked for before.
@@ -372,7 +388,8 @@ func (r *Runner) survey(ctx context.Context, cluster Cluster, t rollout.Target) 
 // watched is the objects of a read whose next change the target waits for.
 func watched(t rollout.Target, read rollout.Read) []manifest.Key {
 	switch {
-	case t.Phase == rollout.Settling, t.Phase == rollout.Draining, t.Phase == rollout.Recovering, t.Phase == rollout.Regaining:
+	case t.Phase == rollout.Settling, t.Phase == rollout.Draining, t.Phase == rollout.Recovering, t.Phase == rollout.Regaining,
+		t.Phase == rollout.Vacating:
 		return read.Objects
 	case t.Phase == rollout.Redirecting, t.Phase == rollout.Overlapping, t.Phase == rollout.Hooking, t.Phase == rollout.Concluding:
 		return read.Objects

@@ -103,7 +103,7 @@ func (s *Store) Call(ctx context.Context, id string) (asked *rollout.Asked, err 
 	return asked, err
 }
 
-// Answer records what a try came to, and wakes the lane. The answer to a try that was given up counts no more.
+// Answer records what a try came to, and wakes the lane if it has to be looked at now. The answer to a try that was given up counts no more.
 func (s *Store) Answer(ctx context.Context, c rollout.Call, answer rollout.Answer) error {
 	text, err := json.Marshal(answer)
 	if err != nil {
@@ -114,7 +114,7 @@ func (s *Store) Answer(ctx context.Context, c rollout.Call, answer rollout.Answe
 		if err != nil {
 			return err
 		}
-		if rows, err := result.RowsAffected(); err != nil || rows == 0 {
+		if rows, err := result.RowsAffected(); err != nil || rows == 0 || !answer.Wakes(c, tx.now()) {
 			return err
 		}
 		return tx.wakeLaneOfCall(ctx, c.ID)

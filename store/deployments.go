@@ -198,6 +198,9 @@ func (tx *tx) start(ctx context.Context, start rollout.Start) (refused *ErrUnder
 	if err != nil || known {
 		return refused, err
 	}
+	if err := tx.mayStart(ctx, start); err != nil {
+		return nil, err
+	}
 	number, err := tx.number(ctx, start)
 	if err != nil {
 		return nil, err

@@ -60,13 +60,18 @@ func (s *Store) News() (news <-chan struct{}, stop func()) { return s.news.follo
 // Moves gives a channel that is ready when agents' sessions may be others than were read before; stop ends it. It is closed with the store.
 func (s *Store) Moves() (moves <-chan struct{}, stop func()) { return s.moves.follow() }
 
+// Turns gives a channel that is ready when observing may have begun or ended, as another process says on PostgreSQL; stop ends it. It is closed with the store.
+func (s *Store) Turns() (turns <-chan struct{}, stop func()) { return s.turns.follow() }
+
 // HangUp closes the channels that News gave, for those who follow the news to end before all else does.
 func (s *Store) HangUp() { s.news.close() }
 
-// Channels on which transactions of all processes that share a PostgreSQL database say that they wrote events, or sessions of agents.
+// Channels on which transactions of all processes that share a PostgreSQL database say that they wrote events, or sessions of agents, or that observing
+// began or ended.
 const (
 	eventsChannel = "towpath_events"
 	movesChannel  = "towpath_moves"
+	turnsChannel  = "towpath_turns"
 )
 
 // notify tells those who listen on a channel, once the transaction is committed. SQLite has no other process to tell.
@@ -103,7 +108,7 @@ func (s *Store) listenOnce(ctx context.Context) error {
 		return err
 	}
 	defer connection.Release()
-	told := map[string]*news{eventsChannel: &s.news, movesChannel: &s.moves}
+	told := map[string]*news{eventsChannel: &s.news, movesChannel: &s.moves, turnsChannel: &s.turns}
 	for channel, news := range told {
 		if _, err := connection.Exec(ctx, "LISTEN "+channel); err != nil {
 			return err

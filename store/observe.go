@@ -18,8 +18,8 @@ const unseenFiles = "unseen "
 // observing is the setting that holds everything back after the database was lost.
 const observing = "observing"
 
-// Observe begins to find out what runs, for a database that was lost and is empty now: until Resume nothing is done but reading. One that begun already goes
-// on. A database that knows of applications is an error.
+// Observe begins to find out what runs, for a database that was lost and is empty now: until Resume nothing is done but reading, by any controller of it. One
+// that begun already goes on. A database that knows of applications is an error.
 func (s *Store) Observe(ctx context.Context) error {
 	return s.write(ctx, "observe", func(tx *tx) error {
 		var begun, applications int
@@ -32,20 +32,39 @@ func (s *Store) Observe(ctx context.Context) error {
 		case applications > 0:
 			return fmt.Errorf("the database knows of %d applications: --rebuild is for an empty one; start without it, or name another database", applications)
 		}
-		_, err := tx.exec(ctx, `INSERT INTO settings (name, value) VALUES (?, ?)`, observing, fmt.Sprint(micros(tx.now())))
-		return err
+		if _, err := tx.exec(ctx, `INSERT INTO settings (name, value) VALUES (?, ?)`, observing, fmt.Sprint(micros(tx.now()))); err != nil {
+			return err
+		}
+		return tx.notify(ctx, turnsChannel)
 	})
 }
 
 // Observing reports whether everything is held back.
 func (s *Store) Observing(ctx context.Context) (is bool, err error) {
 	err = s.read(ctx, func(tx *tx) error {
-		var count int
-		err := tx.queryRow(ctx, `SELECT COUNT(*) FROM settings WHERE name = ?`, observing).Scan(&count)
-		is = count > 0
+		is, err = tx.observing(ctx)
 		return err
 	})
 	return is, err
+}
+
+func (tx *tx) observing(ctx context.Context) (bool, error) {
+	var count int
+	err := tx.queryRow(ctx, `SELECT COUNT(*) FROM settings WHERE name = ?`, observing).Scan(&count)
+	return count > 0, err
+}
+
+// mayStart refuses what would touch clusters while everything is held back. It is asked in the transaction that starts a deployment, so a controller that does
+// not know yet does no harm.
+func (tx *tx) mayStart(ctx context.Context, start rollout.Start) error {
+	if start.Observe || len(start.Targets) == 0 {
+		return nil
+	}
+	on, err := tx.observing(ctx)
+	if err == nil && on {
+		err = rollout.Refuse(rollout.Conflicts, "the controllers of this database observe since it was lost, and touch nothing; have them go on with: towpath-controller resume")
+	}
+	return err
 }
 
 // Resume ends observing: what was found to be as it is asked for is held to that from now on, and people may release the rest. The controllers of this
@@ -56,6 +75,9 @@ func (s *Store) Resume(ctx context.Context, by string) error {
 			return err
 		}
 		if _, err := tx.exec(ctx, `DELETE FROM settings WHERE name LIKE ?`, unseenFiles+"%"); err != nil {
+			return err
+		}
+		if err := tx.notify(ctx, turnsChannel); err != nil {
 			return err
 		}
 		if err := tx.event(ctx, rollout.Event{At: tx.now(), Tenant: "main", Who: by, Kind: "controller.resumed", What: "what was found after the database was lost is acted upon from now on"}); err != nil {

@@ -16,6 +16,9 @@ func observes(t *testing.T, s *Store, _ string) {
 	}
 	must(t, s.Observe(t.Context()))
 	must(t, s.Observe(t.Context())) // a restart in the middle
+	if err := s.Start(t.Context(), begin("d0", moving("staging", "m1")), nil); err == nil || !strings.Contains(err.Error(), "observe since it was lost, and touch nothing; have them go on with: towpath-controller resume") {
+		t.Errorf("a deployment of a controller that does not know: %v", err)
+	}
 	start := begin("d1", moving("staging", "m1"))
 	start.Found(6)
 	must(t, s.Start(t.Context(), start, nil))

@@ -56,6 +56,7 @@ type Store struct {
 	compiledReads  *compiled // SQLite only
 	news           news
 	moves          news // of agents' sessions
+	turns          news // observing has begun, or ended
 	bus            bus
 	told           atomic.Pointer[map[string]bool] // sources about whose commits is told
 
@@ -162,6 +163,7 @@ func (s *Store) Close() error {
 	}
 	s.news.close()
 	s.moves.close()
+	s.turns.close()
 	if s.unlisten != nil {
 		s.unlisten()
 		s.listening.Wait()

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
@@ -49,7 +51,7 @@ func newPeers(p Peers) (*peers, error) {
 // must have Config.Peers.
 func (h *Hub) ServePeers(listener net.Listener) error {
 	server := grpc.NewServer(
-		grpc.Creds(told{credentials.NewTLS(h.peers.Authority.server()), h.log}),
+		grpc.Creds(told{credentials.NewTLS(h.peers.Authority.server()), h.log, &seldom{now: h.now, limit: rate.NewLimiter(rate.Every(time.Minute), 5)}}),
 		grpc.ForceServerCodecV2(h.codec),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: wire.PingEvery, Timeout: wire.PingAnswer}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: wire.PingLeast, PermitWithoutStream: true}),
@@ -76,21 +78,46 @@ func (h *Hub) ServePeers(listener net.Listener) error {
 // told are credentials that tell of whom they refuse, which gRPC does not.
 type told struct {
 	credentials.TransportCredentials
-	log logrus.FieldLogger
+	log    logrus.FieldLogger
+	seldom *seldom // whoever reaches the listener could fill the log
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (c told) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
-		c.log.WithError(err).WithField("remote", raw.RemoteAddr()).Warn("refused on the listener for other replicas: they prove themselves by a key of this controller's keyFile")
+		if untold, may := c.seldom.tell(); may {
+			c.log.WithError(err).WithFields(logrus.Fields{"remote": raw.RemoteAddr(), "untold": untold}).
+				Warn("refused on the listener for other replicas: they prove themselves by a key of this controller's keyFile")
+		}
 	}
 	return conn, info, err
 }
 
 // Clone implements credentials.TransportCredentials.
 func (c told) Clone() credentials.TransportCredentials {
-	return told{c.TransportCredentials.Clone(), c.log}
+	return told{c.TransportCredentials.Clone(), c.log, c.seldom}
+}
+
+// seldom counts what is not told because too much was of late.
+type seldom struct {
+	now   func() time.Time
+	limit *rate.Limiter
+
+	mu     sync.Mutex
+	untold int
+}
+
+// tell reports whether something may be told, and how often it was not since the last time.
+func (s *seldom) tell() (untold int, may bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.limit.AllowN(s.now(), 1) {
+		s.untold++
+		return 0, false
+	}
+	untold, s.untold = s.untold, 0
+	return untold, true
 }
 
 // connection is the one to another hub, made when it is first needed; called with mu held.

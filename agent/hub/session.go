@@ -418,7 +418,7 @@ func (s *session) tick() error {
 		return refusal(codes.DeadlineExceeded, "no beat of the agent for %s", silent.Round(time.Second))
 	}
 	if now.Sub(s.pressed) > s.hub.limits.Quiet {
-		s.want = max(wire.IdleDefault, s.want/2)
+		s.want = wire.IdleDefault
 		if s.want != s.wantSent {
 			s.poke()
 		}

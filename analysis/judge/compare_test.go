@@ -105,11 +105,9 @@ type sampler func(*rand.Rand) float64
 // errorRate is the share of errors among so many requests.
 func errorRate(requests int, share float64) sampler {
 	return func(random *rand.Rand) float64 {
-		errors := 0
-		for range requests {
-			if random.Float64() < share {
-				errors++
-			}
+		errors := -1
+		for at := 0.0; at <= float64(requests); errors++ { // from error to error, which is as far as it geometrically is
+			at += 1 + math.Floor(math.Log(1-random.Float64())/math.Log1p(-share))
 		}
 		return float64(errors) / float64(requests)
 	}

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// exactUpTo is how many runs of both sides together are counted out: some 10 million additions.
+// exactUpTo is how many runs of both sides together are counted out: some million additions.
 const exactUpTo = 60
 
 // rankSum gives Mann and Whitney's U of c against b (the pairs in which c is the higher, ties half), and how likely a U at least as high, and one at most as
@@ -61,20 +61,20 @@ func doubledRanks(c, b []float64) (ranks []int, ties float64) {
 // countOut counts the choices of m ranks by their sum (the shift algorithm of Streitberg and Röhmel, 1986), and gives the shares with a sum of at least,
 // and of at most, what it is.
 func countOut(ranks []int, m, sum int) (atLeast, atMost float64) {
-	most := 0
-	for _, r := range ranks {
-		most += r
+	ranks = slices.Sorted(slices.Values(ranks))
+	least := make([]int, len(ranks)+1) // the sum of so many of the lowest
+	for i, r := range ranks {
+		least[i+1] = least[i] + r
 	}
 	ways := make([][]float64, m+1) // by how many were chosen, and their sum
 	for k := range ways {
-		ways[k] = make([]float64, most+1)
+		ways[k] = make([]float64, least[len(ranks)]+1)
 	}
 	ways[0][0] = 1
-	reached := 0
 	for i, r := range ranks {
-		reached += r
-		for k := min(i+1, m); k > 0; k-- {
-			for s := reached; s >= r; s-- {
+		for k := min(i+1, m); k > 0 && k >= m-(len(ranks)-i-1); k-- { // with fewer, what is left would not be enough
+			highest := least[i+1] - least[i+1-k]
+			for s := max(least[k], r); s <= highest; s++ {
 				ways[k][s] += ways[k-1][s-r]
 			}
 		}

@@ -1,4 +1,4 @@
-// Command fleet is many agents in one process, each with a session of its own at a hub that tells them apart by their names. They reach nothing.
+// Command fleet is many agents in one process, each with a session of its own at a hub, its client id being its name. They reach nothing.
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -28,9 +29,10 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("fleet", flag.ContinueOnError)
 	count := flags.Int("agents", 2000, "how many")
+	prefix := flags.String("prefix", "agent-", "of their names; numbers from 0 follow")
 	hub := flags.String("hub", "", "host:port of the hub")
 	ca := flags.String("ca", "", "PEM file of hub and tokens")
-	tokens := flags.String("tokens", "", "URL with %s in the place of an agent's name")
+	tokens := flags.String("tokens", "", "token endpoint; %s in it stands for an agent's name")
 	secret := flags.String("secret", "", "file with the secret of all")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -40,9 +42,9 @@ func run(ctx context.Context, args []string) error {
 	var agents sync.WaitGroup
 	failed := make(chan error, *count)
 	for i := range *count {
-		name := fmt.Sprintf("agent-%d", i)
+		name := fmt.Sprint(*prefix, i)
 		config := edge.Config{Agent: name, Instance: name, Listen: "off", Hub: edge.Hub{Address: *hub, CAFile: *ca}, Kubernetes: edge.Kubernetes{Off: true},
-			Identity: edge.Identity{TokenURL: fmt.Sprintf(*tokens, name), ClientID: name, ClientSecretFile: *secret, CAFile: *ca}}
+			Identity: edge.Identity{TokenURL: strings.ReplaceAll(*tokens, "%s", name), ClientID: name, ClientSecretFile: *secret, CAFile: *ca}}
 		agents.Go(func() {
 			if err := edge.Run(ctx, config, edge.Options{Version: "bench", Log: log}); err != nil {
 				failed <- fmt.Errorf("%s: %w", name, err)

@@ -90,7 +90,7 @@ var statuses = map[rollout.RefusalKind]int{rollout.Conflicts: http.StatusConflic
 
 func (b *backend) NewID() string { return newID() }
 
-func (b *backend) Observing() bool { return b.observing.Load() }
+func (b *backend) Observing(ctx context.Context) (bool, error) { return b.store.Observing(ctx) }
 
 func (b *backend) Attempt(ctx context.Context, c api.Caller, key, request, id string) (api.Attempt, error) {
 	a, err := b.store.Attempt(ctx, sender(c, key), request, id)
@@ -135,7 +135,7 @@ func (b *backend) deployment(v store.DeploymentView, ways func(account string) s
 	return d
 }
 
-// share is the new version's share of pods while both versions run; 0 otherwise.
+// share is the new version's share, of traffic or of pods, while both versions run; 0 otherwise.
 func share(t store.TargetView) int {
 	if t.State.Final() || t.Weight >= 100 || len(t.Former) == 0 {
 		return 0

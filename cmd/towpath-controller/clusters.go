@@ -65,6 +65,16 @@ func (c *clusters) live(ctx context.Context, tenant, account string, keys []mani
 	return look.Others
 }
 
+// routes looks for routes for a plan, unless the agent is away or does not answer soon.
+func (c *clusters) routes(ctx context.Context, id rollout.Identity, objects []manifest.Object, wanted []rollout.Route) ([]rollout.Route, *rollout.Failure) {
+	if !c.Connected(id.Tenant, id.Account) {
+		return nil, &rollout.Failure{Class: rollout.Away, Text: "no agent is connected"}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return c.client(id.Tenant, id.Account).Routes(ctx, id, objects, wanted)
+}
+
 // loads is how busy each cluster is, by tenant and account.
 func (c *clusters) loads() map[[2]string]cluster.Load {
 	c.mu.Lock()

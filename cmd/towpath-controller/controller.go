@@ -79,7 +79,7 @@ type Main struct {
 	running  context.Context // of all that goes on until Close
 	cancel   context.CancelFunc
 	done     chan struct{} // closed by Close
-	// observing: the database was lost, and until a person says so nothing but reading is done.
+	// observing: the database was lost, and until a person says so nothing but reading is done. The database's word counts; this is what was made of it last.
 	observing atomic.Bool
 	late      time.Duration // a wake may lie so long before the controller is not ready
 	mu        sync.Mutex
@@ -145,6 +145,9 @@ func (m *Main) lookBack(ctx context.Context) error {
 		}
 	}
 	on, err := m.store.Observing(ctx)
+	if on {
+		m.log.Warn(observes)
+	}
 	m.observing.Store(on)
 	return err
 }
@@ -177,7 +180,7 @@ func (m *Main) openHub(keys [][]byte) error {
 			return err
 		}
 		m.replicas = newReplicas(m.store, m.log)
-		m.replicas.changed, m.replicas.looked, m.replicas.moved = m.agentChanged, m.keepWatched, m.lanesMoved
+		m.replicas.changed, m.replicas.looked, m.replicas.moved, m.replicas.died = m.agentChanged, m.keepWatched, m.lanesMoved, m.takeUp
 		settings.Changed, settings.Peers = m.replicas.note, &hub.Peers{Directory: m.replicas, Authority: authority}
 	}
 	if m.hub, err = hub.New(settings); err == nil && m.replicas != nil {
@@ -189,10 +192,9 @@ func (m *Main) openHub(keys [][]byte) error {
 // keepWatched holds those clusters to what was last proved good that are this replica's to watch, and learns what clusters can do from others.
 func (m *Main) keepWatched(ctx context.Context, watched map[[2]string]string) error {
 	for agent, by := range watched {
-		switch {
-		case by != m.replicas.self.ID:
+		if by != m.replicas.self.ID || m.observing.Load() {
 			m.keeper.Leave(agent[0], agent[1])
-		case !m.observing.Load():
+		} else {
 			m.keeper.Keep(m.running, agent[0], agent[1])
 		}
 	}
@@ -293,7 +295,7 @@ func (m *Main) openEngine(ctx context.Context) error {
 	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Fetcher: charts, Firsts: m.store,
 		Limits: render.Limits{Memory: m.config.Render.Memory << 20, Time: m.config.Render.Timeout}})
 	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser, m.capabilities.of}, Clock: time.Now, NewID: newID, NotSelf: m.config.Approvals.ForbidSelf, Previews: m.config.Previews.Listen != "",
-		Roles: m.heldRoles, Names: reviser.Names, Live: m.clusters.live}
+		Roles: m.heldRoles, Names: reviser.Names, Live: m.clusters.live, Routes: m.clusters.routes}
 	m.timers = reconcile.NewTimers(m.store, time.Now, m.log)
 	m.runner = &reconcile.Runner{Lanes: m.store, Clusters: m.clusters, Timers: m.timers, Clock: time.Now, Log: m.log, Lease: leaseLasts, Names: reviser.Names,
 		Limits: rollout.Limits{Removals: m.config.Prune.Removals, Shrink: m.config.Prune.Shrink, Keep: m.config.Revisions.Keep,
@@ -311,7 +313,7 @@ func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
 // work starts the jobs, the timers and the schedules.
 func (m *Main) work(ctx context.Context) error {
-	if err := errors.Join(m.store.Recover(ctx), m.store.RecoverMessages(ctx), m.store.RecoverCalls(ctx)); err != nil {
+	if err := errors.Join(m.takeUp(ctx), m.store.RecoverMessages(ctx)); err != nil {
 		return err
 	}
 	handlers := store.Handlers{
@@ -334,9 +336,7 @@ func (m *Main) work(ctx context.Context) error {
 	}
 	m.tasks.Go(func() { m.timers.Run(ctx) })
 	m.tasks.Go(func() { m.rotate(ctx) })
-	if m.observing.Load() {
-		m.tasks.Go(func() { m.observe(ctx) })
-	}
+	m.tasks.Go(func() { m.observe(ctx) })
 	m.tasks.Go(func() { m.dismiss(ctx) })
 	m.tasks.Go(func() { m.prove(ctx) })
 	m.tasks.Go(func() { m.capabilities.follow(ctx) })
@@ -346,6 +346,11 @@ func (m *Main) work(ctx context.Context) error {
 		}
 	})
 	return nil
+}
+
+// takeUp goes on with what a process had under way that is no more.
+func (m *Main) takeUp(ctx context.Context) error {
+	return errors.Join(m.store.Recover(ctx), m.store.RecoverCalls(ctx))
 }
 
 // rotate keeps the issuer's keys young.

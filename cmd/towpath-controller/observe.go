@@ -18,10 +18,7 @@ import (
 
 // sight is what the clusters of a file tell of its application while the controller observes.
 func (m *Main) sight(ctx context.Context, tenant string, file *deployment.File) (reconcile.Sight, error) {
-	if !m.observing.Load() {
-		return reconcile.Sight{}, nil
-	}
-	if on, err := m.store.Observing(ctx); err != nil || !on { // it was just ended
+	if on, err := m.store.Observing(ctx); err != nil || !on {
 		return reconcile.Sight{}, err
 	}
 	sight := reconcile.Sight{Observing: true}
@@ -111,28 +108,55 @@ func (m *Main) rendered(ctx context.Context, t rollout.Target, commit string) (*
 	return release, m.store.SealManifests(ctx, release.Manifests, objects)
 }
 
-// observe tells what is found until a person has things go on.
+// observe follows whether everything is held back, which is the database's word: this controller, another one or an operator has changed it. While it is so,
+// what is found is told.
 func (m *Main) observe(ctx context.Context) {
-	m.log.Warn("the controller observes: it compares what runs with what Git asks for, and touches nothing, until: towpath-controller resume")
+	turns, ignore := m.store.Turns()
+	defer ignore()
 	each := time.NewTicker(time.Second)
 	defer each.Stop()
 	told := map[string]bool{}
 	for {
 		on, err := m.store.Observing(ctx)
 		switch {
-		case err != nil && ctx.Err() == nil:
-			m.log.WithError(err).Error("whether to go on could not be read; trying again")
-		case err == nil && !on:
-			m.resume(ctx)
+		case ctx.Err() != nil:
 			return
-		case err == nil:
+		case err != nil:
+			m.log.WithError(err).Error("whether to go on could not be read; trying again")
+		case on:
+			if !m.observing.Load() {
+				m.holdBack()
+			}
 			m.tellFindings(ctx, told)
+		case m.observing.Load():
+			m.resume(ctx)
+			clear(told)
+		}
+		again := each.C // SQLite tells nobody what an operator's program wrote
+		if err == nil && !on {
+			again = nil
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-each.C:
+		case _, open := <-turns:
+			if !open {
+				return
+			}
+		case <-again:
 		}
+	}
+}
+
+const observes = "the controller observes: it compares what runs with what Git asks for, and touches nothing, until: towpath-controller resume"
+
+// holdBack ends what goes on, because another controller of this database has begun to observe.
+func (m *Main) holdBack() {
+	m.observing.Store(true)
+	m.log.Warn(observes)
+	m.tellers.Use(m.running, nil)
+	for _, s := range m.hub.Agents() {
+		m.keeper.Leave(s.Tenant, s.Agent)
 	}
 }
 

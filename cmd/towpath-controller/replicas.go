@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,11 +28,14 @@ type replicas struct {
 	changed func(tenant, agent string)                                    // told after the others can know
 	looked  func(ctx context.Context, watched map[[2]string]string) error // told now and then, and when agents came or went anywhere, by which replica each is watched
 	moved   func(lanes []int64)                                           // told where history went on
+	died    func(ctx context.Context) error                               // told when a replica is there no more: what it watched nobody watches
 	log     *logrus.Entry
 
 	signal chan struct{} // dirty has grown; capacity 1
 	stop   context.CancelFunc
 	ended  chan struct{}
+
+	living []store.Replica // as they were last seen
 
 	mu    sync.Mutex
 	dirty map[[2]string]bool // agents whose sessions here are not as they are written down
@@ -199,6 +203,16 @@ func (r *replicas) save(ctx context.Context) error {
 
 // look ends sessions of instances that are elsewhere by now, and learns by which replica each agent's cluster is watched: the one that has its oldest session.
 func (r *replicas) look(ctx context.Context) error {
+	living, err := r.store.Replicas(ctx, alive)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(r.living, func(before store.Replica) bool { return !slices.Contains(living, before) }) {
+		if err := r.died(ctx); err != nil {
+			return err
+		}
+	}
+	r.living = living
 	left, err := r.store.Superseded(ctx, r.self.ID, alive)
 	if err != nil {
 		return err

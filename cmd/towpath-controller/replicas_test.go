@@ -170,3 +170,79 @@ func TestReplicasReachEachOthersAgentsAndGoOnWhenOneIsGone(t *testing.T) {
 	}
 	await(t, "the end of its session", func() bool { return !d.hub.Connected("main", "prod") })
 }
+
+// A lane that waits for what a replica watched would wait for nothing once that is no more.
+func TestWhatADeadReplicaHadUnderWayIsTakenUp(t *testing.T) {
+	t.Parallel()
+	database := postgres.Start(t).Database(t)
+	first := replica(t, database, "")
+	a := start(t, first)
+	b := start(t, replica(t, database, first.Data))
+	await(t, "both replicas", func() bool {
+		all, err := a.store.Replicas(t.Context(), alive)
+		must(t, err)
+		return len(all) == 2
+	})
+	s := &sharing{t: t, admin: a.token("main", "ann", api.Admin), namespace: "ns"}
+	s.push(a, "waits for an agent")
+	lanes, err := a.store.Lanes(t.Context(), "main", "shop")
+	must(t, err)
+	read := func() rollout.Lane {
+		lane, err := a.store.Lane(t.Context(), lanes[0].ID)
+		must(t, err)
+		return lane
+	}
+	await(t, "the lane to wait", func() bool { c := read().Current; return c != nil && len(c.Waits) > 0 })
+	before := read().Seq
+	b.replicas.stop() // it says no good-bye
+	await(t, "the lane to be woken", func() bool { return read().Seq > before })
+}
+
+// It is the database that says so: to a controller that was there before as well, and to one that comes later.
+func TestAllReplicasObserveWhenOneBeginsTo(t *testing.T) {
+	t.Parallel()
+	database := postgres.Start(t).Database(t)
+	first := replica(t, database, "")
+	before := start(t, first)
+	admin := before.token("main", "ann", api.Admin)
+	begun := start(t, replica(t, database, first.Data), func(m *Main) { m.Rebuild = true })
+	later := start(t, replica(t, database, first.Data))
+	all := []*controller{before, begun, later}
+	for i, c := range all {
+		answer := c.call(admin, http.MethodPost, "/api/v1/deployments", upload("shop", "one"))
+		if answer.status != http.StatusConflict || !strings.Contains(answer.text, "observes since its database was lost, and touches nothing; have it go on with: towpath-controller resume") {
+			t.Errorf("replica %d: %d %s", i, answer.status, answer.text)
+		}
+	}
+	await(t, "all to hold back", func() bool { return before.observing.Load() && begun.observing.Load() && later.observing.Load() })
+	must(t, begun.store.Resume(t.Context(), "ann"))
+	await(t, "all to go on", func() bool { return !before.observing.Load() && !begun.observing.Load() && !later.observing.Load() })
+	if answer := before.call(admin, http.MethodPost, "/api/v1/deployments", upload("shop", "one")); answer.status != http.StatusCreated {
+		t.Errorf("%d %s", answer.status, answer.text)
+	}
+}
+
+func TestAnAgentThatIsRevokedAtOneReplicaLosesItsSessionAtAnother(t *testing.T) {
+	t.Parallel()
+	database := postgres.Start(t).Database(t)
+	first := replica(t, database, "")
+	a := start(t, first)
+	b := start(t, replica(t, database, first.Data))
+	s := &sharing{t: t, admin: a.token("main", "ann", api.Admin)}
+	var made api.Credential
+	a.call(s.admin, http.MethodPost, "/api/v1/agents", map[string]string{"name": "prod"}).read(t, &made)
+	a.connectBy(made, "one", "https://"+a.Address+"/oauth/token", filepath.Join(first.Data, "tls", caFile), func(c *edge.Config) { c.Hub.Address = b.HubAddress })
+	await(t, "the agent at b, seen from a", func() bool { return b.hub.Has("main", "prod") && a.hub.Connected("main", "prod") })
+	if answer := a.call(s.admin, http.MethodPost, "/api/v1/agents/prod/revoke", nil); answer.status != http.StatusNoContent {
+		t.Fatalf("%d %s", answer.status, answer.text)
+	}
+	for _, c := range []*controller{b, a} {
+		await(t, "the end of its session, and why, as both list it", func() bool {
+			agent := s.listed(c)
+			return !agent.Connected && strings.Contains(agent.Why, "revoked")
+		})
+	}
+	if b.hub.Has("main", "prod") {
+		t.Error("b has a session of it")
+	}
+}

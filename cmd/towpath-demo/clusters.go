@@ -97,7 +97,7 @@ func (s *background) admit(ctx context.Context, kubeconfig, dir string) (localku
 			return access, err
 		}
 	}
-	s.renewing.Go(func() {
+	s.going.Go(func() {
 		keepFresh(ctx, access.Expires, func() (time.Time, error) {
 			renewed, err := localkube.Renew(ctx, kubeconfig, namespace, account, dir)
 			return renewed.Expires, err

@@ -28,7 +28,7 @@ import (
 const configuration = `# Written anew at each start of the demo. All keys: docs/reference/config.md
 externalURL: https://%[1]s
 listen: %[1]s
-agents: {listen: %[2]s%[7]s}
+agents: {listen: %[2]s}
 database: sqlite:%[3]s/towpath.db
 keyFile: %[3]s/key
 data: %[3]s
@@ -48,7 +48,7 @@ func (s *background) startController(ctx context.Context, r running) (address st
 		return "", err
 	}
 	config := filepath.Join(dir, "config.yaml")
-	text := fmt.Sprintf(configuration, s.api, s.hub, dir, r.Repository, r.Secret, strings.Join(namespaces, ", "), s.fromPods())
+	text := fmt.Sprintf(configuration, s.api, s.hub, dir, r.Repository, r.Secret, strings.Join(namespaces, ", "))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return "", err
 	}
@@ -66,24 +66,32 @@ func (s *background) startController(ctx context.Context, r running) (address st
 		return "", err
 	}
 	r.Address = "https://" + s.api
+	return r.Address, s.serves(ctx, r, "on SQLite", func(context.Context) error { return nil })
+}
+
+// serves waits until the controller does. broken is why it will not; nil: it may yet.
+func (s *background) serves(ctx context.Context, r running, how string, broken func(context.Context) error) error {
 	for {
 		c, err := r.client()
 		if err == nil {
 			err = c.Call(ctx, http.MethodGet, "/sources", nil, nil)
 		}
 		if err == nil {
-			fmt.Printf("%sthe controller serves at %s, on SQLite and with its own token issuer\n", note, r.Address)
-			return r.Address, nil
+			fmt.Printf("%sthe controller serves at %s, %s and with its own token issuer\n", note, r.Address, how)
+			return nil
 		}
 		var refusal *client.Error
 		if errors.As(err, &refusal) && refusal.Status == http.StatusUnauthorized {
-			return "", fmt.Errorf("the controller does not know the demo's token any more (%w); begin afresh with: rm -rf %s", err, s.dir)
+			return fmt.Errorf("the controller does not know the demo's token any more (%w); begin afresh with: rm -rf %s", err, s.dir)
+		}
+		if err := broken(ctx); err != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return ctx.Err()
 		case err := <-s.failed:
-			return "", err
+			return err
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -130,14 +138,6 @@ func (s *background) addresses() (err error) {
 		return err
 	}
 	return os.WriteFile(file, []byte(s.api+" "+s.hub+"\n"), 0o600)
-}
-
-// fromPods is the part of the configuration that says where agents in pods find the hub.
-func (s *background) fromPods() string {
-	if !s.pods {
-		return ""
-	}
-	return ", address: \"" + inPods(s.hub) + "\""
 }
 
 // free says what to do when another program has one of the demo's addresses.

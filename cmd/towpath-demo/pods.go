@@ -41,7 +41,11 @@ func (s *background) images() (file string, err error) {
 		return "", nil
 	}
 	file = filepath.Join(s.dir, "images.yaml")
-	return file, os.WriteFile(file, fmt.Appendf(nil, "- {image: %q, entrypoint: [%q]}\n", agentImage+":*", filepath.Join(s.programs, "towpath-agent")), 0o600)
+	var text []byte
+	for image, program := range map[string]string{agentImage: "towpath-agent", controllerImage: "towpath-controller"} {
+		text = fmt.Appendf(text, "- {image: %q, entrypoint: [%q]}\n", image+":*", filepath.Join(s.programs, program))
+	}
+	return file, os.WriteFile(file, text, 0o600)
 }
 
 // ports are those that pods reach on this machine.
@@ -67,16 +71,18 @@ func (d *demo) noPods(ctx context.Context) string {
 		return "this machine allows no network namespaces"
 	case strings.HasPrefix(d.programs, "/tmp/"):
 		return "the programs lie below /tmp, and pods have one of their own"
+	case strings.HasPrefix(d.dir, "/tmp/"):
+		return "what the demo keeps lies below /tmp, and pods have one of their own"
 	}
 	return ""
 }
 
-// agentsToo says whether the agents are pods.
-func (d *demo) agentsToo(ctx context.Context) string {
+// towpathToo says whether Towpath's own programs are pods.
+func (d *demo) towpathToo(ctx context.Context) string {
 	if why := d.noPods(ctx); why != "" {
-		return "; the agents run beside them, since " + why
+		return "; controller and agents run beside them, since " + why
 	}
-	return "; those of the agents, in the namespace " + agentNamespace + ", run"
+	return "; those of Towpath, in the namespaces " + controllerNamespace + " and " + agentNamespace + ", run"
 }
 
 // installAgents installs an agent in each cluster as people do, with the command line and the chart that it carries; one that is there goes on.

@@ -34,6 +34,9 @@ func (s *background) fillRepository(ctx context.Context, bare string) error {
 	if err := os.CopyFS(s.work(), os.DirFS(s.examples)); err != nil {
 		return err
 	}
+	if err := os.RemoveAll(filepath.Join(s.work(), "traffic")); err != nil { // its HTTPRoute needs the Gateway API, which the demo's clusters do not serve
+		return err
+	}
 	if err := s.commit(ctx, "The examples, to begin with", "."); err != nil {
 		return err
 	}

@@ -49,11 +49,11 @@ func (d *demo) serve(ctx context.Context) error {
 // background is what runs.
 type background struct {
 	*demo
-	pods     bool   // Towpath's agents are pods of the clusters
+	pods     bool   // Towpath's controller and agents are pods of the clusters
 	api, hub string // addresses of the controller
 	clusters []*localkube.Local
 	children []*child
-	renewing sync.WaitGroup // of tokens
+	going    sync.WaitGroup // until the end: tokens that are renewed, addresses that lead to pods
 	failed   chan error     // the first child that ended by itself
 }
 
@@ -70,8 +70,12 @@ func (s *background) up(ctx context.Context) (running, error) {
 	if err := s.fillRepository(ctx, r.Repository); err != nil {
 		return r, err
 	}
+	controller := s.startController
+	if s.pods {
+		controller = s.installController
+	}
 	var err error
-	if r.Address, err = s.startController(ctx, r); err != nil {
+	if r.Address, err = controller(ctx, r); err != nil {
 		return r, err
 	}
 	if err := s.writeEnvironment(r); err != nil {
@@ -89,7 +93,7 @@ func (s *background) close() {
 		ending.Go(c.end)
 	}
 	ending.Wait()
-	s.renewing.Wait()
+	s.going.Wait()
 	var stopping sync.WaitGroup
 	for _, c := range s.clusters {
 		if c != nil {

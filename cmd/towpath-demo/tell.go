@@ -37,7 +37,7 @@ func (d *demo) tell(ctx context.Context, r running) error {
 	fmt.Print(text.String())
 	work, kubectl := near(d.work()), "kubectl"
 	if len(d.kubeconfigs) == 0 {
-		fmt.Println("  The clusters are real Kubernetes control planes. The pods of the examples are simulated" + d.agentsToo(ctx) + ".")
+		fmt.Println("  The clusters are real Kubernetes control planes. The pods of the examples are simulated" + d.towpathToo(ctx) + ".")
 	}
 	if own := filepath.Join(d.localcluster, "kubectl"); exists(own) {
 		kubectl = near(own)

@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 	"helm.sh/helm/v3/pkg/action"
-	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/cli"
 	corev1 "k8s.io/api/core/v1"
@@ -121,11 +119,7 @@ func (c *commandLine) install(ctx context.Context, to *client.Client, made api.C
 	if err := helm.Init(getter, i.namespace, "secret", func(string, ...any) {}); err != nil {
 		return err
 	}
-	files, err := agentChart()
-	if err != nil {
-		return err
-	}
-	loaded, err := loader.LoadFiles(files)
+	loaded, err := charts.Load(charts.Agent)
 	if err != nil {
 		return err
 	}
@@ -164,20 +158,6 @@ func keepCredential(ctx context.Context, kube kubernetes.Interface, namespace st
 	}
 	_, err = kube.CoreV1().Secrets(namespace).Create(ctx, secret, metav1.CreateOptions{})
 	return err
-}
-
-// agentChart is the chart that this program carries along.
-func agentChart() (files []*loader.BufferedFile, err error) {
-	const root = "towpath-agent"
-	err = fs.WalkDir(charts.Agent, root, func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		text, err := charts.Agent.ReadFile(name)
-		files = append(files, &loader.BufferedFile{Name: strings.TrimPrefix(name, root+"/"), Data: text})
-		return err
-	})
-	return files, err
 }
 
 // awaitAgent waits until the controller sees an agent.

@@ -335,5 +335,5 @@ func anys(texts []string) []any {
 // Deploys is what an agent must be allowed for what the examples deploy, in their namespaces.
 func Deploys() []Rule {
 	all := []string{"*"}
-	return []Rule{{[]string{"", "apps", "batch", "networking.k8s.io", "policy", "autoscaling"}, all, all}}
+	return []Rule{{[]string{"", "apps", "batch", "networking.k8s.io", "policy", "autoscaling", "discovery.k8s.io", "gateway.networking.k8s.io", "networking.istio.io", "split.smi-spec.io"}, all, all}}
 }

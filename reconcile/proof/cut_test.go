@@ -31,12 +31,21 @@ func approval(expires time.Duration) rollout.Step {
 	return rollout.Step{Approval: &rollout.Approval{Count: 1, Expires: expires}}
 }
 
+var mesh = []rollout.Route{{Kind: rollout.Istio, Name: "web"}}
+
 var scenarios = map[string]scenario{
 	"rolling": {ends: rollout.Succeeded},
 	"canary":  {way: rollout.Way{Canary: []rollout.Step{at(25), {Pause: time.Minute}, at(50)}}, ends: rollout.Succeeded},
 	"blue and green": {way: rollout.Way{BlueGreen: &rollout.BlueGreen{Services: []rollout.ServicePair{{Active: "web", Preview: "preview"}},
 		Redirect: []rollout.Step{{Pause: time.Minute}}, ShutDown: []rollout.Step{{Pause: time.Minute}}}}, ends: rollout.Succeeded},
-	"approval":              {way: rollout.Way{Canary: []rollout.Step{at(25), approval(0)}}, then: approves("d2"), ends: rollout.Succeeded},
+	"approval":                       {way: rollout.Way{Canary: []rollout.Step{at(25), approval(0)}}, then: approves("d2"), ends: rollout.Succeeded},
+	"traffic":                        {way: rollout.Way{Traffic: mesh, Canary: []rollout.Step{at(25), {Pause: time.Minute}, at(50)}}, ends: rollout.Succeeded},
+	"traffic that goes back":         {way: rollout.Way{Traffic: mesh, Canary: []rollout.Step{at(25), approval(time.Hour)}}, ends: rollout.Cancelled},
+	"traffic of what never is ready": {way: rollout.Way{Traffic: mesh, Canary: []rollout.Step{at(25)}}, sick: true, ends: rollout.Failed},
+	"supersede while traffic is divided": {way: rollout.Way{Traffic: mesh, Canary: []rollout.Step{at(50), approval(0)}}, then: func(c *cutting) {
+		c.when("d2", rollout.WaitApproval, func() { c.deploy(3) })
+		approves("d3")(c)
+	}, ends: rollout.Cancelled},
 	"expiry":                {way: rollout.Way{Canary: []rollout.Step{at(25), approval(time.Hour)}}, ends: rollout.Cancelled},
 	"two dependent targets": {targets: []string{"staging", "prod"}, ends: rollout.Succeeded},
 	"rollback":              {way: rollout.Way{Canary: []rollout.Step{at(25)}}, sick: true, ends: rollout.Failed},
@@ -166,7 +175,7 @@ func (c *cutting) ended() string {
 	}
 	for _, cluster := range c.cloud.All() {
 		for _, o := range cluster.Objects() {
-			fmt.Fprintln(&out, cluster.Name, o.Key, o.Replicas, o.From, o.Selects)
+			fmt.Fprintln(&out, cluster.Name, o.Key, o.Replicas, o.From, o.Selects, o.Divided.Stage)
 		}
 	}
 	events, err := c.store.Events(context.Background(), store.EventFilter{Tenant: "main", After: c.events})

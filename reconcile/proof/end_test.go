@@ -158,6 +158,8 @@ func (j *judge) asRecorded(w *watched) {
 	}
 	j.runs(w, c, w.good)
 	j.accounted(w, c)
+	j.whole(w, c, last)
+	j.aimed(w, c, last)
 }
 
 func same(a, b *rollout.Release) bool {
@@ -180,7 +182,7 @@ func (j *judge) runs(w *watched, c *cloud.Cluster, good *rollout.Release) {
 		switch {
 		case revision == nil && o.Replicas > 0:
 			j.wrongly("%s is held at #%d, and %s, which is no part of it, runs %d pods", w.name, good.Number, o.Key, o.Replicas)
-		case revision != nil && revision.Replicas != nil && o.Replicas != *revision.Replicas:
+		case revision != nil && revision.Replicas != nil && len(set.Scalers) == 0 && o.Replicas != *revision.Replicas:
 			j.wrongly("%s is held at #%d, and %s runs %d pods instead of %d", w.name, good.Number, o.Key, o.Replicas, *revision.Replicas)
 		case revision != nil && o.Replicas == 0:
 			j.wrongly("%s is held at #%d, and %s runs no pods", w.name, good.Number, o.Key)
@@ -207,6 +209,30 @@ func (j *judge) accounted(w *watched, c *cloud.Cluster) {
 	for _, o := range c.Objects() {
 		if o.Owner == w.name && o.Key.Kind != "ReplicaSet" && o.Key.Kind != "Deployment" && !slices.Contains(lanes[i].Inventory, o.Key) && !o.Found {
 			j.wrongly("%s has %s in its cluster, and no account of it", w.name, o.Key)
+		}
+	}
+}
+
+// whole holds that no route divides traffic any more.
+func (j *judge) whole(w *watched, c *cloud.Cluster, last rollout.Target) {
+	for _, o := range c.Objects() {
+		if o.Divided.Stage != "" && o.Key.Namespace == last.Namespace && !w.left {
+			j.wrongly("%s: after the end %s still divides traffic: %s at %d", w.name, o.Key, o.Divided.Stage, o.Divided.Weight)
+		}
+	}
+}
+
+// aimed holds that autoscalers scale what carries the workload, and none rests any more.
+func (j *judge) aimed(w *watched, c *cloud.Cluster, last rollout.Target) {
+	set := j.house.sets[w.good.Manifests]
+	for _, s := range set.Scalers {
+		o := c.Object(s.Key)
+		if o == nil || slices.ContainsFunc(w.ended, func(t rollout.Target) bool { return t.KeepDeployment }) {
+			continue
+		}
+		carrier := c.Object(o.Aimed)
+		if carrier == nil || carrier.Key.Kind != "ReplicaSet" || carrier.Replicas == 0 {
+			j.wrongly("%s: after the end (%s) %s scales %s, which carries nothing", w.name, last.State, s.Key, o.Aimed)
 		}
 	}
 }

@@ -176,8 +176,18 @@ var limits = rollout.Limits{Removals: 10, Shrink: 0.3, Keep: 3, Replaced: 3, Awa
 func (h *house) kill(p *process) {
 	h.processes = slices.DeleteFunc(h.processes, func(o *process) bool { return o == p })
 	h.disturbed()
+	if len(h.processes) > 0 { // the others notice, and take up what it had under way
+		h.After(noticed, func() {
+			h.disturbed()
+			h.must(errors.Join(h.store.Recover(context.Background()), h.store.RecoverCalls(context.Background())))
+			h.deliver()
+		})
+	}
 	h.Kill(p.group)
 }
+
+// noticed is how long after it died a process is known to be no more.
+const noticed = 20 * time.Second
 
 // pass is a point at which a process may be killed.
 func (h *house) pass(point string) {

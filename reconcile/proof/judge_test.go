@@ -40,6 +40,7 @@ type watched struct {
 	goods   []rollout.Release // all that ever were
 	ended   []rollout.Target  // in that order
 	saves   int               // of the present target
+	left    bool              // the last target that failed left its routes to a person
 	ready   time.Time         // since when all that it waits for is there; zero: it is not
 }
 
@@ -124,9 +125,12 @@ func (j *judge) changed(c cloud.Change) {
 	case "scale":
 		if c.To < c.From {
 			j.lowered(w, c)
+			j.unserved(w, c)
 		}
 	case "turn":
 		j.turned(w, c)
+	case "divide":
+		j.divided(w, c)
 	case "remove":
 		if c.From > 0 && c.Key.Kind == "ReplicaSet" && !t.Removes && slices.ContainsFunc(j.house.sets[t.Manifests].Revisions, func(r rollout.Revision) bool { return r.ReplicaSet == c.Key }) && t.Phase == rollout.Pruning {
 			j.wrongly("%s: %s with %d pods is removed by the deployment that brought it", w.name, c.Key, c.From)
@@ -190,7 +194,7 @@ func (j *judge) begun(w *watched) {
 // backwards reports whether a target goes back.
 func backwards(p rollout.Phase) bool {
 	switch p {
-	case rollout.Returning, rollout.Regaining, rollout.Withdrawing, rollout.Reverting, rollout.Recovering, rollout.Clearing:
+	case rollout.Returning, rollout.Regaining, rollout.Withdrawing, rollout.Vacating, rollout.Rejoining, rollout.Reverting, rollout.Recovering, rollout.Clearing:
 		return true
 	}
 	return false
@@ -240,6 +244,12 @@ func (j *judge) lowered(w *watched, c cloud.Change) {
 		return
 	case backwards(t.Phase) && t.Phase == rollout.Returning:
 		need = (need + 1) / 2
+	case t.Reverted && t.Base != nil: // what a rollout that broke off had left to serve gives way to the last good version
+		for _, revision := range j.house.sets[t.Base.Manifests].Revisions {
+			if o := c.Cluster.Object(revision.ReplicaSet); o != nil && revision.Workload == workload {
+				need = min(need, o.Replicas)
+			}
+		}
 	case backwards(t.Phase):
 	default:
 		need = min(need, full)
@@ -270,6 +280,55 @@ func (j *judge) turned(w *watched, c cloud.Change) {
 		}
 	default:
 		j.wrongly("%s in %s: %s turns to %s, which is neither the version that ran (%s) nor the new one (%s)", w.name, t.Phase, c.Key, c.Hash, pair.Stable, pair.New)
+	}
+}
+
+// weights is the share of each side of a division, by ReplicaSet; nil: it is whole.
+func weights(d rollout.Division) map[manifest.Key]int {
+	switch d.Stage {
+	case rollout.Held:
+		return map[manifest.Key]int{d.Stable.ReplicaSet: 100}
+	case rollout.Divided, rollout.Opened:
+		return map[manifest.Key]int{d.Stable.ReplicaSet: 100 - d.Weight, d.New.ReplicaSet: d.Weight}
+	}
+	return nil
+}
+
+// divided holds that traffic is given only to pods that were proved ready, and that what is whole again leads to one version.
+func (j *judge) divided(w *watched, c cloud.Change) {
+	t := &w.target
+	before := c.Cluster.Object(c.Key).Divided
+	was := weights(before)
+	for set, weight := range weights(c.Division) {
+		o := c.Cluster.Object(set)
+		switch {
+		case weight < 0 || weight > 100:
+			j.wrongly("%s in %s: %s gives %s %d %% of the traffic", w.name, t.Phase, c.Key, set, weight)
+		case weight == 0, weight <= was[set]:
+		case o == nil:
+			j.wrongly("%s in %s: %s gives %d %% of the traffic to %s, which is not there", w.name, t.Phase, c.Key, weight, set)
+		case set == c.Division.New.ReplicaSet && (o.Proved < o.Replicas || o.Replicas == 0), o.Ready == 0:
+			j.wrongly("%s in %s: %s gives %d %% of the traffic to %s, of whose %d pods only %d are proved ready", w.name, t.Phase, c.Key, weight, set, o.Replicas, o.Proved)
+		}
+	}
+	gone := before.Stable.ReplicaSet
+	if backwards(t.Phase) {
+		gone = before.New.ReplicaSet
+	}
+	if o := c.Cluster.Object(gone); c.Division.Stage == rollout.Whole && was != nil && !t.Yields && o != nil && o.Replicas > 0 {
+		j.wrongly("%s in %s: %s is whole again, and leads to %d pods of %s, which were to go", w.name, t.Phase, c.Key, o.Replicas, gone)
+	}
+}
+
+// unserved holds that no revision loses its last pods while traffic goes there.
+func (j *judge) unserved(w *watched, c cloud.Change) {
+	if c.To > 0 || w.left {
+		return
+	}
+	for _, o := range c.Cluster.Objects() {
+		if weight := weights(o.Divided)[c.Key]; weight > 0 {
+			j.wrongly("%s in %s: %s loses its pods while %s gives it %d %% of the traffic", w.name, w.target.Phase, c.Key, o.Key, weight)
+		}
 	}
 }
 
@@ -305,6 +364,7 @@ func (j *judge) saved(r *run, d rollout.Decision) {
 		w.good = nil
 	}
 	if t.State.Final() {
+		w.left = len(t.Routes) > 0 || w.left && (t.Started.IsZero() || len(t.Traffic) == 0)
 		w.ended = append(w.ended, t)
 	}
 	for _, see := range j.onSaved {
@@ -361,8 +421,9 @@ func (j *judge) passed(w *watched, was, t rollout.Target) {
 }
 
 // forward is the phases of a good rollout in their order; those that may come several times stand where they may come last.
-var forward = []rollout.Phase{rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Applying, rollout.Raising, rollout.Settling, rollout.Lowering, rollout.Pausing,
-	rollout.Redirecting, rollout.Switching, rollout.Overlapping, rollout.Completing, rollout.Retiring, rollout.Draining, rollout.Pruning, rollout.Restoring, rollout.Following, rollout.Finished}
+var forward = []rollout.Phase{rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Settling, rollout.Steering, rollout.Lowering,
+	rollout.Pausing,
+	rollout.Redirecting, rollout.Switching, rollout.Overlapping, rollout.Completing, rollout.Opening, rollout.Retiring, rollout.Draining, rollout.Joining, rollout.Pruning, rollout.Restoring, rollout.Following, rollout.Finished}
 
 func (j *judge) gates(w *watched, t rollout.Target, where string, steps []rollout.Step, since time.Time) {
 	for i, step := range steps {

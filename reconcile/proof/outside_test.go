@@ -142,15 +142,19 @@ func (j *judge) answered(w *watched, t rollout.Target, name string, step rollout
 func (j *judge) measured(w *watched, t rollout.Target, name string, a rollout.Analysis) {
 	calls, err := j.house.store.Calls(context.Background(), t.Tenant, t.Deployment)
 	j.house.must(err)
-	sum, runs := 0.0, 0
+	sum, runs, without := 0.0, 0, 0
 	for _, c := range calls {
-		if c.Target == t.Name && c.Gate == name && c.Answer != nil && c.Answer.Result == rollout.Answered {
+		switch {
+		case c.Target != t.Name || c.Gate != name || c.Answer == nil:
+		case c.Answer.Result == rollout.Answered:
 			sum += c.Answer.Value
 			runs++
+		case c.Answer.Result == rollout.WithoutValue:
+			without++
 		}
 	}
 	by, _ := j.said(t, name, rollout.Step{})
-	failed := runs < a.Runs || sum/float64(runs) > *a.Queries[0].Upper
+	failed := runs+without < a.Runs || 2*runs < a.Runs || sum/float64(runs) > *a.Queries[0].Upper
 	switch {
 	case failed && !a.ManualBack, failed && len(by) == 0:
 		j.wrongly("%s of #%d passes %s with %d of %d runs and a mean of %g", w.name, t.Number, name, runs, a.Runs, sum/float64(runs))

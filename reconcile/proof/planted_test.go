@@ -57,6 +57,21 @@ var planted = map[string]struct {
 			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return hasty{c, h} }}
 		}}
 	}, "sends traffic to"},
+	"traffic is divided before the new version is ready": {func() fault {
+		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
+			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return rash{c} }}
+		}}
+	}, "of the traffic to"},
+	"an autoscaler is left at rest": {func() fault {
+		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
+			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return tired{c} }}
+		}}
+	}, "which carries nothing"},
+	"a route is left divided": {func() fault {
+		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
+			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return untidy{c} }}
+		}}
+	}, "traffic"},
 	"an approval of another version counts": {func() fault {
 		return fault{lane: func(_ *house, lane *rollout.Lane) {
 			for i := range lane.Words {
@@ -218,6 +233,35 @@ func (f forgets) Shift(ctx context.Context, id rollout.Identity, a rollout.Actio
 	out := f.Cluster.Shift(ctx, id, a)
 	out.Failure = nil
 	return out
+}
+
+// rash gives the new version traffic where all shall stay with the former one.
+type rash struct{ reconcile.Cluster }
+
+func (r rash) Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome {
+	a.Divide = slices.Clone(a.Divide)
+	for i, d := range a.Divide {
+		if d.Stage == rollout.Held {
+			a.Divide[i].Stage, a.Divide[i].Weight = rollout.Divided, 50
+		}
+	}
+	return r.Cluster.Shift(ctx, id, a)
+}
+
+// untidy leaves routes as they are in the end.
+type untidy struct{ reconcile.Cluster }
+
+func (u untidy) Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome {
+	a.Divide = slices.DeleteFunc(slices.Clone(a.Divide), func(d rollout.Division) bool { return d.Stage == rollout.Whole })
+	return u.Cluster.Shift(ctx, id, a)
+}
+
+// tired lets autoscalers rest for ever.
+type tired struct{ reconcile.Cluster }
+
+func (i tired) Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome {
+	a.Aim = nil
+	return i.Cluster.Shift(ctx, id, a)
 }
 
 // hasty turns Services with the first apply.

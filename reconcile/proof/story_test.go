@@ -143,6 +143,10 @@ func (s *story) version(a *app, p *place, n int) version {
 	service, preview, settings := key("", "Service", space, "web"), key("", "Service", space, "preview"), key("", "ConfigMap", space, "web")
 	set := rollout.Set{Objects: []manifest.Key{web, service, preview, settings}, Revisions: []rollout.Revision{revision}, Configuration: []manifest.Key{settings},
 		Services: []rollout.Service{{Key: service, Selector: revision.Labels}, {Key: preview, Selector: revision.Labels}}}
+	if !s.plain && len(space)%2 == 0 { // an autoscaler comes with all versions or with none
+		scaler := key("autoscaling", "HorizontalPodAutoscaler", space, "web")
+		set.Objects, set.Scalers = append(set.Objects, scaler), []rollout.Scaler{{Key: scaler, Workload: web}}
+	}
 	for i := range extras {
 		set.Objects = append(set.Objects, key("", "ConfigMap", space, fmt.Sprintf("extra-%d", (n+i)%5)))
 	}
@@ -193,6 +197,9 @@ func (s *story) way(p *place) rollout.Way {
 		}
 	case 3:
 		w.BlueGreen = &rollout.BlueGreen{Services: []rollout.ServicePair{{Active: "web", Preview: "preview"}}, Redirect: s.waits(), ShutDown: s.waits()}
+	}
+	if w.BlueGreen == nil && s.happens(40) {
+		w.Traffic = []rollout.Route{{Kind: rollout.Istio, Name: "web"}}
 	}
 	if s.happens(30) {
 		w.Before = s.waits()
@@ -284,7 +291,7 @@ func (s *story) plot() {
 	}
 	s.After(s.between(time.Minute, 10*time.Minute), s.people)
 	s.onSaved = append(s.onSaved, func(t rollout.Target) { // somebody is quick now and then
-		if t.State == rollout.AwaitingApproval && s.happens(20) {
+		if t.State == rollout.AwaitingApproval && s.happens(50) {
 			s.After(time.Duration(s.r.IntN(10))*10*time.Millisecond, func() { s.answer(t, t.Waits[0]) })
 		}
 	})
@@ -358,7 +365,7 @@ func (s *story) back(a *app) {
 	good := w.goods[s.r.IntN(len(w.goods)-1)]
 	start := s.start(a, rollout.Trigger{Kind: "rollback", By: s.author(), Reason: "worse"})
 	start.Pin = true
-	way := rollout.Way{Timeout: p.way.Timeout}
+	way := rollout.Way{Timeout: p.way.Timeout, Traffic: p.way.Traffic}
 	if p.way.BlueGreen != nil {
 		way.BlueGreen = &rollout.BlueGreen{Services: p.way.BlueGreen.Services}
 	}

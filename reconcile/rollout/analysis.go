@@ -49,6 +49,7 @@ func (d *decision) analysis(v *verdict, gate string, a Analysis, confirmed bool)
 			}
 		}
 		if open {
+			d.lookAgain(v, a, run, until)
 			d.measuring(v, gate, a, fmt.Sprintf("an answer in run %d of %d", run, a.Runs))
 			return
 		}
@@ -75,7 +76,7 @@ func (d *decision) measure(v *verdict, gate string, a Analysis, q Query, run int
 		if a.Sliding {
 			from = until.Add(-a.Interval)
 		}
-		d.call(v, Call{Gate: gate, Kind: CallQuery, Name: q.Name, Run: run, Try: 1, From: from, Until: until, Query: &q, Values: window(d.values(a.Context), from, until)})
+		d.call(v, Call{Gate: gate, Kind: CallQuery, Name: q.Name, Run: run, Try: 1, From: from, Until: until, Look: a.looks(run, until), Query: &q, Values: Window(d.values(a.Context), from, until)})
 		return nil, ""
 	}
 	answer = d.answer(v, *c, queryTries)
@@ -84,6 +85,26 @@ func (d *decision) measure(v *verdict, gate string, a Analysis, q Query, run int
 		return answer, ""
 	}
 	return nil, answer.Text
+}
+
+// looks is when the answers of a run are looked at: with the next one, unless they may end the analysis. One decision a run is enough then.
+func (a Analysis) looks(run int, until time.Time) time.Time {
+	if a.Abort || run == a.Runs {
+		return time.Time{}
+	}
+	return until.Add(a.Interval)
+}
+
+// lookAgain makes sure that answers which wake nobody are looked at.
+func (d *decision) lookAgain(v *verdict, a Analysis, run int, until time.Time) {
+	looks := a.looks(run, until)
+	switch {
+	case looks.IsZero():
+	case d.f.Now.Before(looks):
+		v.wake(looks)
+	default:
+		v.wake(d.f.Now.Add(early)) // they are late
+	}
 }
 
 func (d *decision) measuring(v *verdict, gate string, a Analysis, needs string) {

@@ -18,12 +18,13 @@ type anything struct {
 	rollout.Facts
 }
 
-var phases = []rollout.Phase{rollout.Observing, rollout.Comparing, rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Applying, rollout.Raising, rollout.Settling, rollout.Lowering,
-	rollout.Pausing, rollout.Redirecting, rollout.Switching, rollout.Overlapping, rollout.Completing, rollout.Retiring, rollout.Draining, rollout.Pruning, rollout.Restoring,
-	rollout.Following, rollout.Finished, rollout.Returning, rollout.Regaining, rollout.Withdrawing, rollout.Reverting, rollout.Recovering, rollout.Clearing}
+var phases = []rollout.Phase{rollout.Observing, rollout.Comparing, rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Settling, rollout.Steering, rollout.Lowering,
+	rollout.Pausing, rollout.Redirecting, rollout.Switching, rollout.Overlapping, rollout.Completing, rollout.Opening, rollout.Retiring, rollout.Draining, rollout.Joining, rollout.Pruning, rollout.Restoring,
+	rollout.Following, rollout.Finished, rollout.Returning, rollout.Regaining, rollout.Withdrawing, rollout.Vacating, rollout.Rejoining, rollout.Reverting, rollout.Recovering,
+	rollout.Clearing}
 
 // acts is the phases that are entered with an intent.
-var acts = []rollout.Phase{rollout.Adopting, rollout.Applying, rollout.Raising, rollout.Lowering, rollout.Switching, rollout.Returning, rollout.Reverting}
+var acts = []rollout.Phase{rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Steering, rollout.Opening, rollout.Joining, rollout.Rejoining, rollout.Raising, rollout.Lowering, rollout.Switching, rollout.Returning, rollout.Reverting}
 
 var noon = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 
@@ -68,6 +69,13 @@ func any1(r *rand.Rand) anything {
 	if t.BlueGreen != nil {
 		t.Pairs = []rollout.Pair{{Active: webService, New: "b", Stable: "a"}}
 	}
+	if len(t.Traffic) > 0 && len(t.Full) > 0 {
+		t.Routes = anyRoutes(r, *t)
+		if chance(70) {
+			divided := r.IntN(101)
+			t.Divided = &divided
+		}
+	}
 	if slices.Contains(acts, t.Phase) || chance(10) {
 		t.Intent = anyIntent(r, *t)
 	}
@@ -82,7 +90,7 @@ func any1(r *rand.Rand) anything {
 	if chance(20) {
 		t.Attempts, t.NotBefore = 1+r.IntN(8), lately()
 	}
-	if t.Phase == rollout.Returning || t.Phase == rollout.Regaining || t.Phase == rollout.Withdrawing || t.Phase == rollout.Reverting || t.Phase == rollout.Recovering || t.Phase == rollout.Clearing {
+	if slices.Contains(phases[slices.Index(phases, rollout.Returning):], t.Phase) {
 		t.Ending, t.Why = rollout.RolledBack, "it failed"
 		if t.Base == nil {
 			t.Base = &rollout.Release{Deployment: "d1", Number: 1, Manifests: "m1"}
@@ -136,6 +144,9 @@ func anyWay(r *rand.Rand) rollout.Way {
 		w.BlueGreen = &rollout.BlueGreen{Services: []rollout.ServicePair{{Active: "web"}}, Redirect: anyWaits(r), ShutDown: anyWaits(r)}
 		return w
 	}
+	if r.IntN(3) == 0 {
+		w.Traffic = []rollout.Route{{Kind: rollout.Istio, Name: "web"}}
+	}
 	for range r.IntN(4) {
 		if r.IntN(2) == 0 {
 			w.Canary = append(w.Canary, weight(r.IntN(101)))
@@ -144,6 +155,14 @@ func anyWay(r *rand.Rand) rollout.Way {
 		}
 	}
 	return w
+}
+
+func anyRoutes(r *rand.Rand, t rollout.Target) []rollout.Route {
+	route := rollout.Route{Kind: rollout.Istio, Name: "web", Service: "web", Selector: map[string]string{"app": "web"}, New: rollout.Side{ReplicaSet: revision("b"), Hash: "b"}, Sound: r.IntN(4) > 0}
+	if len(t.Former) > 0 {
+		route.Stable = rollout.Side{ReplicaSet: revision("a"), Hash: "a"}
+	}
+	return []rollout.Route{route}
 }
 
 func anyWaits(r *rand.Rand) (steps []rollout.Step) {
@@ -181,7 +200,8 @@ func anyIntent(r *rand.Rand, t rollout.Target) *rollout.Action {
 		return &rollout.Action{Kind: rollout.Remove, Remove: []manifest.Key{webSettings}}
 	case rollout.Restoring:
 		return &rollout.Action{Kind: rollout.PutBack, Workloads: []manifest.Key{webDeployment}}
-	case rollout.Raising, rollout.Lowering, rollout.Switching, rollout.Returning, rollout.Retiring, rollout.Withdrawing:
+	case rollout.Raising, rollout.Lowering, rollout.Switching, rollout.Returning, rollout.Retiring, rollout.Withdrawing,
+		rollout.Holding, rollout.Steering, rollout.Opening, rollout.Joining, rollout.Rejoining:
 		return shift
 	}
 	return nil
@@ -385,6 +405,10 @@ func answered(read rollout.Read, asked map[manifest.Key]int32) *rollout.Look {
 	look := &rollout.Look{}
 	for _, key := range read.Objects {
 		look.Objects = append(look.Objects, rollout.Live{Key: key, UID: "uid", Generation: 1 << 20, Health: rollout.Healthy})
+	}
+	for _, r := range read.Routes {
+		r.Service, r.Selector = "web", map[string]string{"app": "web"}
+		look.Routes = append(look.Routes, r)
 	}
 	for _, key := range read.Others {
 		look.Others = append(look.Others, rollout.Live{Key: key, Selector: map[string]string{"app": "web"}, Ports: []rollout.Port{{Protocol: "TCP", Number: 80}}})

@@ -26,8 +26,42 @@ func WayOf(file *deployment.File, target deployment.Target, notSelf bool) Way {
 			Redirect: asked.steps(strategy.BlueGreen.RedirectTrafficAfter), ShutDown: asked.steps(strategy.BlueGreen.ShutDownOldVersionAfter)}
 	default:
 		w.Canary = asked.steps(strategy.Canary)
+		w.Traffic = routes(file, target.Name)
 	}
 	return w
+}
+
+// routes is what divides the traffic of a target. Entries of different kinds add up; of two entries of one kind the later counts.
+func routes(file *deployment.File, target string) []Route {
+	var smi, istio, gateway []Route
+	for _, t := range file.TrafficManagement {
+		if len(t.Targets) > 0 && !slices.Contains(t.Targets, target) {
+			continue
+		}
+		if len(t.SMI) > 0 {
+			smi = nil
+		}
+		for _, s := range t.SMI {
+			smi = append(smi, Route{Kind: SMI, Name: s.TrafficSplit, Service: s.RootService, Canary: s.CanaryService})
+		}
+		if len(t.Istio) > 0 {
+			istio = nil
+		}
+		for _, i := range t.Istio {
+			istio = append(istio, Route{Kind: Istio, Name: i.VirtualService, Rule: i.HTTPRoute, Destination: i.DestinationRule, Subset: i.ActiveSubset, Canary: i.CanarySubset})
+		}
+		if len(t.Gateway) > 0 {
+			gateway = nil
+		}
+		for _, g := range t.Gateway {
+			route := Route{Kind: Gateway, Name: g.HTTPRoute, Service: g.ActiveService, Canary: g.CanaryService}
+			for _, h := range g.MatchHeaders {
+				route.Headers = append(route.Headers, Header{h.Key, h.Value})
+			}
+			gateway = append(gateway, route)
+		}
+	}
+	return slices.Concat(smi, istio, gateway)
 }
 
 // servicePairs is the Services that a blue/green strategy turns: those of trafficManagement, which is the newer place, else its own.

@@ -34,6 +34,7 @@ func (d *decision) revert(ending State, why string) {
 func (d *decision) goBack(ending State, why string) {
 	t := &d.Target
 	t.Ending, t.Why = ending, why
+	d.presume()
 	var back Action
 	back.Kind = Shift
 	for _, p := range t.Pairs {
@@ -54,11 +55,36 @@ func (d *decision) goBack(ending State, why string) {
 			back.Replicas = append(back.Replicas, Replicas{f.Key, 0})
 		}
 	}
-	if carried {
+	held := d.divisions(Held)
+	switch {
+	case len(held) == 0 && carried:
 		back.Replicas = append(back.Replicas, d.withdrawn()...)
+	case carried:
+		back.Divide = held // and the new ones keep their pods until routers everywhere have heard of it
 	}
 	t.Open = nil
 	d.intend(Returning, back)
+}
+
+// presume counts pods that are being asked for as asked for where that is the worse: whether what was intended was done is not known.
+func (d *decision) presume() {
+	t := &d.Target
+	if t.Intent == nil {
+		return
+	}
+	t.Asked, t.Former = slices.Clone(t.Asked), slices.Clone(t.Former)
+	for _, r := range t.Intent.Replicas {
+		for i := range t.Asked {
+			if t.Asked[i].Key == r.Key {
+				t.Asked[i].Count = max(t.Asked[i].Count, r.Count)
+			}
+		}
+		for i := range t.Former {
+			if t.Former[i].Key == r.Key {
+				t.Former[i].Asked = min(t.Former[i].Asked, r.Count)
+			}
+		}
+	}
 }
 
 // carried reports whether the former revisions have at least half of the pods that they had, and had as many ready when this one began.
@@ -96,6 +122,7 @@ func (d *decision) giveBack() {
 		}
 	}
 	d.enter(Regaining, Running)
+	t.Deadline = d.f.Now.Add(t.Timeout)
 }
 
 // remake goes back by the last good manifests where what ran before is not there to go back to.
@@ -120,17 +147,23 @@ func (d *decision) withdraw() {
 				zero = append(zero, Replicas{f.Key, 0})
 			}
 		}
-		if len(zero) == 0 {
+		held := d.divisions(Held)
+		if len(zero) == 0 && len(held) == 0 && len(d.scalers()) == 0 {
 			d.withdrew()
 			return
 		}
-		d.intend(Withdrawing, Action{Kind: Shift, Replicas: zero})
+		d.intend(Withdrawing, Action{Kind: Shift, Divide: held, Replicas: zero})
 		return
 	}
-	if d.done() {
-		d.ask(t.Intent.Replicas)
-		d.withdrew()
+	if !d.done() {
+		return
 	}
+	d.ask(t.Intent.Replicas)
+	if len(t.Routes) > 0 || len(d.scalers()) > 0 {
+		d.prove(Vacating)
+		return
+	}
+	d.withdrew()
 }
 
 // withdrew goes on once traffic is back: to the last good manifests, unless a newer deployment waits, which brings its own.
@@ -140,6 +173,8 @@ func (d *decision) withdrew() {
 	case d.f.ReplacedBy > 0:
 		d.enter(Clearing, Running)
 		d.givesWay()
+	case t.Reverted && len(d.superfluous()) > 0:
+		d.intend(Withdrawing, Action{Kind: Shift, Replicas: d.superfluous()})
 	case t.Base == nil, t.Reverted:
 		d.enter(Clearing, Running)
 	default:
@@ -147,10 +182,22 @@ func (d *decision) withdrew() {
 	}
 }
 
+// superfluous is what ran before and is none of the last good manifests', at zero: a rollout that broke off may have left it to serve, and those serve now.
+func (d *decision) superfluous() (zero []Replicas) {
+	for _, f := range d.Target.Former {
+		if f.Asked > 0 && !d.f.Base.has(f.Key) && slices.ContainsFunc(d.f.Base.Revisions, func(r Revision) bool {
+			return r.Workload.Name == f.Workload && r.Workload.Namespace == f.Key.Namespace
+		}) {
+			zero = append(zero, Replicas{f.Key, 0})
+		}
+	}
+	return zero
+}
+
 // reverting is the last good manifests, with the pods that their revisions had.
 func (d *decision) reverting() Action {
 	t := &d.Target
-	back := Action{Kind: Apply, Manifests: t.Base.Manifests, StandIns: t.StandIns}
+	back := Action{Kind: Apply, Manifests: t.Base.Manifests, StandIns: t.StandIns, Divide: d.divisions(Held), Aim: d.aims()}
 	for _, r := range d.f.Base.Revisions {
 		count := Replicas{r.ReplicaSet, 1}
 		if r.Replicas != nil {

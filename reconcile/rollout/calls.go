@@ -20,6 +20,7 @@ type Call struct {
 	At     time.Time         `json:"at"`             // this try was asked for
 	From   time.Time         `json:"from,omitzero"`  // of a measurement: the beginning of what it looks at
 	Until  time.Time         `json:"until,omitzero"` // and its end
+	Look   time.Time         `json:"look,omitzero"`  // a good answer is looked at then, and wakes nobody before; zero: each wakes its lane
 	Query  *Query            `json:"query,omitempty"`
 	Values map[string]string `json:"values"` // of the variables in what is sent, as far as they are decided here
 
@@ -55,6 +56,15 @@ const (
 	TurnedDown   Result = "turnedDown" // the same call would be turned down again
 	WithoutValue Result = "noData"     // of a measurement: there is nothing to judge
 )
+
+// early is how long before it is looked at an answer must come to wake nobody: clocks of replicas differ.
+const early = 2 * time.Second
+
+// Wakes reports whether an answer that comes now wakes its lane.
+func (a Answer) Wakes(c Call, now time.Time) bool {
+	good := a.Result == Answered || a.Result == WithoutValue
+	return !good || !now.Before(c.Look.Add(-early))
+}
 
 // Callback is what a webhook that was called says of what it has done.
 type Callback struct {
@@ -202,13 +212,16 @@ func (d *decision) webhook(v *verdict, gate string, w Webhook) {
 	}
 }
 
-// values of variables: the context's, and what is known of the target.
 func (d *decision) values(context map[string]string) map[string]string {
-	t := &d.Target
+	return d.Target.Values(d.f.New, context)
+}
+
+// Values of variables: the context's, and what is known of the target, whose manifests are called so.
+func (t Target) Values(set Set, context map[string]string) map[string]string {
 	values := map[string]string{"armory.applicationName": t.Application, "armory.deploymentId": t.Deployment, "armory.environmentName": t.Name,
 		"armory.accountName": t.Account, "armory.namespace": t.Namespace, "armory.replicaSetName": ""}
-	if len(d.f.New.Revisions) > 0 {
-		revision := d.f.New.Revisions[0].ReplicaSet
+	if len(set.Revisions) > 0 {
+		revision := set.Revisions[0].ReplicaSet
 		values["armory.replicaSetName"] = revision.Name
 		if t.Namespace == "" {
 			values["armory.namespace"] = revision.Namespace
@@ -220,8 +233,8 @@ func (d *decision) values(context map[string]string) map[string]string {
 	return values
 }
 
-// window adds the variables of what a measurement looks at.
-func window(values map[string]string, from, until time.Time) map[string]string {
+// Window adds the variables of what a measurement looks at.
+func Window(values map[string]string, from, until time.Time) map[string]string {
 	values = maps.Clone(values)
 	for name, at := range map[string]time.Time{"startTime": from, "endTime": until} {
 		values["armory."+name+"Iso8601"] = at.UTC().Format(time.RFC3339)

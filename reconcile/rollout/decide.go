@@ -75,13 +75,17 @@ func (d *decision) phase() {
 	case Hooking:
 		d.hook(d.begin)
 	case Concluding:
-		d.hook(func() { d.enter(Retiring, Running) })
+		d.hook(func() { d.enter(Opening, Running) })
+	case Holding:
+		d.hold()
 	case Applying, Reverting:
 		d.apply()
 	case Raising:
 		d.raise()
-	case Settling, Draining, Recovering, Regaining:
+	case Settling, Draining, Recovering, Regaining, Vacating:
 		d.settle()
+	case Steering:
+		d.steer()
 	case Lowering:
 		d.lower()
 	case Pausing:
@@ -94,8 +98,12 @@ func (d *decision) phase() {
 		d.overlap()
 	case Completing:
 		d.complete()
+	case Opening:
+		d.open()
 	case Retiring:
 		d.retire()
+	case Joining, Rejoining:
+		d.join()
 	case Pruning:
 		d.prune()
 	case Restoring:
@@ -126,11 +134,11 @@ func (p Phase) stage() stage {
 	switch p {
 	case Observing, Comparing, Waiting, Preparing, Looking, Adopting, Hooking:
 		return untouched
-	case Retiring, Draining, Pruning, Restoring:
+	case Retiring, Draining, Joining, Pruning, Restoring:
 		return closing
 	case Following:
 		return following
-	case Returning, Regaining, Withdrawing, Reverting, Recovering, Clearing:
+	case Returning, Regaining, Withdrawing, Vacating, Rejoining, Reverting, Recovering, Clearing:
 		return backwards
 	}
 	return moving

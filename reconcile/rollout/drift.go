@@ -96,7 +96,7 @@ func (k Kept) Previews() []manifest.Key {
 	return keys
 }
 
-// Restoring is what puts objects back; a Deployment object's key stands for its revision.
-func (k Kept) Restoring(keys []manifest.Key) Action {
-	return Action{Kind: Apply, Manifests: k.Release.Manifests, Only: keys, Replicas: k.Target.Full, StandIns: k.Target.StandIns, Select: k.Selections()}
+// Restoring is what puts objects back, given the release's names; a Deployment object's key stands for its revision.
+func (k Kept) Restoring(keys []manifest.Key, set Set) Action {
+	return Action{Kind: Apply, Manifests: k.Release.Manifests, Only: keys, Replicas: k.Target.Full, StandIns: k.Target.StandIns, Select: k.Selections(), Aim: k.Aims(set)}
 }

@@ -87,7 +87,7 @@ func (d *decision) settle() {
 	}
 	if failure := d.f.Look.Failure; failure != nil {
 		d.failed(failure, func() {
-			if t.Phase == Draining {
+			if t.Phase == Draining || t.Phase == Vacating {
 				d.settled()
 				return
 			}
@@ -106,8 +106,8 @@ func (d *decision) settle() {
 		deadline := t.Deadline
 		d.intend(t.Phase, Action{Kind: Free, Workloads: judged.stuck})
 		t.Deadline = deadline // it is still the same that is waited for
-	case !d.f.Now.Before(t.Deadline) && t.Phase == Draining:
-		d.settled() // the new version serves; the rest goes when it can
+	case !d.f.Now.Before(t.Deadline) && (t.Phase == Draining || t.Phase == Vacating):
+		d.settled() // what shall serve does; the rest goes when it can
 	case !d.f.Now.Before(t.Deadline):
 		d.give(fmt.Sprintf("not ready within %s: %s", t.Timeout, strings.Join(judged.unready, "; ")))
 	case judged.again:
@@ -120,7 +120,7 @@ func (d *decision) settle() {
 		if t.Attempts > 0 {
 			t.Attempts, t.NotBefore, d.Changed = 0, time.Time{}, true
 		}
-		if t.Phase == Regaining && d.f.ReplacedBy > 0 {
+		if (t.Phase == Regaining || t.Phase == Vacating) && d.f.ReplacedBy > 0 {
 			d.Due = t.Since.Add(d.f.Limits.Yield)
 		}
 		t.Open = judged.open
@@ -210,7 +210,7 @@ func (d *decision) again() {
 	case Recovering:
 		d.intend(Reverting, d.reverting())
 	default:
-		d.intend(Applying, Action{Kind: Apply, Manifests: t.Manifests, Replicas: t.Asked, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false)})
+		d.intend(Applying, Action{Kind: Apply, Manifests: t.Manifests, Replicas: t.Asked, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false), Divide: d.present()})
 	}
 	t.Attempts, t.Deadline = attempts, deadline
 	t.NotBefore = d.f.Now.Add(backoff(attempts))
@@ -221,7 +221,9 @@ func (d *decision) settled() {
 	t := &d.Target
 	switch {
 	case t.Phase == Draining:
-		d.enter(Pruning, Running)
+		d.drained()
+	case t.Phase == Vacating:
+		d.vacated()
 	case t.Phase.stage() == backwards:
 		d.enter(Withdrawing, Running)
 	case t.BlueGreen != nil && !t.First && len(t.Former) > 0:
@@ -232,14 +234,18 @@ func (d *decision) settled() {
 	}
 }
 
-// weigh takes from the former revisions what the present share leaves over, then goes to the next step.
+// weigh sends traffic where it shall go by now, takes from the former revisions what the present share leaves over, then goes to the next step.
 func (d *decision) weigh() {
 	t := &d.Target
+	if d.undivided() {
+		d.intend(Steering, Action{Kind: Shift, Divide: d.divisions(Divided)})
+		return
+	}
 	if _, lower := d.moves(); len(lower) > 0 {
 		d.intend(Lowering, Action{Kind: Shift, Replicas: lower})
 		return
 	}
-	if t.Weight > 0 && t.Weight < 100 {
+	if t.Weight > 0 && t.Weight < 100 && t.Divided == nil {
 		d.say("target.weight", fmt.Sprintf("%s: %d %% of the pods run #%d", t.Name, t.Weight, t.Number), "")
 	}
 	d.onward()
@@ -299,6 +305,11 @@ func (d *decision) setWeight(weight int) bool {
 	t := &d.Target
 	t.Weight = weight
 	raise, lower := d.moves()
+	for _, r := range d.proving() {
+		if !slices.ContainsFunc(raise, func(o Replicas) bool { return o.Key == r.Key }) {
+			raise = append(raise, r)
+		}
+	}
 	switch {
 	case len(raise) > 0:
 		d.intend(Raising, Action{Kind: Shift, Replicas: raise})
@@ -357,6 +368,9 @@ func (d *decision) steady() bool {
 		return false
 	}
 	if failure := d.f.Look.Failure; failure != nil {
+		if t.Attempts == 0 {
+			t.Deadline = d.f.Now.Add(t.Timeout) // the last one was of what came before the wait
+		}
 		d.failed(failure, func() { d.give(failure.Error()) })
 		return false
 	}
@@ -414,7 +428,7 @@ func (d *decision) retire() {
 			}
 		}
 		if len(zero) == 0 {
-			d.enter(Pruning, Running)
+			d.drained()
 			return
 		}
 		d.intend(Retiring, Action{Kind: Shift, Replicas: zero})

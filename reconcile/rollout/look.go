@@ -41,12 +41,16 @@ func (d *decision) look() {
 		d.end(Failed, why)
 		return
 	}
+	if why := d.route(); why != "" {
+		d.end(Failed, why)
+		return
+	}
 	d.enter(Hooking, Running)
 }
 
 // first is what is read before anything is touched. Deployment objects are read as objects too, so that a change of them wakes.
 func (d *decision) first() *Read {
-	read := &Read{Revisions: len(d.f.New.Revisions)+len(d.f.Base.Revisions) > 0}
+	read := &Read{Revisions: len(d.f.New.Revisions)+len(d.f.Base.Revisions) > 0, Routes: RoutesOf(d.Target.Way, d.Target.Namespace, d.f.New)}
 	read.Foreign = read.Revisions && len(d.f.Inventory) == 0
 	for _, revision := range d.f.New.Revisions {
 		read.Workloads = append(read.Workloads, revision.Workload)
@@ -190,13 +194,16 @@ func (d *decision) steadier(a, b Live) bool {
 	return a.Number < b.Number
 }
 
-// full is how many pods each revision of a set shall have in the end: what the manifest says, else what runs of its workload, else 1.
+// full is how many pods each revision of a set shall have in the end: what the manifest says, else what runs of its workload, else 1. Where an autoscaler
+// says how many run, that counts and not the manifest.
 func (d *decision) full(set Set) []Replicas {
 	counts := make([]Replicas, len(set.Revisions))
 	for i, revision := range set.Revisions {
 		counts[i] = Replicas{revision.ReplicaSet, 1}
 		if revision.Replicas != nil {
 			counts[i].Count = *revision.Replicas
+		}
+		if revision.Replicas != nil && !set.scaled(revision.Workload) {
 			continue
 		}
 		var most int32
@@ -205,7 +212,9 @@ func (d *decision) full(set Set) []Replicas {
 				most = max(most, live.Replicas)
 			}
 		}
-		counts[i].Count = max(most, 1)
+		if most > 0 {
+			counts[i].Count = most
+		}
 	}
 	return counts
 }
@@ -229,7 +238,7 @@ func (d *decision) pair() string {
 	return why
 }
 
-// begin starts the rollout with the first share of pods.
+// begin starts the rollout with the first share.
 func (d *decision) begin() {
 	t := &d.Target
 	t.Step, t.Weight = 0, 100
@@ -237,11 +246,21 @@ func (d *decision) begin() {
 		t.Weight = d.firstWeight()
 	}
 	d.Claim = d.f.New.Objects
+	if kept, rest := d.kept(), d.rest(); len(kept)+len(rest) > 0 && len(t.Former) > 0 {
+		d.intend(Holding, Action{Kind: Shift, Divide: kept, Aim: rest})
+		return
+	}
+	d.applies()
+}
+
+// applies begins to carry the manifests to the cluster, the new revisions with the pods of the first share.
+func (d *decision) applies() {
+	t := &d.Target
 	counts := d.share(t.Weight)
 	for i := range counts {
 		counts[i].Count = max(counts[i].Count, t.Asked[i].Count) // what runs already is lowered once the rest is proved
 	}
-	action := Action{Kind: Apply, Manifests: t.Manifests, Replicas: counts, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false)}
+	action := Action{Kind: Apply, Manifests: t.Manifests, Replicas: counts, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false), Divide: d.present()}
 	d.intend(Applying, action)
 }
 

@@ -44,8 +44,10 @@ type model struct {
 
 type object struct {
 	live    rollout.Live
-	from    string // the manifests that it has the content of
-	selects string // of a Service: the hash that traffic goes to
+	from    string           // the manifests that it has the content of
+	selects string           // of a Service: the hash that traffic goes to
+	divided rollout.Division // of a router
+	aimed   manifest.Key     // of an autoscaler: what it scales
 }
 
 var (
@@ -178,6 +180,7 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 		return m.apply(m.sets[a.Manifests], a)
 	case rollout.Shift:
 		m.turn(a.Select)
+		m.divide(a.Divide)
 		var out rollout.Outcome
 		for _, r := range a.Replicas {
 			if o := m.objects[r.Key]; o != nil {
@@ -187,6 +190,7 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 				out.Failure = &rollout.Failure{Class: rollout.Refused, Object: r.Key, Text: "it is not there"}
 			}
 		}
+		m.aim(a.Aim)
 		return out
 	case rollout.Adopt:
 		for _, key := range a.Workloads {
@@ -233,11 +237,15 @@ func (m *model) apply(set rollout.Set, a rollout.Action) rollout.Outcome {
 		}
 		if key.Kind != "Deployment" {
 			o := m.put(key)
-			o.from = a.Manifests
+			if o.from = a.Manifests; key.Kind == "HorizontalPodAutoscaler" {
+				o.aimed = set.Scalers[0].Workload
+			}
 			out.Live = append(out.Live, o.live)
 		}
 	}
 	m.turn(a.Select)
+	m.divide(a.Divide)
+	m.aim(a.Aim)
 	if len(a.Only) > 0 {
 		return out
 	}
@@ -268,6 +276,26 @@ func (m *model) turn(all []rollout.Selection) {
 	for _, s := range all {
 		m.put(s.Service).selects = s.Hash
 	}
+}
+
+// aim aims autoscalers that are there.
+func (m *model) aim(all []rollout.Aim) {
+	for _, a := range all {
+		if o := m.objects[a.Scaler]; o != nil {
+			o.aimed = a.At
+		}
+	}
+}
+
+// divide divides the traffic of routers.
+func (m *model) divide(all []rollout.Division) {
+	for _, d := range all {
+		m.put(router(d.Name)).divided = d
+	}
+}
+
+func router(name string) manifest.Key {
+	return manifest.Key{Group: "routers.test", Kind: "Router", Namespace: "shop", Name: name}
 }
 
 func (m *model) put(key manifest.Key) *object {
@@ -316,6 +344,10 @@ func (m *model) look(read rollout.Read) rollout.Look {
 	}
 	for _, key := range read.Workloads {
 		look.Workloads = append(look.Workloads, live(key))
+	}
+	for _, r := range read.Routes {
+		r.Service, r.Selector = "web", map[string]string{"app": "web"}
+		look.Routes = append(look.Routes, r)
 	}
 	if read.Revisions {
 		for _, o := range m.objects {

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -62,7 +63,8 @@ func (d *decision) waiting(state State, waits ...Wait) {
 		return
 	}
 	if state == AwaitingApproval && t.State != AwaitingApproval {
-		d.say("target.awaiting_approval", fmt.Sprintf("%s: waits for approval", t.Name), waits[0].Needs)
+		asked := waits[slices.IndexFunc(waits, func(w Wait) bool { return w.Kind == WaitApproval })]
+		d.say("target.awaiting_approval", fmt.Sprintf("%s: waits for approval", t.Name), asked.Needs)
 	}
 	t.State, t.Waits = state, waits
 	d.Changed = true

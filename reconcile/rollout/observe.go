@@ -19,7 +19,7 @@ func (d *decision) observe() {
 	t := &d.Target
 	if d.f.Look == nil {
 		d.Read = d.first()
-		d.Read.Foreign = false
+		d.Read.Foreign, d.Read.Routes = false, nil
 		return
 	}
 	if failure := d.f.Look.Failure; failure != nil {

@@ -10,7 +10,7 @@ func (d *decision) share(weight int) []Replicas {
 	for i, full := range t.Full {
 		counts[i] = full
 		former := d.before(full)
-		if former == nil {
+		if former == nil || t.routed(full.Key) {
 			continue
 		}
 		if counts[i].Count = portion(full.Count, weight); former.Ready < former.Count {
@@ -56,7 +56,7 @@ func (d *decision) left(f Former) int32 {
 		return 0
 	case !f.Stable:
 		return f.Count // it serves, and may be all that does
-	case t.Weight <= 0:
+	case t.Weight <= 0, t.routed(f.Key):
 		return f.Count
 	}
 	for _, r := range d.f.New.Revisions {

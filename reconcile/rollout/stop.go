@@ -64,15 +64,19 @@ func (d *decision) givesWay() bool {
 	}
 	by := fmt.Sprintf("replaced by #%d", d.f.ReplacedBy)
 	switch t.Phase {
-	case Returning, Withdrawing:
+	case Returning, Withdrawing, Rejoining:
 		return false
-	case Regaining:
+	case Regaining, Vacating:
 		if d.f.Now.Before(t.Since.Add(d.f.Limits.Yield)) {
 			return false
 		}
 	}
 	if t.Why != by {
 		by = t.Why + "; " + by
+	}
+	if (len(t.Routes) > 0 || len(d.scalers()) > 0) && (t.Phase == Regaining || t.Phase == Vacating) {
+		d.dissolve(by)
+		return true
 	}
 	d.end(Cancelled, by)
 	return true

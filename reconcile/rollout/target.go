@@ -46,9 +46,11 @@ const (
 	Looking     Phase = "looking"     // a fresh read of what runs, before anything is touched
 	Adopting    Phase = "adopting"    // running Deployment objects become managed revisions, with no pod restarted
 	Hooking     Phase = "hooking"     // hooks that come before
+	Holding     Phase = "holding"     // autoscalers rest, and routes keep all traffic with what runs, before anything else has pods
 	Applying    Phase = "applying"    // manifests go to the cluster, the new revision at its first share of pods
 	Raising     Phase = "raising"     // revisions get the pods that the next share needs
 	Settling    Phase = "settling"    // until each object is proved healthy
+	Steering    Phase = "steering"    // routes send the present share of traffic to the new revision
 	Lowering    Phase = "lowering"    // revisions lose the pods that the present share leaves over
 	Pausing     Phase = "pausing"     // a step of the canary that waits
 	Redirecting Phase = "redirecting" // the steps of redirectTrafficAfter
@@ -56,8 +58,10 @@ const (
 	Overlapping Phase = "overlapping" // the steps of shutDownOldVersionAfter
 	Completing  Phase = "completing"  // configuration gets its new content under its own name
 	Concluding  Phase = "concluding"  // hooks that come after: the new version carries everything
+	Opening     Phase = "opening"     // what former revisions are reached by leads to the new ones as well
 	Retiring    Phase = "retiring"    // older revisions go to zero
 	Draining    Phase = "draining"    // until they have none left
+	Joining     Phase = "joining"     // routes become what they were, and autoscalers scale the new revisions
 	Pruning     Phase = "pruning"     // objects that left the manifests go
 	Restoring   Phase = "restoring"   // Deployment objects are put back where the file keeps them
 	Following   Phase = "following"   // the steps of afterDeployment; nothing is undone any more
@@ -66,6 +70,8 @@ const (
 	Returning   Phase = "returning"   // traffic goes back to what ran before
 	Regaining   Phase = "regaining"   // until what ran before is proved to carry everything
 	Withdrawing Phase = "withdrawing" // the failed version goes to zero
+	Vacating    Phase = "vacating"    // until it has no pods left, where routes divided traffic or autoscalers rest
+	Rejoining   Phase = "rejoining"   // routes become what they were, and autoscalers scale what ran before
 	Reverting   Phase = "reverting"   // the last good manifests are applied
 	Recovering  Phase = "recovering"  // until they are proved healthy
 	Clearing    Phase = "clearing"    // objects that the failed version added go
@@ -112,9 +118,12 @@ type Target struct {
 	Reverted  bool           `json:"reverted,omitempty"` // on the way back: the last good manifests are applied
 	StandIns  []StandIn      `json:"standIns,omitempty"` // adopted ReplicaSets that are revisions of ours under their own names
 	Pairs     []Pair         `json:"pairs,omitempty"`    // Services of a blue/green rollout
+	Routes    []Route        `json:"routes,omitempty"`   // that divide traffic between the revisions
+	Divided   *int           `json:"divided,omitempty"`  // the weight that routes were last given; nil: they are as they were, or hold all traffic where it was
+	Yields    bool           `json:"yields,omitempty"`   // it gives way to a newer deployment as soon as its routes are what they were
 	Hook      int            `json:"hook,omitempty"`     // of the phase: those before it are done
 	Step      int            `json:"step,omitempty"`     // of the canary: those before it are done
-	Weight    int            `json:"weight,omitempty"`   // the new revision's present share of pods, 0–100
+	Weight    int            `json:"weight,omitempty"`   // the new revision's present share, 0–100: of traffic where a route divides it, else of pods
 	Judged    []Judgement    `json:"judged,omitempty"`   // what its analyses came to
 	HeldSince time.Time      `json:"heldSince,omitzero"` // a person halted it; zero: it is not halted
 	Open      []Proof        `json:"open,omitempty"`     // objects not yet proved healthy
@@ -217,6 +226,8 @@ type Action struct {
 	Leave     []manifest.Key `json:"leave,omitempty"`     // Apply: these not yet
 	Replicas  []Replicas     `json:"replicas,omitempty"`  // Apply: of the set's revisions; Shift: of any
 	Select    []Selection    `json:"select,omitempty"`    // Apply, Shift: before Replicas
+	Divide    []Division     `json:"divide,omitempty"`    // Shift: after Select, before Replicas; Apply: of routes that come with the set
+	Aim       []Aim          `json:"aim,omitempty"`       // Apply, Shift: autoscalers; those that rest first, the others last. A revision that one is aimed at keeps its pods
 	StandIns  []StandIn      `json:"standIns,omitempty"`  // Apply, PutBack: revisions of the set that are there under other names
 	Event     string         `json:"event,omitempty"`     // RunHook: for which it is made
 	Workloads []manifest.Key `json:"workloads,omitempty"` // Adopt, PutBack: Deployment objects; Free: StatefulSets
@@ -230,7 +241,7 @@ type ActionKind string
 const (
 	Adopt   ActionKind = "adopt"   // Deployment objects go, their ReplicaSets and pods stay and are ours
 	Apply   ActionKind = "apply"   // the sealed set, rank by rank, its revisions at Replicas
-	Shift   ActionKind = "shift"   // Services to Select, then revisions to Replicas
+	Shift   ActionKind = "shift"   // Services to Select, routes to Divide, revisions to Replicas, and autoscalers
 	Remove  ActionKind = "remove"  // objects
 	PutBack ActionKind = "putBack" // Deployment objects that adopt the set's revisions
 	RunHook ActionKind = "hook"    // the object of Only of the sealed set, made anew
@@ -242,7 +253,8 @@ type Set struct {
 	Objects       []manifest.Key // as the manifests name them, Deployment objects included
 	Revisions     []Revision     // one for each Deployment object
 	Services      []Service
-	Hooks         []Hook         // in their order; they are not among Objects
+	Hooks         []Hook // in their order; they are not among Objects
+	Scalers       []Scaler
 	Configuration []manifest.Key // ConfigMaps and Secrets of which revisions have copies of their own
 }
 
@@ -271,6 +283,7 @@ type Live struct {
 	Owner           string            // tenant/application/target of the labels on it; "": not ours
 	Workload        string            // of a managed ReplicaSet: the Deployment object's name; else ""
 	Hash            string            // of a ReplicaSet: that its pods are told apart by
+	Marked          bool              // of a ReplicaSet: its pods have our own label with the hash
 	StandsFor       string            // of an adopted ReplicaSet: the name of the revision that it is; "": it is none of the manifests'
 	Selector        map[string]string // of a Service
 	Ports           []Port            // of a Service
@@ -324,6 +337,7 @@ type Read struct {
 	Revisions bool           // all managed ReplicaSets of the target
 	Foreign   bool           // instead, those of the Workloads' names, whoever's: the target has claimed nothing yet, so it has no others
 	Workloads []manifest.Key // Deployment objects of these names
+	Routes    []Route        // to be found in the target's manifests, else in the cluster
 	Survey    bool           // instead of all this: what differs from the manifests, and what else says that it is the target's
 }
 
@@ -334,6 +348,7 @@ type Look struct {
 	Revisions []Live
 	Workloads []Live
 	Foreign   []Live // managed ReplicaSets of other targets
+	Routes    []Route
 	Drifts    []Drift
 	Claims    []manifest.Key // objects whose labels say that they are the target's, as manifests name them
 	Ran       *Release       // what Target.Ran asked for; nil: it is not known, or cannot be rendered

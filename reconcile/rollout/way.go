@@ -10,6 +10,7 @@ type Way struct {
 	Before         []Step        `json:"before,omitempty"`         // all must pass before the target is touched
 	Canary         []Step        `json:"canary,omitempty"`         // in sequence; what is left goes to 100 % by itself
 	BlueGreen      *BlueGreen    `json:"blueGreen,omitempty"`      // in place of Canary
+	Traffic        []Route       `json:"traffic,omitempty"`        // divide traffic by the weights of Canary, in place of pods
 	After          []Step        `json:"after,omitempty"`          // all must pass before dependents start
 	KeepDeployment bool          `json:"keepDeployment,omitempty"` // Deployment objects are put back at the end
 	Heal           bool          `json:"heal,omitempty"`           // what somebody changes in the cluster is put back

@@ -227,6 +227,10 @@ func (c *cluster) look(read rollout.Read, now time.Time) (look rollout.Look) {
 		return found
 	}
 	look.Objects, look.Others, look.Workloads = all(read.Objects), all(read.Others), all(read.Workloads)
+	for i, r := range read.Routes {
+		r.Selector = c.sets[newManifests].Revisions[min(i, len(c.sets[newManifests].Revisions)-1)].Labels
+		look.Routes = append(look.Routes, r)
+	}
 	if read.Revisions {
 		for _, o := range c.objects {
 			if o.live.Workload != "" {

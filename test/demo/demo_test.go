@@ -180,7 +180,7 @@ func TestInCIItRunsToTheEndAndASecondOneFindsWhatTheFirstLeft(t *testing.T) {
 	t.Parallel()
 	d := newDemo(t, "")
 	d.env = []string{"CI=true"}
-	d.succeeds("It needs about", "cluster staging is ready", "cluster prod is ready", "a Git repository is filled from the examples", "pods of Towpath run, those of the examples are simulated", "agent prod dials out of a pod in its cluster", "The pods of the examples are simulated; those of the agents, in the namespace towpath-agent, run.",
+	d.succeeds("It needs about", "cluster staging is ready", "cluster prod is ready", "a Git repository is filled from the examples", "pods of Towpath run, those of the examples are simulated", "agent prod dials out of a pod in its cluster", "in a pod of the cluster staging, installed by its chart", "The pods of the examples are simulated; those of Towpath, in the namespaces towpath and towpath-agent, run.",
 		"clock    SUCCEEDED on staging, prod", "greeter  SUCCEEDED on staging, prod", "hello    SUCCEEDED on staging, prod", "settings SUCCEEDED on staging, prod",
 		"shop     SUCCEEDED on staging, prod", "checkout SUCCEEDED on staging, prod",
 		"web      SUCCEEDED on staging, prod-eu, prod-us, prod-rest", "version 1.0.1", "What runs now:", "ready pods: 3", "See it roll out:", "make demo-stop", "stopped;")

@@ -77,10 +77,27 @@ func TestMetricsDecideAboutACanary(t *testing.T) {
 	}
 	expectImages(t, w, "prod", map[string]int64{"example.com/web:2": 4})
 
+	replay(t, w, "1", "failed")
+	replay(t, w, "0.1", "passed")
+
 	server.Set(`errors{application="shop", other="series"}`, 0.5)
 	two := w.Ended(w.Deployment("shop", w.Commit("version 4", gitserver.Files{"shop/manifests/web.yaml": four("example.com/web:4")})).ID)
 	if got := target(t, two, "prod"); got.State != "ROLLED_BACK" || !strings.Contains(got.Why, "query errors, run 1: metric provider direct cannot answer this query: ") || !strings.Contains(got.Why, "2 series") {
 		t.Errorf("with two series prod is %s: %s", got.State, got.Why)
+	}
+}
+
+// replay holds what the query comes to for the newest deployment when its value counts so much.
+func replay(t *testing.T, w *world.World, factor, verdict string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "towpath.yaml")
+	text := world.OnProd(halfThenAnalysis, strings.Replace(measured, "METRICS", "direct", 1))
+	if err := os.WriteFile(file, []byte(strings.Replace(text, "MODE", "automatic", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := must(t, w, "analysis", "replay", "-f", file, "--query", "errors", "--target", "prod", "--last", "1", "--add-context", "factor="+factor)
+	if !strings.Contains(out, "#3") || !strings.Contains(out, verdict) {
+		t.Errorf("replayed with %s:\n%s", factor, out)
 	}
 }
 

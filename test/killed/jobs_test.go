@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"towpath/api"
 	"towpath/internal/testkit/receiver"
 	"towpath/internal/testkit/world"
 )
@@ -42,7 +43,12 @@ func (j *jobs) callBack(w *world.World) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
 	j.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
-	j.Reply(func(_ http.ResponseWriter, r *http.Request) {
+	j.Reply(func(out http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/metric" {
+			out.Header().Set("Content-Type", "application/json")
+			io.WriteString(out, `{"value": 0.5}`)
+			return
+		}
 		calls := j.Calls()
 		var asked struct{ Deployment, Back, Token string }
 		if err := json.Unmarshal([]byte(calls[len(calls)-1].Body), &asked); err != nil {
@@ -94,4 +100,18 @@ func (j *jobs) keysOf(deployment string) int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return len(j.keys[deployment])
+}
+
+// measurements is what a deployment has measured: each run once, whoever died meanwhile.
+func (c *cutting) measurements(deployment string) string {
+	c.Helper()
+	var found struct{ Items []api.Called }
+	if err := c.API.Call(c.Context(), http.MethodGet, "/deployments/"+deployment+"/calls", nil, &found); err != nil {
+		c.Fatal(err)
+	}
+	var runs []string
+	for _, m := range found.Items {
+		runs = append(runs, fmt.Sprintf("%s %d: %s", m.Name, m.Run, m.State))
+	}
+	return strings.Join(runs, ", ")
 }

@@ -2,6 +2,7 @@
 package killed
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,12 +12,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"towpath/internal/testkit/github"
 	"towpath/internal/testkit/gitserver"
+	"towpath/internal/testkit/routers"
 	"towpath/internal/testkit/world"
 )
 
@@ -27,7 +30,8 @@ type cutting struct {
 	scenario
 	hub     *github.GitHub
 	jobs    *jobs
-	control string // file that says where the controller is to die
+	oracle  *routers.Oracle // of prod, where a router divides traffic
+	control string          // file that says where the controller is to die
 	version int
 	orders  int
 	missed  []string // points that were not passed when they were to be cut at
@@ -36,6 +40,8 @@ type cutting struct {
 }
 
 var shared world.Shared
+
+var install = sync.OnceValue(func() error { return routers.Install(context.Background(), shared.Clusters["prod"].Kubeconfig) })
 
 // The programs are built without the race detector: other tests have it, and here the process is started hundreds of times.
 func TestMain(m *testing.M) {
@@ -59,6 +65,9 @@ func TestKilledAtAnyPointItEndsAsIfUndisturbed(t *testing.T) {
 					made++
 				}
 				c.passed(made)
+				if s.routed {
+					c.Logf("%d writes of routers", c.oracle.Judge(t))
+				}
 			})
 		}
 	}
@@ -100,16 +109,24 @@ func some(all [][2]string, count int) [][2]string {
 }
 
 func start(t *testing.T, s scenario) *cutting {
+	if s.routed {
+		if err := install(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c := &cutting{T: t, scenario: s, hub: github.Start(t), jobs: startJobs(t), control: filepath.Join(t.TempDir(), "control")}
 	c.hub.Limit(github.Limits{Requests: 1 << 30, CreationsAMinute: 1 << 30, CreationsAnHour: 1 << 30})
 	c.World = world.New(t, &shared, gitserver.Files{"shop/towpath.yaml": strings.ReplaceAll(s.file, "JOB", c.jobs.URL), "shop/manifests/web.yaml": world.Workload("web", "example.com/web:0")},
-		world.OnGitHub(c.hub), world.Environment("TOWPATH_CRASH_CONTROL="+c.control), world.Configuration(fmt.Sprintf("egress: {allowHosts: [%q], allowPrivate: [%q]}", c.jobs.Host, c.jobs.Host)))
+		world.OnGitHub(c.hub), world.Environment("TOWPATH_CRASH_CONTROL="+c.control), world.Configuration(fmt.Sprintf("egress: {allowHosts: [%[1]q], allowPrivate: [%[1]q]}\nmetricProviders: [{name: outside, type: http, url: %[2]q, http: {value: $.value}}]", c.jobs.Host, c.jobs.URL+"/metric?due={{query}}")))
 	c.jobs.callBack(c.World)
 	if d := c.Ended(c.Deployment("shop", c.Repository.Head("main")).ID); d.State != "SUCCEEDED" {
 		t.Fatalf("the first deployment is %s: %+v", d.State, d.Targets)
 	}
 	for range 5 { // until as many revisions are kept as ever will be
 		c.forth(version)
+	}
+	if s.routed {
+		c.oracle = routers.Watch(t, shared.Clusters["prod"].Kubeconfig, c.Namespace)
 	}
 	return c
 }
@@ -265,6 +282,9 @@ func (c *cutting) end(run *course) string {
 			fmt.Fprintln(&out, " ", e)
 		}
 		told = append(told, c.told(commit, 1+len(d.Targets))...)
+		if c.measures {
+			fmt.Fprintln(&out, "  measurements:", c.measurements(d.ID))
+		}
 		if c.job {
 			fmt.Fprintln(&out, "  keys that the job was called with:", c.jobs.keysOf(d.ID))
 		}
@@ -286,7 +306,11 @@ func (c *cutting) end(run *course) string {
 // are told by their age.
 func (c *cutting) objects(cluster string) (lines []string) {
 	c.Helper()
-	for _, resource := range []string{"v1 configmaps", "v1 services", "apps/v1 deployments", "apps/v1 replicasets"} {
+	resources := []string{"v1 configmaps", "v1 services", "apps/v1 deployments", "apps/v1 replicasets"}
+	if c.routed && cluster == "prod" {
+		resources = append(resources, "split.smi-spec.io/v1alpha4 trafficsplits")
+	}
+	for _, resource := range resources {
 		for name, o := range c.Objects(cluster, resource) {
 			if name == "kube-root-ca.crt" {
 				continue

@@ -12,18 +12,22 @@ import (
 
 // scenario is a deployment that is cut at its points in turn.
 type scenario struct {
-	file   string                        // the deployment file
-	next   func(version int) string      // manifests of a version
-	back   func(version int) string      // manifests that bring the world back to where the next cut starts; nil: the next version does
-	people func(*course, api.Deployment) // what people do about a deployment as they see it; they look often
-	sample int                           // of the points, by seed; 0: each of them
-	job    bool                          // the file calls a webhook, JOB, which calls back
+	file     string                        // the deployment file
+	next     func(version int) string      // manifests of a version
+	back     func(version int) string      // manifests that bring the world back to where the next cut starts; nil: the next version does
+	people   func(*course, api.Deployment) // what people do about a deployment as they see it; they look often
+	sample   int                           // of the points, by seed; 0: each of them
+	job      bool                          // the file calls a webhook, JOB, which calls back
+	measures bool                          // the file has metrics measured
+	routed   bool                          // a router divides the traffic of prod
 }
 
 const (
 	halfThenPause    = `{canary: {steps: [{setWeight: {weight: 50}}, {pause: {duration: 1, unit: seconds}}]}}`
 	halfThenApproval = `{canary: {steps: [{setWeight: {weight: 50}}, {pause: {untilApproved: true}}]}}`
 	nobodyApproves   = `{canary: {steps: [{setWeight: {weight: 50}}, {pause: {untilApproved: true, approvalExpiration: {duration: 1, unit: seconds}}}]}}`
+	halfThenMeasured = `{canary: {steps: [{setWeight: {weight: 50}}, {analysis: {queries: [errors], interval: 1, units: seconds, numberOfJudgmentRuns: 3}}]}}`
+	measured         = `analysis: {defaultMetricProviderName: outside, queries: [{name: errors, queryTemplate: "{{armory.endTimeEpochMillis}}", upperLimit: 1}]}`
 	halfThenJob      = `{canary: {steps: [{setWeight: {weight: 50}}, {runWebhook: {name: job}}]}}`
 	job              = `webhooks: [{name: job, method: POST, uriTemplate: "JOB", bodyTemplate: {inline: '{"deployment": "{{armory.deploymentId}}", "back": "{{armory.callbackUri}}", "token": "{{armory.callbackToken}}"}'}}]`
 	turns            = `{blueGreen: {redirectTrafficAfter: [{pause: {untilApproved: true}}], shutDownOldVersionAfter: [{pause: {duration: 1, unit: seconds}}]}}`
@@ -38,9 +42,11 @@ var scenarios = map[string]scenario{
 	"approval":   {file: world.OnProd(halfThenApproval, ""), next: version, people: approve, sample: 8},
 	"expiry":     {file: world.OnProd(nobodyApproves, ""), next: version, sample: 8},
 	"blue/green": {file: world.OnProd(turns, "trafficManagement: [{kubernetes: [{activeService: web}]}]"), next: version, people: approve, sample: 8},
+	"traffic":    {file: world.OnProd(halfThenPause, "trafficManagement: [{smi: [{rootServiceName: web}]}]"), next: version, sample: 16, routed: true},
 	"superseded": {file: world.OnProd(halfThenApproval, ""), next: version, people: supersede, sample: 8},
 	"taken over": {file: world.OnProd(halfThenPause, "  keepDeploymentObject: true"), next: version, sample: 8},
 	"webhook":    {file: world.OnProd(halfThenJob, job), next: version, job: true, sample: 8},
+	"analysis":   {file: world.OnProd(halfThenMeasured, measured), next: version, measures: true, sample: 8},
 	"held":       {file: world.OnProd(halfThenApproval, ""), next: version, people: holdOnce, sample: 8},
 }
 

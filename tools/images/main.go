@@ -120,7 +120,7 @@ func (b builder) compile(ctx context.Context, platform v1.Platform) (string, err
 	if err != nil {
 		return "", err
 	}
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X towpath/internal/version.version=" + b.version, "-o", into + "/"}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-tags", "grpcnotrace", "-ldflags", "-s -w -buildid= -X towpath/internal/version.version=" + b.version, "-o", into + "/"}
 	for _, program := range b.kind.programs {
 		args = append(args, "./cmd/"+program)
 	}

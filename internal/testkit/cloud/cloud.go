@@ -58,11 +58,12 @@ type Request struct {
 type Change struct {
 	Request
 	Cluster  *Cluster
-	Kind     string // "scale", "turn", "apply", "create", "remove", "adopt", "putBack"
+	Kind     string // "scale", "turn", "divide", "apply", "create", "remove", "adopt", "putBack"
 	Key      manifest.Key
 	From, To int32  // scale, create: pods
 	Hash     string // turn: where traffic goes to; its revision
 	Was      string // turn: where it went before
+	Division rollout.Division
 }
 
 // Cluster is one API server and its pods.
@@ -86,9 +87,11 @@ type Pods struct {
 // Object is one object as it is now.
 type Object struct {
 	rollout.Live
-	From    string // manifests that it has the content of
-	Selects string // of a Service: the hash that traffic goes to
-	Proved  int32  // pods that a fresh read showed ready since they were asked for
+	From    string           // manifests that it has the content of
+	Selects string           // of a Service: the hash that traffic goes to
+	Divided rollout.Division // of a router's object; its Stage is "" while nobody divided it
+	Aimed   manifest.Key     // of an autoscaler: what it scales
+	Proved  int32            // pods that a fresh read showed ready since they were asked for
 
 	gone int32 // pods on their way out
 }

@@ -75,7 +75,7 @@ func (r *reach) Apply(ctx context.Context, id rollout.Identity, objects []manife
 		if slices.Contains(a.Leave, o.Key) || len(a.Only) > 0 && !slices.Contains(a.Only, o.Key) || o.Kind == "Deployment" {
 			continue
 		}
-		live, failure := r.applyOne(ctx, by, o, a)
+		live, failure := r.applyOne(ctx, by, set, o, a)
 		if failure != nil {
 			out.Failure = failure
 			return out
@@ -104,7 +104,7 @@ func (r *reach) Apply(ctx context.Context, id rollout.Identity, objects []manife
 	return out
 }
 
-func (r *reach) applyOne(ctx context.Context, by Request, o manifest.Object, a rollout.Action) (live rollout.Live, failure *rollout.Failure) {
+func (r *reach) applyOne(ctx context.Context, by Request, set rollout.Set, o manifest.Object, a rollout.Action) (live rollout.Live, failure *rollout.Failure) {
 	failure = r.write(ctx, "apply "+o.Key.String(), func() *rollout.Failure {
 		if text := r.at.refuses[o.Source]; text != "" && o.Kind == "ConfigMap" {
 			return &rollout.Failure{Class: rollout.Refused, Object: o.Key, Text: text}
@@ -116,7 +116,8 @@ func (r *reach) applyOne(ctx context.Context, by Request, o manifest.Object, a r
 				selects, turns = s.Hash, true
 			}
 		}
-		if there == nil || there.From != o.Source || turns && there.Selects != selects {
+		aimed := r.at.aimOf(set, o.Key, a.Aim)
+		if there == nil || there.From != o.Source || turns && there.Selects != selects || there.Aimed != aimed {
 			change := Change{Request: by, Cluster: r.at, Kind: "apply", Key: o.Key}
 			if turns && there != nil && there.Selects != selects {
 				change.Kind, change.Hash, change.Was = "turn", selects, there.Selects
@@ -128,6 +129,7 @@ func (r *reach) applyOne(ctx context.Context, by Request, o manifest.Object, a r
 			if there.Generation++; turns {
 				there.Selects = selects
 			}
+			there.Aimed = aimed
 			if o.Kind == "Service" {
 				there.Selector = map[string]string{"app": "web"}
 			}
@@ -234,11 +236,98 @@ func (r *reach) aim(ctx context.Context, by Request, s rollout.Selection) *rollo
 	})
 }
 
+// RouterKey is the object that stands for a router.
+func RouterKey(r rollout.Route) manifest.Key {
+	return manifest.Key{Group: "routers.test", Kind: "Router", Namespace: r.Namespace, Name: r.Name}
+}
+
+// Routes implements reconcile.Cluster: each route is for the workload "web".
+func (r *reach) Routes(ctx context.Context, _ rollout.Identity, _ []manifest.Object, wanted []rollout.Route) (found []rollout.Route, failure *rollout.Failure) {
+	failure = r.request(ctx, func() *rollout.Failure {
+		found = slices.Clone(wanted)
+		for i := range found {
+			found[i].Service, found[i].Selector = "web", map[string]string{"app": "web"}
+		}
+		return nil
+	})
+	return found, failure
+}
+
+// divide brings one division about, as its object was read.
+func (r *reach) divide(ctx context.Context, by Request, d rollout.Division) *rollout.Failure {
+	var read Object
+	if failure := r.request(ctx, func() *rollout.Failure {
+		read = *r.at.put(RouterKey(d.Route))
+		return nil
+	}); failure != nil {
+		return failure
+	}
+	if was := read.Divided; was.Stage == d.Stage && was.Weight == d.Weight && was.Stable == d.Stable && was.New == d.New || was.Stage == "" && d.Stage == rollout.Whole {
+		return nil
+	}
+	return r.write(ctx, "divide "+RouterKey(d.Route).String(), func() *rollout.Failure {
+		o := r.at.objects[RouterKey(d.Route)]
+		if o == nil || o.Generation != read.Generation || r.Cloud.happens(r.Cloud.Faults.Conflict) {
+			return &rollout.Failure{Class: rollout.Trouble, Object: RouterKey(d.Route), Text: "somebody changed it between the read and the write"}
+		}
+		r.Cloud.tell(Change{Request: by, Cluster: r.at, Kind: "divide", Key: o.Key, Division: d})
+		o.Divided = d
+		if d.Stage == rollout.Whole {
+			o.Divided = rollout.Division{}
+		}
+		o.Generation++
+		return nil
+	})
+}
+
+// aimOf is what an autoscaler scales once it is applied: what it is aimed at, else what its manifest says; zero: it is none.
+func (c *Cluster) aimOf(set rollout.Set, key manifest.Key, aims []rollout.Aim) (at manifest.Key) {
+	for _, s := range set.Scalers {
+		if s.Key == key {
+			at = s.Workload
+		}
+	}
+	for _, a := range aims {
+		if a.Scaler == key {
+			at = a.At
+		}
+	}
+	return at
+}
+
+// aimAll aims the autoscalers that shall rest, or those that shall scale.
+func (r *reach) aimAll(ctx context.Context, by Request, aims []rollout.Aim, rest bool) *rollout.Failure {
+	for _, a := range aims {
+		if rest != (a.At.Kind == "Deployment") {
+			continue
+		}
+		if failure := r.write(ctx, "aim "+a.Scaler.String(), func() *rollout.Failure {
+			if o := r.at.objects[a.Scaler]; o != nil && o.Aimed != a.At {
+				r.Cloud.tell(Change{Request: by, Cluster: r.at, Kind: "aim", Key: o.Key})
+				o.Aimed = a.At
+			}
+			return nil
+		}); failure != nil {
+			return failure
+		}
+	}
+	return nil
+}
+
 // Shift implements reconcile.Cluster.
 func (r *reach) Shift(ctx context.Context, id rollout.Identity, a rollout.Action) (out rollout.Outcome) {
 	by := r.From(id)
+	if out.Failure = r.aimAll(ctx, by, a.Aim, true); out.Failure != nil {
+		return out
+	}
 	for _, s := range a.Select {
 		if failure := r.aim(ctx, by, s); failure != nil {
+			out.Failure = failure
+			return out
+		}
+	}
+	for _, d := range a.Divide {
+		if failure := r.divide(ctx, by, d); failure != nil {
 			out.Failure = failure
 			return out
 		}
@@ -253,6 +342,7 @@ func (r *reach) Shift(ctx context.Context, id rollout.Identity, a rollout.Action
 			out.Live = append(out.Live, live)
 		}
 	}
+	out.Failure = r.aimAll(ctx, by, a.Aim, false)
 	return out
 }
 

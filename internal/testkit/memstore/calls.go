@@ -77,8 +77,9 @@ func (s *Store) Call(_ context.Context, id string) (*rollout.Asked, error) {
 func (s *Store) Answer(_ context.Context, c rollout.Call, answer rollout.Answer) error {
 	return s.write(func() error {
 		if row := s.call(c.ID); row != nil && row.Try == c.Try && row.Answer == nil {
-			row.Answer = &answer
-			s.wakeFor(row)
+			if row.Answer = &answer; answer.Wakes(c, s.now()) {
+				s.wakeFor(row)
+			}
 		}
 		return nil
 	})

@@ -1,11 +1,14 @@
-// Package postgres runs a PostgreSQL server of the distribution's package for a test: a private one, in a temporary directory, on a Unix socket.
+// Package postgres runs a PostgreSQL server of the distribution's package for tests and benchmarks: a private one, in a temporary directory, on a Unix socket.
 package postgres
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"database/sql"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/user"
@@ -20,68 +23,99 @@ import (
 )
 
 // Server is a running server.
-type Server struct{ socket string }
+type Server struct {
+	socket  string
+	process *exec.Cmd
+}
 
 // Start runs a server until the test ends.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	initdb, postgres := program(t, "initdb"), program(t, "postgres")
-	dir, err := os.MkdirTemp("", "pg") // short: the path of a socket has a limit
+	s, err := Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	account := unprivileged(t, dir)
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// Run runs a server until Stop. ctx bounds the start only.
+func Run(ctx context.Context) (_ *Server, err error) {
+	initdb, err := program("initdb")
+	if err != nil {
+		return nil, err
+	}
+	postgres, err := program("postgres")
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "pg") // short: the path of a socket has a limit
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{socket: dir}
+	defer func() {
+		if err != nil {
+			s.Stop()
+		}
+	}()
+	account, err := unprivileged(dir)
+	if err != nil {
+		return nil, err
+	}
 	data := filepath.Join(dir, "data")
-	setup := exec.Command(initdb, "-D", data, "-U", "test", "--auth=trust", "--no-sync", "--locale=C", "-E", "UTF8")
+	setup := exec.CommandContext(ctx, initdb, "-D", data, "-U", "test", "--auth=trust", "--no-sync", "--locale=C", "-E", "UTF8")
 	setup.SysProcAttr, setup.Dir = account, dir
 	if out, err := setup.CombinedOutput(); err != nil {
-		t.Fatalf("initdb: %v\n%s", err, out)
+		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
 	}
 	server := exec.Command(postgres, "-D", data, "-k", dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=400")
 	server.SysProcAttr, server.Dir = account, dir
 	var log bytes.Buffer
 	server.Stdout, server.Stderr = &log, &log
 	if err := server.Start(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	t.Cleanup(func() {
-		server.Process.Signal(syscall.SIGINT)
-		server.Wait()
-	})
-	s := &Server{socket: dir}
+	s.process = server
 	db, err := sql.Open("pgx", s.url("postgres"))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	defer db.Close()
-	for deadline := time.Now().Add(time.Minute); db.PingContext(t.Context()) != nil; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("PostgreSQL does not answer")
+	for deadline := time.Now().Add(time.Minute); db.PingContext(ctx) != nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return nil, errors.New("PostgreSQL does not answer")
 		}
 	}
-	return s
+	return s, nil
+}
+
+// Stop ends the server and removes what it kept.
+func (s *Server) Stop() {
+	if s.process != nil {
+		_ = s.process.Process.Signal(syscall.SIGINT)
+		_ = s.process.Wait() // it was interrupted
+	}
+	os.RemoveAll(s.socket)
 }
 
 // program finds a program of the package, which Debian keeps out of the PATH.
-func program(t testing.TB, name string) string {
-	t.Helper()
+func program(name string) (string, error) {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
 	if err == nil && len(found) > 0 {
-		return slices.Max(found)
+		return slices.Max(found), nil
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Fatalf("PostgreSQL is not installed (%v); install it with: make deps", err)
+		return "", fmt.Errorf("PostgreSQL is not installed (%w); install it with: make deps", err)
 	}
-	return path
+	return path, nil
 }
 
 // unprivileged is who runs the server: PostgreSQL does not run as root.
-func unprivileged(t testing.TB, dir string) *syscall.SysProcAttr {
-	t.Helper()
+func unprivileged(dir string) (*syscall.SysProcAttr, error) {
 	if os.Getuid() != 0 {
-		return &syscall.SysProcAttr{}
+		return &syscall.SysProcAttr{}, nil
 	}
 	for _, name := range []string{"postgres", "nobody"} {
 		u, err := user.Lookup(name)
@@ -91,12 +125,11 @@ func unprivileged(t testing.TB, dir string) *syscall.SysProcAttr {
 		uid, _ := strconv.Atoi(u.Uid)
 		gid, _ := strconv.Atoi(u.Gid)
 		if err := os.Chown(dir, uid, gid); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+		return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
 	}
-	t.Fatal("neither a user postgres nor nobody is there to run PostgreSQL as")
-	return nil
+	return nil, errors.New("neither a user postgres nor nobody is there to run PostgreSQL as")
 }
 
 func (s *Server) url(database string) string {
@@ -106,16 +139,23 @@ func (s *Server) url(database string) string {
 // Database makes an empty database and returns its URL.
 func (s *Server) Database(t testing.TB) string {
 	t.Helper()
+	url, err := s.Create(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+// Create makes an empty database and returns its URL.
+func (s *Server) Create(ctx context.Context) (string, error) {
 	random := make([]byte, 6)
 	rand.Read(random)
 	name := "t" + hex.EncodeToString(random)
 	db, err := sql.Open("pgx", s.url("postgres"))
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	defer db.Close()
-	if _, err := db.ExecContext(t.Context(), "CREATE DATABASE "+name+" TEMPLATE template0"); err != nil {
-		t.Fatal(err)
-	}
-	return s.url(name)
+	_, err = db.ExecContext(ctx, "CREATE DATABASE "+name+" TEMPLATE template0")
+	return s.url(name), err
 }

@@ -1,0 +1,63 @@
+package cluster_test
+
+import (
+	"fmt"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"towpath/manifest"
+	"towpath/reconcile/rollout"
+)
+
+var autoscalers = schema.GroupVersionResource{Group: "autoscaling", Version: "v2", Resource: "horizontalpodautoscalers"}
+
+func TestAnAutoscalerRestsAndIsAimedAtARevision(t *testing.T) {
+	b := setUp(t)
+	app := b.objects(web, autoscaler)
+	b.applied(2, app)
+	set, err := reviser.Names(app)
+	ok(t, err)
+	scaler, revision := set.Scalers[0], set.Revisions[0].ReplicaSet
+	at := func() string {
+		ref := b.live(autoscalers, "web").Object["spec"].(map[string]any)["scaleTargetRef"].(map[string]any)
+		return fmt.Sprint(ref["kind"], " ", ref["name"])
+	}
+	if got := at(); got != "Deployment web" {
+		t.Errorf("applied, it is aimed at %s", got)
+	}
+	aim := func(key manifest.Key) {
+		t.Helper()
+		if out := b.Shift(t.Context(), b.id, rollout.Action{Aim: []rollout.Aim{{Scaler: scaler.Key, At: key}}}); out.Failure != nil {
+			t.Fatal(out.Failure)
+		}
+	}
+	aim(revision)
+	if got := at(); got != "ReplicaSet "+revision.Name {
+		t.Errorf("it is aimed at %s", got)
+	}
+
+	// What it makes of the revision is its own, also when the manifests are applied once more.
+	_, err = b.kube.Client.Resource(replicaSets).Namespace(b.namespace).Patch(t.Context(), revision.Name, types.MergePatchType, []byte(`{"spec":{"replicas":5}}`), metav1.PatchOptions{})
+	ok(t, err)
+	out := b.Apply(t.Context(), b.id, app, rollout.Action{Replicas: []rollout.Replicas{{Key: revision, Count: 2}}, Aim: []rollout.Aim{{Scaler: scaler.Key, At: revision}}})
+	if out.Failure != nil {
+		t.Fatal(out.Failure)
+	}
+	if live := b.look(revision)[0]; live.Replicas != 5 || at() != "ReplicaSet "+revision.Name {
+		t.Errorf("%d pods, aimed at %s", live.Replicas, at())
+	}
+	k := rollout.Kept{Identity: b.id, Target: rollout.Target{Full: []rollout.Replicas{{Key: revision, Count: 5}}}}
+	if _, found, failure := b.Compare(t.Context(), k, app, nil); failure != nil || len(found) > 0 {
+		t.Errorf("as it shall be, and differs: %+v %v", found, failure)
+	}
+	aim(scaler.Workload)
+	if got := at(); got != "Deployment web" {
+		t.Errorf("at rest, it is aimed at %s", got)
+	}
+	if out := b.Shift(t.Context(), b.id, rollout.Action{Aim: []rollout.Aim{{Scaler: b.key("autoscaling", "HorizontalPodAutoscaler", "gone"), At: revision}}}); out.Failure != nil {
+		t.Errorf("one that is not there: %v", out.Failure)
+	}
+}

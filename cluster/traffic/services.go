@@ -1,0 +1,69 @@
+package traffic
+
+import (
+	"errors"
+
+	"towpath/manifest"
+	"towpath/reconcile/rollout"
+)
+
+// pair is two Services between which a route divides traffic: that which clients call leads to the former revision alone, the other to the new one.
+func pair(d rollout.Division, route Part) []Part {
+	active, canary := serviceKey(d.Namespace, d.Service), serviceKey(d.Namespace, d.Canary)
+	pinned := Part{Key: active, Shape: func(is, _ Object) (Object, error) { return pin(is, d.Stable.Hash) }}
+	opened := Part{Key: active, Shape: func(is, _ Object) (Object, error) { return unpin(is), nil }}
+	aside := Part{Key: canary, From: active, Shape: func(is, from Object) (Object, error) { return beside(is, from, canary, d.New.Hash) }}
+	switch d.Stage {
+	case rollout.Held:
+		return []Part{pinned, route}
+	case rollout.Divided:
+		if d.Weight > 0 {
+			route.Leads = []Lead{{canary, d.New}}
+		}
+		return []Part{pinned, aside, route}
+	case rollout.Opened:
+		return []Part{opened, {Key: active, Leads: []Lead{{active, d.New}}}}
+	}
+	route.Leads = lead(active, d.New)
+	return []Part{opened, route, {Key: canary, Shape: func(is, _ Object) (Object, error) {
+		if is != nil && made(is) {
+			return nil, nil
+		}
+		return unpin(is), nil
+	}}}
+}
+
+// pin makes a Service lead to one revision only. One that is not there comes with the manifests.
+func pin(service Object, hash string) (Object, error) {
+	if service == nil {
+		return nil, nil
+	}
+	selector := child(service, "spec", "selector")
+	if len(selector) == 0 {
+		return nil, errors.New("it has no selector, so no traffic can be divided by it")
+	}
+	selector[LabelHash] = hash
+	return service, nil
+}
+
+func unpin(service Object) Object {
+	delete(child(service, "spec", "selector"), LabelHash)
+	return service
+}
+
+// beside is the Service of the new revision: as it is, else made like the active one for clients inside the cluster.
+func beside(is, active Object, key manifest.Key, hash string) (Object, error) {
+	if is != nil || active == nil {
+		return pin(is, hash)
+	}
+	spec := Object{"selector": clone(child(active, "spec", "selector"))}
+	var ports []Object
+	for _, port := range items(child(active, "spec")["ports"]) {
+		port = clone(port)
+		delete(port, "nodePort")
+		ports = append(ports, port)
+	}
+	spec["ports"] = list(ports)
+	return pin(Object{"apiVersion": "v1", "kind": "Service", "spec": spec, "metadata": Object{"name": key.Name, "namespace": key.Namespace,
+		"annotations": Object{AnnotationMade: "for a rollout"}}}, hash)
+}

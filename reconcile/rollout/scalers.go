@@ -1,0 +1,100 @@
+package rollout
+
+import (
+	"slices"
+
+	"towpath/manifest"
+)
+
+// Scaler is a HorizontalPodAutoscaler of the manifests, and the Deployment object that it scales there.
+type Scaler struct {
+	Key      manifest.Key
+	Workload manifest.Key
+}
+
+// Aim is an autoscaler and what it scales: a revision, or the Deployment object of its manifest. While that is not there the autoscaler rests.
+type Aim struct {
+	Scaler manifest.Key `json:"scaler"`
+	At     manifest.Key `json:"at"`
+}
+
+// scalers is those of the new manifests and of the last good ones.
+func (d *decision) scalers() []Scaler {
+	all := slices.Clone(d.f.New.Scalers)
+	for _, s := range d.f.Base.Scalers {
+		if !slices.ContainsFunc(all, func(o Scaler) bool { return o.Key == s.Key }) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// rest is all autoscalers at rest: while revisions change places each would undo what is done, or scale what is on its way out.
+func (d *decision) rest() (all []Aim) {
+	for _, s := range d.scalers() {
+		all = append(all, Aim{s.Key, s.Workload})
+	}
+	return all
+}
+
+// aims is all autoscalers aimed at the revisions that carry their workloads in the end. A Deployment object that is put back is scaled itself.
+func (d *decision) aims() (all []Aim) {
+	t := &d.Target
+	back := t.Phase.stage() == backwards
+	for _, s := range d.scalers() {
+		at := s.Workload
+		if back {
+			at = d.former(s.Workload)
+		} else if !t.KeepDeployment {
+			at = d.f.New.carrier(s.Workload)
+		}
+		all = append(all, Aim{s.Key, at})
+	}
+	return all
+}
+
+// former is the revision that carried a workload when the target began; the workload itself where none did.
+func (d *decision) former(workload manifest.Key) manifest.Key {
+	t := &d.Target
+	for _, f := range t.Former {
+		if f.Stable && f.Workload == workload.Name && f.Key.Namespace == workload.Namespace {
+			return f.Key
+		}
+	}
+	if carrier := d.f.New.carrier(workload); slices.Contains(t.Kept, carrier) {
+		return carrier
+	}
+	return workload
+}
+
+// carrier is the ReplicaSet of a workload; the workload itself where the set has none.
+func (s Set) carrier(workload manifest.Key) manifest.Key {
+	for _, r := range s.Revisions {
+		if r.Workload == workload {
+			return r.ReplicaSet
+		}
+	}
+	return workload
+}
+
+// scaled reports whether an autoscaler says how many pods a workload has.
+func (s Set) scaled(workload manifest.Key) bool {
+	return slices.ContainsFunc(s.Scalers, func(o Scaler) bool { return o.Workload == workload })
+}
+
+// Aims is what the autoscalers of a release are aimed at, given its names.
+func (k Kept) Aims(set Set) (all []Aim) {
+	for _, s := range set.Scalers {
+		at := s.Workload
+		if !k.Target.KeepDeployment {
+			at = set.carrier(s.Workload)
+		}
+		for _, standIn := range k.Target.StandIns {
+			if standIn.For == at {
+				at = standIn.Is
+			}
+		}
+		all = append(all, Aim{s.Key, at})
+	}
+	return all
+}

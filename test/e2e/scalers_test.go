@@ -1,0 +1,98 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+
+	"towpath/internal/testkit/gitserver"
+	"towpath/internal/testkit/world"
+)
+
+// autoscaled is a workload of which the manifest says two pods, and the autoscaler four to six.
+func autoscaled(version int) string {
+	return fmt.Sprintf(`
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}, annotations: {localcluster/cpu: 50m}}
+    spec: {containers: [{name: app, image: "example.com/web:%d", resources: {requests: {cpu: 100m}}}]}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: web}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+  minReplicas: 4
+  maxReplicas: 6
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]
+`, version)
+}
+
+// scales is what the autoscaler scales.
+func scales(w *world.World) string {
+	ref := w.Objects("prod", "autoscaling/v2 horizontalpodautoscalers")["web"].Object["spec"].(map[string]any)["scaleTargetRef"].(map[string]any)
+	return fmt.Sprint(ref["kind"], " ", ref["name"])
+}
+
+// runs waits until so many pods of images are ready.
+func runs(t *testing.T, w *world.World, want map[string]int64) {
+	t.Helper()
+	w.Await(fmt.Sprint(want), func() (bool, error) {
+		if got := w.Images("prod"); fmt.Sprint(got) != fmt.Sprint(want) {
+			return false, fmt.Errorf("%v", got)
+		}
+		return true, nil
+	})
+}
+
+func TestAnAutoscalerRestsDuringARolloutAndScalesWhatCarriesAfterIt(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, &shared, gitserver.Files{"shop/towpath.yaml": world.OnProd(`{canary: {steps: [{setWeight: {weight: 50}}, {pause: {untilApproved: true}}]}}`, ""),
+		"shop/manifests/web.yaml": autoscaled(1)})
+	expectState(t, w.Ended(w.Deployment("shop", w.Repository.Head("main")).ID), "SUCCEEDED")
+	runs(t, w, map[string]int64{"example.com/web:1": 4})
+
+	d := w.Deployment("shop", w.Commit("version 2", gitserver.Files{"shop/manifests/web.yaml": autoscaled(2)}))
+	waits(t, w, d.ID, "approval")
+	expectImages(t, w, "prod", map[string]int64{"example.com/web:1": 2, "example.com/web:2": 2})
+	if got := scales(w); got != "Deployment web" {
+		t.Errorf("during the rollout it scales %s, and not what is not there", got)
+	}
+	must(t, w, "deploy", "approve", d.ID)
+	expectState(t, w.Ended(d.ID), "SUCCEEDED")
+	runs(t, w, map[string]int64{"example.com/web:2": 4})
+
+	// More load: the autoscaler sees the pods of the new version.
+	for name := range w.Objects("prod", "v1 pods") {
+		w.Do("prod", "v1 pods", func(r dynamic.ResourceInterface) error {
+			_, err := r.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"annotations":{"localcluster/cpu":"90m"}}}`), metav1.PatchOptions{})
+			return err
+		})
+	}
+	runs(t, w, map[string]int64{"example.com/web:2": 6})
+	scaled := scales(w)
+
+	d = w.Deployment("shop", w.Commit("version 3", gitserver.Files{"shop/manifests/web.yaml": autoscaled(3)}))
+	waits(t, w, d.ID, "approval")
+	expectImages(t, w, "prod", map[string]int64{"example.com/web:2": 3, "example.com/web:3": 3})
+	must(t, w, "deploy", "reject", d.ID, "--reason", "3 is no good")
+	w.Ended(d.ID)
+	runs(t, w, map[string]int64{"example.com/web:2": 6})
+	if got := scales(w); got != scaled || !strings.HasPrefix(got, "ReplicaSet web-") {
+		t.Errorf("after it went back it scales %s, and %s before", got, scaled)
+	}
+	for _, line := range w.Events("shop") {
+		if strings.HasPrefix(line, "target.drift") {
+			t.Error(line)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/sirupsen/logrus"
 )
@@ -21,7 +22,9 @@ type Cluster struct {
 	Ways Ways
 	// Proxied says that all requests come from a proxy which adds whom they come from.
 	Proxied bool
-	Log     logrus.FieldLogger
+	// Again is how often it is asked whether the token of a request under way still holds; 0: each 15 s.
+	Again time.Duration
+	Log   logrus.FieldLogger
 }
 
 // Root is the path below which clusters are.
@@ -54,11 +57,14 @@ func (s *Cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if via.Unused {
 		s.Used(r.Context(), via.ID, v.remote)
 	}
-	s.proxy(w, r, "/"+path, v)
+	s.proxy(w, r, "/"+path, token, v)
 }
 
-func (s *Cluster) proxy(w http.ResponseWriter, r *http.Request, path string, v *visit) {
-	ctx, answered, cancel := within(r.Context(), v.Until)
+func (s *Cluster) proxy(w http.ResponseWriter, r *http.Request, path, token string, v *visit) {
+	ctx, answered, cancel := span{v.Until, s.Again, func(ctx context.Context) error {
+		_, err := s.Find(ctx, token)
+		return err
+	}}.begin(r.Context())
 	defer cancel()
 	proxy := httputil.ReverseProxy{Transport: s.Ways(v.Tenant, v.Agent), ErrorLog: quiet,
 		Rewrite: func(p *httputil.ProxyRequest) {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 )
@@ -50,7 +51,9 @@ type Links struct {
 	Ways Ways
 	// Proxied says that all requests come from a proxy which adds whom they come from.
 	Proxied bool
-	Log     logrus.FieldLogger
+	// Again is how often it is asked whether the link of a request under way still holds; 0: each 15 s.
+	Again time.Duration
+	Log   logrus.FieldLogger
 
 	mu      sync.Mutex
 	running map[string]int // requests by link
@@ -65,7 +68,7 @@ const (
 
 // ServeHTTP implements http.Handler. Whatever leads nowhere gets the same page, which tells nothing.
 func (s *Links) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	link, err := s.find(r)
+	link, err := s.find(r.Context(), r.Host)
 	if errors.Is(err, ErrNone) {
 		page(w, http.StatusNotFound)
 		return
@@ -95,12 +98,12 @@ func (s *Links) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // find is the link of the host that a request names.
-func (s *Links) find(r *http.Request) (Link, error) {
-	random, below := strings.CutSuffix(strings.ToLower(hostOf(r.Host)), "."+s.Domain)
+func (s *Links) find(ctx context.Context, host string) (Link, error) {
+	random, below := strings.CutSuffix(strings.ToLower(hostOf(host)), "."+s.Domain)
 	if !below || random == "" || len(random) > 63 || strings.Contains(random, ".") {
 		return Link{}, ErrNone
 	}
-	return s.Find(r.Context(), random)
+	return s.Find(ctx, random)
 }
 
 func hostOf(address string) string {
@@ -156,7 +159,10 @@ func own(r *http.Request, address string) bool {
 
 // proxy carries a request to the Service, and its answer back.
 func (s *Links) proxy(w http.ResponseWriter, r *http.Request, link Link, v *visit) {
-	ctx, answered, cancel := within(r.Context(), link.Until)
+	ctx, answered, cancel := span{link.Until, s.Again, func(ctx context.Context) error {
+		_, err := s.find(ctx, r.Host)
+		return err
+	}}.begin(r.Context())
 	defer cancel()
 	r = r.WithContext(ctx)
 	if r.Body != nil && r.Body != http.NoBody {

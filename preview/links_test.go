@@ -40,6 +40,7 @@ type room struct {
 	asked  []*http.Request // by the tunnel
 	used   []string
 	link   preview.Link
+	ended  bool // the link was revoked
 }
 
 func open(t *testing.T, handle http.HandlerFunc) *room {
@@ -63,6 +64,11 @@ func open(t *testing.T, handle http.HandlerFunc) *room {
 	r.links = &preview.Links{Domain: "previews.example.com", Log: log, Find: func(_ context.Context, given string) (preview.Link, error) {
 		switch given {
 		case random:
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if r.ended {
+				return preview.Link{}, preview.ErrNone
+			}
 			return r.link, nil
 		case "broken":
 			return preview.Link{}, errors.New("the database is away")
@@ -392,16 +398,26 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestALinkThatEndsEndsWhatRunsThroughIt(t *testing.T) {
 	t.Parallel()
-	begun := make(chan struct{})
-	r := open(t, func(_ http.ResponseWriter, q *http.Request) {
-		close(begun)
-		<-q.Context().Done()
-	})
+	r := open(t, func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() })
 	r.link.Until = time.Now().Add(300 * time.Millisecond)
 	answer, text := r.visit(http.MethodGet, host, "/", nil, nil)
-	<-begun
 	if answer.StatusCode != http.StatusGatewayTimeout || text != "What is behind this address did not answer in time.\n" {
 		t.Errorf("%s %s", answer.Status, text)
+	}
+}
+
+func TestALinkThatIsRevokedEndsWhatRunsThroughIt(t *testing.T) {
+	t.Parallel()
+	r := open(t, nil)
+	r.links.Again = time.Millisecond
+	r.handle = func(_ http.ResponseWriter, q *http.Request) {
+		r.mu.Lock()
+		r.ended = true
+		r.mu.Unlock()
+		<-q.Context().Done()
+	}
+	if answer, _ := r.visit(http.MethodGet, host, "/", nil, nil); answer.StatusCode != http.StatusGatewayTimeout || r.log.LastEntry().Data["error"] != "it was revoked meanwhile" {
+		t.Errorf("%s, %v", answer.Status, r.log.LastEntry().Data)
 	}
 }
 

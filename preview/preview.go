@@ -3,12 +3,14 @@
 package preview
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -66,17 +68,46 @@ func remoteOf(r *http.Request, proxied bool) string {
 // answersWithin is how long an answer may take to begin.
 const answersWithin = time.Minute
 
-// within gives a request the time until its link ends, of which it may take answersWithin to be answered; answered says that it is.
-func within(ctx context.Context, until time.Time) (_ context.Context, answered func(), cancel context.CancelFunc) {
-	ctx, end := context.WithDeadline(ctx, until)
+// span is how long a request may last.
+type span struct {
+	until time.Time
+	again time.Duration // find is asked so often whether it still holds; 0: each 15 s
+	find  func(ctx context.Context) error
+}
+
+// begin gives a request its span, of which it may take answersWithin to be answered: answered says that it is. cancel waits for what looks after it.
+func (s span) begin(ctx context.Context) (_ context.Context, answered func(), cancel func()) {
+	ctx, end := context.WithDeadline(ctx, s.until)
 	ctx, give := context.WithCancelCause(ctx)
 	late := time.AfterFunc(answersWithin, func() { give(errLate) })
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		each := time.NewTicker(cmp.Or(s.again, 15*time.Second))
+		defer each.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-each.C:
+				if errors.Is(s.find(ctx), ErrNone) {
+					give(errRevoked)
+					return
+				}
+			}
+		}
+	})
 	return ctx, func() { late.Stop() }, func() {
 		late.Stop()
 		give(nil)
 		end()
+		looking.Wait()
 	}
 }
+
+var (
+	errLate    = errors.New("no answer began within " + answersWithin.String())
+	errRevoked = errors.New("it was revoked meanwhile")
+)
 
 // whole has an upgraded connection end as one: the tunnel passes no half of an end on to the cluster, so what a visitor has left would stay open there.
 func whole(answer *http.Response) {
@@ -84,8 +115,6 @@ func whole(answer *http.Response) {
 		answer.Body = struct{ io.ReadWriteCloser }{conn}
 	}
 }
-
-var errLate = errors.New("no answer began within " + answersWithin.String())
 
 // foreign are headers by which a request could speak to the API server, or to the agent, in place of the Service.
 var foreign = []string{"Authorization", "Forwarded", "X-Real-Ip", "Audit-Id"}

@@ -467,7 +467,7 @@ func TestAPlanRefusesWhatCouldNeverBe(t *testing.T) {
 	all := strings.Join(w.Problems(), "\n")
 	for _, want := range []string{
 		`role/towpath.yaml:10:57: nobody holds the role "nobody", so nobody could approve`,
-		"links/towpath.yaml:10:29: this controller serves no preview links; previews.listen and previews.domain of its configuration say where it does",
+		"links/towpath.yaml:10:30: this controller serves no preview links; previews.listen and previews.domain of its configuration say where it does",
 		"turns/towpath.yaml:10:3: target prod: Service " + w.Namespace + "/gone, which the strategy turns, is neither in the manifests nor in the cluster",
 		"empty/towpath.yaml:10:3: target prod: Service " + w.Namespace + "/empty selects no pods of the manifests, or those of several workloads: its selector is app=other",
 	} {

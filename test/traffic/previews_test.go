@@ -179,6 +179,8 @@ func TestAPreviewLinkLeadsToTheServiceAndNowhereElse(t *testing.T) {
 	if random, _, _ := strings.Cut(at.Hostname(), "."); strings.Contains(w.Log(), random) {
 		t.Error("the log holds the link itself")
 	}
+	run(t, w, "deploy", "approve", d.ID)
+	succeeds(t, w.Ended(d.ID))
 	var history []string
 	for _, line := range w.EventsOf(d.ID) {
 		if strings.Contains(line, "preview link") {
@@ -188,8 +190,6 @@ func TestAPreviewLinkLeadsToTheServiceAndNowhereElse(t *testing.T) {
 	if len(history) != 3 || !strings.Contains(history[0], "Service hello has a preview link until") || !strings.Contains(history[1], "was used") || !strings.Contains(history[2], "was revoked") {
 		t.Errorf("history says %q", history)
 	}
-	run(t, w, "deploy", "approve", d.ID)
-	succeeds(t, w.Ended(d.ID))
 }
 
 func TestAPersonReachesAClusterThroughItsAgentForAWhile(t *testing.T) {

@@ -451,7 +451,9 @@ func TestOneDeploymentWaitsForTheOtherWhereTheFileSaysSo(t *testing.T) {
 
 func TestAPlanRefusesWhatCouldNeverBe(t *testing.T) {
 	t.Parallel()
-	w := world.New(t, &shared, gitserver.Files{
+	w := world.New(t, &shared, gitserver.Files{"shop/towpath.yaml": file("shop", ""), "shop/manifests/web.yaml": workload("web", "example.com/web:1")})
+	expectState(t, w.Ended(w.Deployment("shop", w.Repository.Head("main")).ID), "SUCCEEDED") // from here on its cluster can be looked at
+	w.Commit("what could never be", gitserver.Files{
 		"role/towpath.yaml":        strings.NewReplacer("application: shop", "application: role", "[sre]", "[nobody]").Replace(world.OnProd(halfThenApproval, "")),
 		"role/manifests/web.yaml":  workload("role", "example.com/web:1"),
 		"links/towpath.yaml":       strings.Replace(world.OnProd(`{canary: {steps: [{exposeServices: {services: [web]}}]}}`, ""), "application: shop", "application: links", 1),
@@ -460,20 +462,14 @@ func TestAPlanRefusesWhatCouldNeverBe(t *testing.T) {
 		"turns/manifests/web.yaml": workload("turns", "example.com/web:1"),
 		"empty/towpath.yaml":       strings.Replace(world.OnProd(`{blueGreen: {activeService: empty}}`, ""), "application: shop", "application: empty", 1),
 		"empty/manifests/web.yaml": strings.Replace(workload("empty", "example.com/web:1"), "spec: {selector: {app: empty}", "spec: {selector: {app: other}", 1),
-		"shop/towpath.yaml":        file("shop", ""),
-		"shop/manifests/web.yaml":  workload("web", "example.com/web:1"),
 	})
-	expectState(t, w.Ended(w.Deployment("shop", w.Repository.Head("main")).ID), "SUCCEEDED")
-	all := strings.Join(w.Problems(), "\n")
 	for _, want := range []string{
 		`role/towpath.yaml:10:57: nobody holds the role "nobody", so nobody could approve`,
 		"links/towpath.yaml:10:30: this controller serves no preview links; previews.listen and previews.domain of its configuration say where it does",
 		"turns/towpath.yaml:10:3: target prod: Service " + w.Namespace + "/gone, which the strategy turns, is neither in the manifests nor in the cluster",
 		"empty/towpath.yaml:10:3: target prod: Service " + w.Namespace + "/empty selects no pods of the manifests, or those of several workloads: its selector is app=other",
 	} {
-		if !strings.Contains(all, want) {
-			t.Errorf("the source's problems do not say %q:\n%s", want, all)
-		}
+		w.Await("the words "+want, func() (bool, error) { return strings.Contains(strings.Join(w.Problems(), "\n"), want), nil })
 	}
 }
 

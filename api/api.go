@@ -218,7 +218,11 @@ func (s *server) allowed(grant string) func(huma.Context, func(huma.Context)) {
 			ctx.SetHeader("WWW-Authenticate", `Bearer error="invalid_token"`)
 			huma.WriteErr(s.api, ctx, http.StatusUnauthorized, "the token is not known, has expired or was revoked")
 		case !caller.may(grant):
-			huma.WriteErr(s.api, ctx, http.StatusForbidden, "the token of "+caller.Name+" lacks the grant "+grant)
+			lacks := "lacks the grant " + grant
+			if grant == CallBack {
+				lacks = "calls nothing back: that takes the token of this call, or one with the grant start"
+			}
+			huma.WriteErr(s.api, ctx, http.StatusForbidden, "the token of "+caller.Name+" "+lacks)
 		default:
 			next(huma.WithValue(ctx, callerKey{}, caller))
 		}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -152,7 +153,7 @@ func (c *Client) shape(ctx context.Context, p traffic.Part) (is *unstructured.Un
 	if p.Shape == nil {
 		return nil, nil, nil
 	}
-	if is, err = c.get(ctx, p.Key); err != nil {
+	if is, err = c.get(ctx, p.Key); err != nil && !errors.Is(err, errNotServed) { // a kind that the cluster does not serve has no objects
 		return nil, nil, err
 	}
 	var from *unstructured.Unstructured

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -39,6 +40,39 @@ func (p *Planner) unknownRoles(ctx context.Context, file *deployment.File, tenan
 	}
 	strategies(file, check)
 	return problems, failed
+}
+
+// outside lists the steps that ask somebody who, by what the configuration says, cannot be asked: in the middle of a rollout that would be too late to say.
+func (p *Planner) outside(file *deployment.File, ask Ask) []deployment.Problem {
+	var problems []deployment.Problem
+	check := func(field string, steps []deployment.Step) {
+		for i, step := range steps {
+			refuse := func(err error) {
+				if err != nil {
+					problems = append(problems, deployment.Problem{File: file.Path, Field: fmt.Sprintf("%s[%d]", field, i), Line: step.Position.Line, Column: step.Position.Column,
+						Severity: deployment.Error, Text: err.Error()})
+				}
+			}
+			switch {
+			case step.RunWebhook != nil && p.Webhook != nil:
+				if hook := file.Webhook(step.RunWebhook.Name); hook != nil {
+					refuse(p.Webhook(ask.Tenant, ask.Origin.Source, file.Application, *hook))
+				}
+			case step.Analysis != nil && p.Provider != nil:
+				for _, name := range step.Analysis.Queries {
+					if query := file.Query(name); query != nil {
+						refuse(p.Provider(ask.Tenant, cmp.Or(query.MetricProvider, step.Analysis.MetricProvider, file.Analysis.DefaultMetricProvider)))
+					}
+				}
+			}
+		}
+	}
+	for _, t := range file.Chosen() {
+		check("targets."+t.Name+".constraints.beforeDeployment", t.BeforeDeployment)
+		check("targets."+t.Name+".constraints.afterDeployment", t.AfterDeployment)
+	}
+	strategies(file, check)
+	return problems
 }
 
 // strategies goes through the steps of each strategy that a target takes.

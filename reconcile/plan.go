@@ -60,6 +60,9 @@ type Planner struct {
 	// Routes finds routes as Cluster.Routes does; a Failure that is not Refused says that they cannot be looked for now.
 	Routes   func(ctx context.Context, id rollout.Identity, objects []manifest.Object, wanted []rollout.Route) ([]rollout.Route, *rollout.Failure)
 	Previews bool // links of exposeServices are served
+	// Webhook and Provider say why a webhook could not be called, or a metric provider not be asked, by what the configuration says. nil: that is not known.
+	Webhook  func(tenant, source, application string, w deployment.Webhook) error
+	Provider func(tenant, name string) error
 	NotSelf  bool // approvals do not come from those whose change it is, unless the file says allowSelfApproval: true
 }
 
@@ -138,6 +141,7 @@ func (p *Planner) plan(ctx context.Context, file *deployment.File, problems []de
 		return plan, err
 	}
 	plan.Problems = append(plan.Problems, unknown...)
+	plan.Problems = append(plan.Problems, p.outside(file, ask)...)
 	if err := p.owner(ctx, &plan, ask); err != nil {
 		return plan, err
 	}
@@ -301,7 +305,7 @@ func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deploy
 		return planned, err
 	}
 	lane := slices.IndexFunc(lanes, func(l rollout.LaneState) bool { return l.Target == target.Name && l.Account == target.Account })
-	planned.Changed = lane < 0 || ask.Again || lanes[lane].Moves(record.Manifests, planned.Digest)
+	planned.Changed = lane < 0 || ask.Again || lanes[lane].Moves(record.Manifests, planned.Digest) || ask.tries(lanes[lane], record.Manifests)
 	if !planned.Changed && !ask.Anew {
 		return planned, nil
 	}
@@ -330,6 +334,11 @@ func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deploy
 	}
 	planned.Adds, planned.Changes, planned.Removes = difference(before, planned.Objects)
 	return planned, nil
+}
+
+// tries reports whether what was asked for before, and never became good, is tried again: who pushes the same once more wants that.
+func (ask Ask) tries(lane rollout.LaneState, manifests string) bool {
+	return ask.Origin.Source == "" && (lane.Good == nil || lane.Good.Manifests != manifests)
 }
 
 // refuse adds an error at the target for each sentence.

@@ -22,6 +22,8 @@ type pushStore interface {
 	SealedUpload(ctx context.Context, digest string) (map[string][]byte, error)
 	// Started is a deployment as it was recorded.
 	Started(ctx context.Context, tenant, id string) (rollout.Start, error)
+	// Succeeded are the names of a deployment's targets that SUCCEEDED, also where another deployment carried them.
+	Succeeded(ctx context.Context, tenant, id string) ([]string, error)
 	// Newest is the newest deployment of an application that was not itself a way back.
 	Newest(ctx context.Context, tenant, application string) (rollout.Start, error)
 	// Halt asks a deployment to stop; one that has ended is no error.

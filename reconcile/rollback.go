@@ -51,7 +51,16 @@ func (p *Pusher) earlier(ctx context.Context, b Back, o Order) (rollout.Start, e
 	if old.Application != b.Application {
 		return old, rollout.Refuse(rollout.Malformed, "deployment %s is one of application %s, not of %s", b.To, old.Application, b.Application)
 	}
+	good, err := p.Store.Succeeded(ctx, o.Tenant, b.To)
+	if err != nil {
+		return old, err
+	}
 	start := p.again(old, o.ID, back(o, old.Trigger.Title))
+	for _, t := range start.Targets {
+		if (len(b.Targets) == 0 || slices.Contains(b.Targets, t.Name)) && !slices.Contains(good, t.Name) {
+			return start, rollout.Refuse(rollout.Conflicts, "deployment %s never succeeded on target %s, so its steps and approvals cannot be passed over; `towpath deploy start -i %s` starts it again with all of them", b.To, t.Name, b.To)
+		}
+	}
 	if len(b.Targets) > 0 {
 		start.Targets = slices.DeleteFunc(start.Targets, func(t rollout.StartTarget) bool { return !slices.Contains(b.Targets, t.Name) })
 		for i, t := range start.Targets {

@@ -97,7 +97,9 @@ func (s *Store) Call(ctx context.Context, id string) (asked *rollout.Asked, err 
 		if err := tx.queryRow(ctx, `SELECT source, path, file FROM deployments WHERE id = ?`, t.Deployment).Scan(&asked.Source, &asked.Path, &file); err != nil {
 			return err
 		}
-		asked.File, err = tx.fileText(ctx, file)
+		if c.Kind == rollout.CallWebhook {
+			asked.File, err = tx.fileText(ctx, file)
+		}
 		return err
 	})
 	return asked, err

@@ -68,6 +68,27 @@ func (tx *tx) targets(ctx context.Context, deployment string) ([]rollout.Target,
 	return targets, rows.Err()
 }
 
+// Succeeded are the names of a deployment's targets that SUCCEEDED, also where another deployment carried them.
+func (s *Store) Succeeded(ctx context.Context, tenant, id string) (names []string, err error) {
+	err = s.read(ctx, func(tx *tx) error {
+		rows, err := tx.query(ctx, `SELECT t.name FROM targets t JOIN deployments d ON d.id = t.deployment_id WHERE d.tenant_id = ? AND d.id = ? AND t.state = ?`,
+			tenant, id, string(rollout.Succeeded))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				return err
+			}
+			names = append(names, name)
+		}
+		return rows.Err()
+	})
+	return names, err
+}
+
 // GoodBefore is the newest deployment, other than the one that is good now, that SUCCEEDED on a target of an application.
 func (s *Store) GoodBefore(ctx context.Context, tenant, application, target string) (id string, err error) {
 	err = s.read(ctx, func(tx *tx) error {

@@ -156,8 +156,10 @@ func (c Call) request(ctx context.Context) (*http.Request, error) {
 		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
 			return nil, refuse("its header %.80q cannot be sent: a name is letters, digits and hyphens, a value is one line", name)
 		}
-		if strings.EqualFold(name, "Host") {
-			request.Host = value
+		if strings.EqualFold(name, "Host") { // who may be called, and with which secrets, is said of the address
+			if !strings.EqualFold(value, at.Host) {
+				return nil, refuse("its header Host is not the host of its uriTemplate, %s", at.Host)
+			}
 			continue
 		}
 		request.Header.Add(name, value)

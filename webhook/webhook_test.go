@@ -39,3 +39,18 @@ func TestAServerThatSendsBackWhatItWasSentTellsNoSecret(t *testing.T) {
 		}
 	}
 }
+
+func TestAWebhookNamesTheHostOfItsAddress(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	for value, want := range map[string]string{host: "", "evil.example.com": "its header Host is not the host of its uriTemplate, " + host, "evil /x": "its header Host is not the host of its uriTemplate, " + host} {
+		hook := deployment.Webhook{Method: http.MethodGet, URITemplate: server.URL, Headers: []deployment.Header{{Key: "host", Value: value}}}
+		err := webhook.Call{Webhook: hook, Value: func(string) (string, bool) { return "", false }, Hide: func(text string) string { return text },
+			Way: func(*url.URL) (http.RoundTripper, error) { return http.DefaultTransport, nil }}.Send(t.Context())
+		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && got != want {
+			t.Errorf("Host %q: %v, want %s", value, err, want)
+		}
+	}
+}

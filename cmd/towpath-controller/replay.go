@@ -66,13 +66,20 @@ func (b *backend) windows(ctx context.Context, tenant string, r api.Replay) (win
 	if r.From == nil || r.Until == nil || r.Every == 0 || !r.From.Before(*r.Until) {
 		return nil, rollout.Refuse(rollout.Malformed, "give last, or from, until and everySeconds, from before until")
 	}
+	if r.Until.After(time.Now()) {
+		return nil, rollout.Refuse(rollout.Malformed, "until lies in the future: nothing was measured there yet")
+	}
 	every, target := time.Duration(r.Every)*time.Second, windows[len(windows)-1].target
 	if r.Until.Sub(*r.From) > mostRuns*every {
 		return nil, rollout.Refuse(rollout.Malformed, "that is more than %d runs; ask for a shorter time, or for longer runs", mostRuns)
 	}
 	windows = nil
 	for from := *r.From; from.Before(*r.Until); from = from.Add(every) {
-		windows = append(windows, window{from, from.Add(every), target})
+		until := from.Add(every)
+		if until.After(*r.Until) {
+			until = *r.Until
+		}
+		windows = append(windows, window{from, until, target})
 	}
 	return windows, nil
 }

@@ -205,3 +205,19 @@ func (m *Main) calledBack(token string) (tenant, call string, ok bool) {
 	}
 	return string(name), parts[1], true
 }
+
+// mayCall says why a webhook of an application could not be called: it names a secret that there is not, or that is not for it.
+func (m *Main) mayCall(tenant, source, application string, hook deployment.Webhook) error {
+	secrets := &secretsOf{all: m.config.Secrets, tenant: tenant, source: source, application: application}
+	secrets.read(&hook)
+	if secrets.wrong != nil {
+		return fmt.Errorf("webhook %s: %w", hook.Name, secrets.wrong)
+	}
+	return nil
+}
+
+// mayAsk says why a metric provider could not be asked.
+func (m *Main) mayAsk(tenant, name string) error {
+	_, err := m.providers.Provider(tenant, name)
+	return err
+}

@@ -33,6 +33,9 @@ func (c *commandLine) replayCommand() *cobra.Command {
 			if err := c.asked(&r, file, query, added); err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("last") && from+until != "" {
+				return errors.New("give --last, or --from and --until")
+			}
 			if err := period(&r, from, until, every); err != nil {
 				return err
 			}
@@ -117,6 +120,9 @@ func period(r *api.Replay, from, until string, every time.Duration) error {
 			return fmt.Errorf("%s %q: write a time as 2026-03-02T09:00:00Z", flag, at.text)
 		}
 		*at.into = &moment
+	}
+	if !r.From.Before(*r.Until) || every < time.Second {
+		return errors.New("--from has to lie before --until, and --every is a second or more")
 	}
 	r.Last, r.Every = 0, int(every.Seconds())
 	return nil

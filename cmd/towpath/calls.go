@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,7 +22,7 @@ func (c *commandLine) callsCommand() *cobra.Command {
 			fmt.Fprintln(w, "TARGET\tSTEP\tCALLS\tRUN\tTRY\tAT\tSTATE\tVALUE\tLIMITS\tSAYS")
 			for _, call := range found.Items {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", clean(call.Target), call.Gate, clean(call.Name), count(call.Run), call.Try, call.At.Local().Format(time.DateTime),
-					verdict(call), value(call.Value), limits(call), clean(cmp.Or(call.Message, call.Text)))
+					verdict(call), value(call.Value), limits(call), strings.ReplaceAll(clean(cmp.Or(call.Message, call.Text)), "\n", " ⏎ "))
 			}
 		})
 	}}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -88,7 +89,19 @@ func (b Callback) On(c Call, t Target) (Event, error) {
 		said = "called back: failure"
 	}
 	return Event{At: b.At, Tenant: t.Tenant, Application: t.Application, Deployment: t.Deployment, Target: t.Name, Who: "webhook " + c.Name,
-		Kind: "target.called_back", What: t.Name + ": webhook " + c.Name + " " + said, Why: b.Message}, nil
+		Kind: "target.called_back", What: t.Name + ": webhook " + c.Name + " " + said, Why: b.short()}, nil
+}
+
+// shortened is how much of a callback's message is told where there is room for a line; all of it is with the call.
+const shortened = 300
+
+// short is the message as a line.
+func (b Callback) short() string {
+	text := []rune(strings.Join(strings.Fields(b.Message), " "))
+	if len(text) > shortened {
+		return string(text[:shortened]) + "…"
+	}
+	return string(text)
 }
 
 // NoCallback is what a stranger is told who calls back.
@@ -122,7 +135,7 @@ type Asked struct {
 	Target Target
 	Source string // of the deployment; "": it was pushed
 	Path   string // of its file
-	File   []byte // in which its webhooks are
+	File   []byte // of a webhook: in which it is
 	// Links is the random part of the newest link to each Service of the target that has one which holds.
 	Links map[string]string
 }
@@ -190,7 +203,7 @@ func (d *decision) webhook(v *verdict, gate string, w Webhook) {
 	}
 	if c.Callback != nil {
 		if !c.Callback.Success {
-			v.fail(fmt.Sprintf("%s: webhook %s called back that it failed", gate, w.Name)+because(c.Callback.Message), false)
+			v.fail(fmt.Sprintf("%s: webhook %s called back that it failed", gate, w.Name)+because(c.Callback.short()), false)
 		}
 		return
 	}

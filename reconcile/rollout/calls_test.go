@@ -51,7 +51,7 @@ func TestAWebhookIsWaitedForUntilItCallsBack(t *testing.T) {
 	m.outside = taken
 	m.until(t, rollout.WaitWebhook)
 	w := m.target.Waits[0]
-	if m.target.State != rollout.Running || w.Needs != "webhook smoke to call back" || w.Command != "towpath deploy skip d2 prod" || !w.Until.Equal(m.now.Add(24*time.Hour)) {
+	if m.target.State != rollout.Running || w.Needs != "webhook smoke to call back" || w.Command != "towpath deploy skip d2 prod --reason WHY" || !w.Until.Equal(m.now.Add(24*time.Hour)) {
 		t.Errorf("%s: %+v", m.target.State, w)
 	}
 	values := m.facts.Calls[0].Values

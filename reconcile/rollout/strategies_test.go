@@ -54,7 +54,7 @@ func TestACanaryMovesPodsShareByShare(t *testing.T) {
 	m := second(t, 10, weight(25), pause(time.Minute), weight(50), approval("sre"))
 	m.until(t, rollout.WaitPause)
 	expectPods(t, m, map[string]int32{"web-a": 7, "web-b": 3})
-	if m.target.State != rollout.Paused || m.target.Waits[0].Needs != "the pause canary.steps[1] of 1m0s to be over" || m.target.Waits[0].Command != "towpath deploy skip d2 prod" {
+	if m.target.State != rollout.Paused || m.target.Waits[0].Needs != "the pause canary.steps[1] of 1m0s to be over" || m.target.Waits[0].Command != "towpath deploy skip d2 prod --reason WHY" {
 		t.Errorf("%s: %+v", m.target.State, m.target.Waits)
 	}
 	m.until(t, rollout.WaitApproval)

@@ -118,7 +118,11 @@ func (d *decision) pruneWait(why string) Wait {
 }
 
 func (d *decision) command(verb string) string {
-	return fmt.Sprintf("towpath deploy %s %s %s", verb, d.Target.Deployment, quote(d.Target.Name))
+	command := fmt.Sprintf("towpath deploy %s %s %s", verb, d.Target.Deployment, quote(d.Target.Name))
+	if verb == "skip" {
+		command += " --reason WHY" // it is refused without
+	}
+	return command
 }
 
 // Removals is what the lane has in the cluster and the new manifests no longer name.

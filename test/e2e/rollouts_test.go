@@ -105,6 +105,10 @@ func TestARejectedCanaryGoesBackAndItsLaneIsHeld(t *testing.T) {
 	if out := must(t, w, "why", "shop", "prod"); !strings.Contains(out, "held at #1 by towpath, since ") || !strings.Contains(out, "its next change lifts that") {
 		t.Errorf("why: %s", out)
 	}
+	if code, _, errs := w.Towpath(t.TempDir(), nil, "deploy", "rollback", "shop", "prod", "--to", d.ID, "--reason", "past everybody"); code != 1 ||
+		!strings.Contains(errs, "deployment "+d.ID+" never succeeded on target prod, so its steps and approvals cannot be passed over; `towpath deploy start -i "+d.ID+"` starts it again with all of them") {
+		t.Errorf("a rollback to what was rejected: exit %d, %s", code, errs)
+	}
 	mended := next(t, w, 3, "approval")
 	must(t, w, "deploy", "approve", mended.ID)
 	expectState(t, w.Ended(mended.ID), "SUCCEEDED")

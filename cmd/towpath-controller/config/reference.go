@@ -51,7 +51,7 @@ func fill(v any) {
 // Reference is the reference page of the configuration.
 func Reference() string {
 	var out strings.Builder
-	out.WriteString("# The controller's configuration\n\nOne YAML file, strict: an unknown key is an error. Secrets are only named as files, and read at each use. `towpath-controller check -config FILE`\nsays whether a file is good; repositories are reloaded on SIGHUP. Generated from the types; do not edit.\n\n| key | meaning | default |\n|---|---|---|\n")
+	out.WriteString("# The controller's configuration\n\nOne YAML file, strict: an unknown key is an error. Secrets are only named as files, and read at each use. `towpath-controller --config FILE check`\nsays whether a file is good; repositories are reloaded on SIGHUP. Generated from the types; do not edit.\n\n| key | meaning | default |\n|---|---|---|\n")
 	describe(&out, "", reflect.TypeFor[Config]())
 	return out.String()
 }

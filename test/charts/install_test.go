@@ -60,7 +60,7 @@ func TestTheChartsInstallDeployUpgradeAndLeave(t *testing.T) {
 
 	// An agent that the command line installs, and waits for.
 	c.run("kubectl", "create", "namespace", "shop-eu")
-	said := c.run("towpath", "agent", "create", "eu", "--label", "region=eu", "--use-current-context", "--namespace", "towpath-eu", "--image", "example.com/towpath-agent", "--deploys-to", "shop-eu")
+	said := c.run("towpath", "agent", "create", "eu", "--label", "region=eu", "--context-name", "localcluster", "--namespace", "towpath-eu", "--image", "example.com/towpath-agent", "--deploys-to", "shop-eu")
 	c.contains("installing an agent", said, "to install it, in its cluster", "agent eu is connected")
 	c.contains("what it may do", c.run("kubectl", "-n", "shop-eu", "get", "rolebindings", "-o", "name"), "towpath-agent")
 	c.contains("what is shown of it", c.run("towpath", "agent", "show", "eu"), "labels:     region=eu", "cluster:")

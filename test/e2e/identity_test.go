@@ -1,16 +1,20 @@
 package e2e
 
 import (
+	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
+	"towpath/api"
 	"towpath/internal/testkit/world"
 )
 
 // An agent whose credential turns up at another cluster carries nothing there, until a person says that this is meant; then what was good is there, too.
 func TestAnotherClusterBehindAnAgentWaitsForAPerson(t *testing.T) {
 	t.Parallel()
-	w := first(t, world.OnProd(halfThenApproval, ""))
+	w := first(t, strings.NewReplacer("strategy: careful}\n", "strategy: careful}\n  then: {account: prod, namespace: NAMESPACE, constraints: {dependsOn: [prod]}}\n",
+		"manifests: [{path: manifests}]", "manifests: [{path: manifests, targets: [prod]}, {inline: '{apiVersion: v1, kind: ConfigMap, metadata: {name: then}}', targets: [then]}]").Replace(world.OnProd(halfThenApproval, "")))
 	for _, cluster := range []string{"staging", "prod"} {
 		w.Identified(cluster)
 	}
@@ -34,10 +38,18 @@ func TestAnotherClusterBehindAnAgentWaitsForAPerson(t *testing.T) {
 	must(t, w, "deploy", "cancel", d.ID)
 	w.Ended(d.ID)
 	out := must(t, w, "-o", "json", "agent", "accept", "prod")
-	if strings.Count(out, "-") < 4 {
-		t.Errorf("accept names no deployment: %s", out)
+	var accepted api.Accepted
+	if err := json.Unmarshal([]byte(out), &accepted); err != nil || len(accepted.Deployments) != 1 {
+		t.Fatalf("accept names no deployment: %s (%v)", out, err)
 	}
-	w.Await("what was good", func() (bool, error) { return w.Images("staging")["example.com/web:1"] == 4, nil })
+	brought := w.Ended(accepted.Deployments[0])
+	expectState(t, brought, "SUCCEEDED")
+	if images := w.Images("staging"); images["example.com/web:1"] != 4 || len(images) != 1 {
+		t.Errorf("of what was good run %v", images)
+	}
+	if then := target(t, brought, "then"); !slices.Equal(then.DependsOn, []string{"prod"}) || then.Started.Before(*target(t, brought, "prod").Ended) {
+		t.Errorf("then depends on %v, and began at %s", then.DependsOn, then.Started)
+	}
 	refused(t, w, "agent prod connects from no other cluster than before", nil, "agent", "accept", "prod")
 	if out := must(t, w, "agent", "list"); strings.Contains(out, "held") {
 		t.Errorf("list: %s", out)

@@ -60,8 +60,9 @@ func TestEachOperationNeedsItsGrant(t *testing.T) {
 	c.call("", http.MethodGet, "/api/v1/openapi.json", nil).read(t, &d)
 	needs := map[string]string{
 		"list-deployments": api.View, "get-deployment": api.View, "plan": api.View, "list-applications": api.View, "get-application": api.View, "list-agents": api.View,
-		"list-sources": api.View, "follow-events": api.View, "list-holds": api.View,
+		"list-sources": api.View, "follow-events": api.View, "list-holds": api.View, "list-calls": api.View, "list-previews": api.View, "list-deployment-previews": api.View,
 		"start-deployment": api.Start, "cancel": api.Start, "roll-back": api.Start, "retry": api.Start, "hold": api.Start, "unhold": api.Start,
+		"replay-query": api.Start, "revoke-preview": api.Start, "call-back": api.CallBack, "create-preview": api.Admin,
 		"approve": api.Approve, "reject": api.Approve, "skip": api.Approve,
 		"remove-application": api.Admin, "create-agent": api.Admin, "rotate-agent": api.Admin, "revoke-agent": api.Admin, "remove-agent": api.Admin, "accept-cluster": api.Admin,
 	}
@@ -88,9 +89,13 @@ func TestEachOperationNeedsItsGrant(t *testing.T) {
 			c.call("twp_guessed", method, path, nil).problem(t, http.StatusUnauthorized)
 			for grant, token := range tokens {
 				a := c.call(token, method, path, nil)
-				if may := grant == need || grant == api.Admin; may == (a.status == http.StatusForbidden) || a.status == http.StatusUnauthorized {
+				lacks := "lacks the grant " + need
+				if need == api.CallBack {
+					lacks = "calls nothing back: that takes the token of this call, or one with the grant start"
+				}
+				if may := grant == need || grant == api.Admin || need == api.CallBack && grant == api.Start; may == (a.status == http.StatusForbidden) || a.status == http.StatusUnauthorized {
 					t.Errorf("%s with the grant %s: %d %s", operation.OperationID, grant, a.status, a.text)
-				} else if !may && a.problem(t, http.StatusForbidden).Detail != "the token of only-"+grant+" lacks the grant "+need {
+				} else if !may && a.problem(t, http.StatusForbidden).Detail != "the token of only-"+grant+" "+lacks {
 					t.Errorf("%s with the grant %s: %s", operation.OperationID, grant, a.text)
 				}
 			}

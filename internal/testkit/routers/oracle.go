@@ -61,12 +61,14 @@ func Watch(t testing.TB, kubeconfig, namespace string) *Oracle {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	o := &Oracle{client: client, namespace: namespace, cancel: cancel, newest: map[string]map[string]string{}}
+	for kind := range watched { // before any of them is followed
+		o.newest[kind] = map[string]string{}
+	}
 	for kind, resource := range watched {
 		list, err := client.Resource(resource).Namespace(namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		o.newest[kind] = map[string]string{}
 		listed, _ := strconv.ParseUint(list.GetResourceVersion(), 10, 64)
 		o.from = max(o.from, listed)
 		for i := range list.Items {

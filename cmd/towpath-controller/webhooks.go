@@ -88,7 +88,7 @@ type relay struct{ http.RoundTripper }
 func (r relay) RoundTrip(request *http.Request) (*http.Response, error) {
 	answer, err := r.RoundTripper.RoundTrip(request)
 	var failed *hub.Error
-	if errors.As(err, &failed) && (failed.Code == hub.Refused || failed.Code == hub.Unsupported) {
+	if errors.As(err, &failed) && !failed.Temporary() {
 		return nil, notAllowed{failed}
 	}
 	return answer, err

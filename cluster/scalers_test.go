@@ -39,17 +39,17 @@ func TestAnAutoscalerRestsAndIsAimedAtARevision(t *testing.T) {
 		t.Errorf("it is aimed at %s", got)
 	}
 
-	// What it makes of the revision is its own, also when the manifests are applied once more.
-	_, err = b.kube.Client.Resource(replicaSets).Namespace(b.namespace).Patch(t.Context(), revision.Name, types.MergePatchType, []byte(`{"spec":{"replicas":5}}`), metav1.PatchOptions{})
+	// What it makes of the revision (three at most: the cluster's own controller holds it to that) is its own, also when the manifests are applied once more.
+	_, err = b.kube.Client.Resource(replicaSets).Namespace(b.namespace).Patch(t.Context(), revision.Name, types.MergePatchType, []byte(`{"spec":{"replicas":3}}`), metav1.PatchOptions{})
 	ok(t, err)
 	out := b.Apply(t.Context(), b.id, app, rollout.Action{Replicas: []rollout.Replicas{{Key: revision, Count: 2}}, Aim: []rollout.Aim{{Scaler: scaler.Key, At: revision}}})
 	if out.Failure != nil {
 		t.Fatal(out.Failure)
 	}
-	if live := b.look(revision)[0]; live.Replicas != 5 || at() != "ReplicaSet "+revision.Name {
+	if live := b.look(revision)[0]; live.Replicas != 3 || at() != "ReplicaSet "+revision.Name {
 		t.Errorf("%d pods, aimed at %s", live.Replicas, at())
 	}
-	k := rollout.Kept{Identity: b.id, Target: rollout.Target{Full: []rollout.Replicas{{Key: revision, Count: 5}}}}
+	k := rollout.Kept{Identity: b.id, Target: rollout.Target{Full: []rollout.Replicas{{Key: revision, Count: 3}}}}
 	if _, found, failure := b.Compare(t.Context(), k, app, nil); failure != nil || len(found) > 0 {
 		t.Errorf("as it shall be, and differs: %+v %v", found, failure)
 	}

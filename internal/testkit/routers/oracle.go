@@ -40,7 +40,7 @@ type Oracle struct {
 
 	mu      sync.Mutex
 	changes []change
-	newest  map[string]map[string]string // resourceVersion by kind and name
+	newest  map[string]map[string]uint64 // version by kind and name, also of what is gone
 	from    uint64                       // version from which on all of the namespace is known
 	broken  error
 }
@@ -60,9 +60,9 @@ func Watch(t testing.TB, kubeconfig, namespace string) *Oracle {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	o := &Oracle{client: client, namespace: namespace, cancel: cancel, newest: map[string]map[string]string{}}
+	o := &Oracle{client: client, namespace: namespace, cancel: cancel, newest: map[string]map[string]uint64{}}
 	for kind := range watched { // before any of them is followed
-		o.newest[kind] = map[string]string{}
+		o.newest[kind] = map[string]uint64{}
 	}
 	for kind, resource := range watched {
 		list, err := client.Resource(resource).Namespace(namespace).List(ctx, metav1.ListOptions{})
@@ -120,10 +120,8 @@ func (o *Oracle) note(kind string, event watch.EventType, object *unstructured.U
 	c := change{version, kind, object.GetName(), object}
 	if event == watch.Deleted {
 		c.object = nil
-		delete(o.newest[kind], c.name)
-	} else {
-		o.newest[kind][c.name] = object.GetResourceVersion()
 	}
+	o.newest[kind][c.name] = version
 	o.changes = append(o.changes, c)
 }
 
@@ -168,15 +166,7 @@ func (o *Oracle) caughtUp(t testing.TB, kind string, resource schema.GroupVersio
 	}
 	patience := time.After(time.Minute)
 	for {
-		behind := ""
-		o.mu.Lock()
-		for _, item := range list.Items {
-			seen, _ := strconv.ParseUint(o.newest[kind][item.GetName()], 10, 64)
-			if version, _ := strconv.ParseUint(item.GetResourceVersion(), 10, 64); seen < version && o.broken == nil {
-				behind = item.GetName()
-			}
-		}
-		o.mu.Unlock()
+		behind := o.behind(kind, list.Items)
 		if behind == "" {
 			return
 		}
@@ -186,6 +176,18 @@ func (o *Oracle) caughtUp(t testing.TB, kind string, resource schema.GroupVersio
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// behind is the name of an object that was listed and of which a watch has not brought as much; "" if there is none, or the watch brings no more.
+func (o *Oracle) behind(kind string, listed []unstructured.Unstructured) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, item := range listed {
+		if version, _ := strconv.ParseUint(item.GetResourceVersion(), 10, 64); o.newest[kind][item.GetName()] < version && o.broken == nil {
+			return item.GetName()
+		}
+	}
+	return ""
 }
 
 // state is a namespace at one version: objects by kind and name.

@@ -25,7 +25,7 @@ func judge(key manifest.Key, object *unstructured.Unstructured) rollout.Live {
 	}
 	if key.Group == "apps" && key.Kind == "ReplicaSet" {
 		mark, _, _ := unstructured.NestedString(object.Object, "spec", "template", "metadata", "labels", traffic.LabelSubset)
-		live.Marked = mark != "" && mark == live.Hash
+		live.Marked, live.Baseline = mark != "" && mark == live.Hash, annotations[AnnotationBaselineOf] != ""
 		judgeReplicaSet(&live, object)
 	} else {
 		live.Health, live.Message = health(key, object)

@@ -16,8 +16,8 @@ import (
 	"towpath/reconcile/rollout"
 )
 
-// Shift lets autoscalers rest, turns Services to the revisions that an action selects, divides traffic, sets the counts of revisions, then aims autoscalers, each as it was read just before: what somebody changes
-// in between is Trouble, and so is a write of ours that arrives late. A revision that is not there, and shall have no pods, is no failure.
+// Shift lets autoscalers rest, turns Services to the revisions that an action selects, divides traffic, makes baselines, sets the counts of revisions, then
+// aims autoscalers, each as it was read just before: what somebody changes in between is Trouble, and so is a write of ours that arrives late. A revision that is not there, and shall have no pods, is no failure.
 func (c *Client) Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome {
 	if failure := c.aimAll(ctx, a.Aim, true); failure != nil {
 		return rollout.Outcome{Failure: failure}
@@ -30,6 +30,9 @@ func (c *Client) Shift(ctx context.Context, id rollout.Identity, a rollout.Actio
 		return rollout.Outcome{Failure: failure}
 	}
 	if failure := c.divide(ctx, id, a.Divide); failure != nil {
+		return rollout.Outcome{Failure: failure}
+	}
+	if failure := c.baselines(ctx, id, a.Baselines); failure != nil {
 		return rollout.Outcome{Failure: failure}
 	}
 	scales := make([]job, len(a.Replicas))

@@ -238,7 +238,8 @@ func buildSteps(v *value) []Step {
 			s.Analysis = &AnalysisStep{Queries: only.get("queries").strings(), Runs: only.get("numberOfJudgmentRuns").number(),
 				ManualRollBack: only.get("rollBackMode").text() == "manual", ManualRollForward: only.get("rollForwardMode").text() == "manual",
 				Lookback: only.get("lookbackMethod").text(), AbortOnFailedJudgment: only.get("abortOnFailedJudgment").isTrue(),
-				MetricProvider: only.get("metricProviderName").text(), Context: only.get("context").texts(), Interval: only.interval()}
+				MetricProvider: only.get("metricProviderName").text(), Context: only.get("context").texts(), Interval: only.interval(),
+				Baseline: only.get("baseline").isTrue(), ReportOnly: only.get("reportOnly").number()}
 		case "runWebhook":
 			s.RunWebhook = &RunWebhook{Name: only.get("name").text(), Context: only.get("context").texts()}
 		case "exposeServices":

@@ -108,6 +108,19 @@ manifests: [{path: m}]
 strategies: {rolling: {canary: {steps: [{setWeight: {weight: 100}}]}}}
 `
 
+// compared is a canary that is compared with the version before.
+const compared = `application: shop
+targets: {prod: {account: prod, strategy: careful}}
+manifests: [{path: m}]
+analysis: {defaultMetricProviderName: p, queries: [{name: errors, queryTemplate: "errors{{ towpath.replicaSetName }}", upperLimit: 1}]}
+strategies:
+  careful:
+    canary:
+      steps:
+        - setWeight: {weight: 25}
+        - analysis: {queries: [errors], interval: 1, units: minutes, numberOfJudgmentRuns: 10, baseline: true, reportOnly: 3}
+`
+
 // problems are files and what is said of them, as far as it begins so.
 var problems = map[string]struct{ text, want string }{
 	"an unknown key":                    {base + "targetz: {}\n", "7:1 error unknown key targetz; known here: version, kind, application, description, context, contextOverrides, targets, targetFilters, manifests, strategies, analysis, webhooks, trafficManagement, deploymentConfig, files → targets"},
@@ -134,6 +147,14 @@ var problems = map[string]struct{ text, want string }{
 	"tolerated: a map for a list":       {base + "trafficManagement: {kubernetes: {activeService: a}}\n", "7:20 warning write it as a list; the single entry is understood | 7:33 warning write it as a list; the single entry is understood"},
 	"tolerated: an unknown version":     {"version: v2\n" + base, "1:10 warning version v2 is not known; the file is read as v1"},
 	"tolerated: a context of pairs":     {base + "context: [{a: b}, {name: c, value: d}]\n", "7:10 warning write it as a map of names to values; the list is understood"},
+	"a baseline":                        {compared, ""},
+	"a baseline without a share":        {strings.Replace(compared, "weight: 25", "weight: 0", 1), "10:106 error the canary has no share yet, so there is nothing to compare; a setWeight above 0 has to come before"},
+	"a baseline without room":           {strings.Replace(compared, "weight: 25", "weight: 60", 1), "10:106 error at a weight of 60 there is no room for a baseline as large as the canary; up to 50 there is"},
+	"a baseline of few runs":            {strings.Replace(compared, "Runs: 10", "Runs: 4", 1), "10:92 error a comparison with a baseline needs at least 5 runs; of 4 no difference can be told from chance"},
+	"a baseline that looks back":        {strings.Replace(compared, "reportOnly: 3", "lookbackMethod: growing", 1), "10:128 error runs of a comparison look at times of their own; leave lookbackMethod out, or write sliding"},
+	"a baseline that is not told apart": {strings.Replace(compared, "towpath.replicaSetName", "armory.namespace", 1), "10:32 error query errors asks the same of canary and baseline; its template has to name {{armory.replicaSetName}}"},
+	"a baseline of blue/green": {strings.Replace(strings.Replace(compared, "canary:\n      steps:\n        - setWeight: {weight: 25}", "blueGreen:\n      activeService: a\n      redirectTrafficAfter:", 1), "reportOnly: 3", "reportOnly: 101", 1),
+		"10:106 error only the steps of a canary can be compared with a baseline | 10:124 error 101 is not in 1–100"},
 	"silent: comments, BOM and markers": {"\ufeff# a comment\n---\r\n" + base + "---\n", ""},
 }
 

@@ -109,7 +109,9 @@ func (r *reader) targets(f *value) {
 		}
 		constraints := t.get("constraints")
 		for _, name := range []string{"beforeDeployment", "afterDeployment"} {
-			r.steps(f, constraints.get(name).list(), fmt.Sprintf("targets.%s.constraints.%s", t.name, name), false)
+			at := fmt.Sprintf("targets.%s.constraints.%s", t.name, name)
+			r.steps(f, constraints.get(name).list(), at, false)
+			r.noBaselines(constraints.get(name).list(), at)
 		}
 	}
 	r.cycle(f)
@@ -221,8 +223,10 @@ func (r *reader) strategy(f *value, name string, s *value) {
 		r.fail(s.at, field, "a strategy is canary or blueGreen; this is both")
 	}
 	r.steps(f, canary.get("steps").list(), field+".canary.steps", true)
+	r.baselines(f, canary.get("steps").list(), field+".canary.steps")
 	for _, key := range []string{"redirectTrafficAfter", "shutDownOldVersionAfter"} {
 		r.steps(f, blueGreen.get(key).list(), field+".blueGreen."+key, true)
+		r.noBaselines(blueGreen.get(key).list(), field+".blueGreen."+key)
 	}
 }
 

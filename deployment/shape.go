@@ -169,6 +169,9 @@ var (
 	switchSteps     = []string{"pause", "runWebhook", "analysis", "exposeServices"}
 )
 
+// mostReportOnly is how many deployments an analysis may only report.
+const mostReportOnly = 100
+
 func stepShape(kinds []string) *shape {
 	steps := map[string]key{
 		"setWeight": field("setWeight", &shape{kind: object, short: "weight", keys: []key{required(field("weight", number(0, 100), "share of the new version, 0–100"))}}, "sets the new version's share"),
@@ -190,6 +193,8 @@ func stepShape(kinds []string) *shape {
 			defaults(field("abortOnFailedJudgment", boolean(), "the first bad run ends it"), "false"),
 			field("metricProviderName", str(), "provider of queries that name none"),
 			field("context", texts(), "values for {{context.NAME}} in the queries"),
+			ours(defaults(field("baseline", boolean(), "in a canary: as many pods of the version before, started for it, serve beside the new ones, and the new ones must not do worse"), "false")),
+			ours(field("reportOnly", number(1, mostReportOnly), "in so many deployments of the target, from the first with this very analysis, a bad verdict is told and stops nothing")),
 		), "runs metric queries and judges them"),
 		"runWebhook": field("runWebhook", obj(
 			required(field("name", str(), "of a webhook")), field("context", texts(), "values for {{context.NAME}} in the call"), void("unit", anyValue()),

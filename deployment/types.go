@@ -160,6 +160,8 @@ type AnalysisStep struct {
 	AbortOnFailedJudgment bool
 	MetricProvider        string
 	Context               map[string]string
+	Baseline              bool // ours: the canary is held against as many pods of the version before
+	ReportOnly            int  // ours: in so many deployments a bad verdict is only told
 }
 
 // RunWebhook calls a webhook of the file.

@@ -294,7 +294,7 @@ func (r *Runner) extend(ctx context.Context, lease rollout.Lease) (rollout.Lease
 // facts gathers what Decide needs and the store knows.
 func (r *Runner) facts(ctx context.Context, lane rollout.Lane) (rollout.Facts, error) {
 	t := lane.Current
-	f := rollout.Facts{Good: lane.Good, Inventory: lane.Inventory, Dependencies: lane.Dependencies, Words: lane.Words, Calls: lane.Calls, Links: lane.Links,
+	f := rollout.Facts{Good: lane.Good, Inventory: lane.Inventory, Dependencies: lane.Dependencies, Words: lane.Words, Calls: lane.Calls, Judged: lane.Judged, Links: lane.Links,
 		Cancel: lane.Cancel, Hold: lane.Hold, ReplacedBy: lane.ReplacedBy, Replaced: lane.Replaced, Limits: r.Limits}
 	var err error
 	if !t.Removes {

@@ -34,7 +34,7 @@ func scanCall(scan func(...any) error) (c rollout.Call, err error) {
 
 // calls that a target has asked for, in the order of their runs.
 func (tx *tx) calls(ctx context.Context, target int64) ([]rollout.Call, error) {
-	rows, err := tx.query(ctx, `SELECT `+callColumns+` FROM calls WHERE target_id = ? ORDER BY gate, run, name`, target)
+	rows, err := tx.query(ctx, `SELECT `+callColumns+` FROM calls WHERE target_id = ? ORDER BY gate, run, name, baseline`, target)
 	if err != nil {
 		return nil, err
 	}
@@ -58,13 +58,43 @@ func (tx *tx) ask(ctx context.Context, t rollout.Target, calls []rollout.Call) e
 			return err
 		}
 		var id string
-		err = tx.queryRow(ctx, `INSERT INTO calls (id, tenant_id, target_id, gate, name, run, try, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT (target_id, gate, name, run) DO UPDATE SET try = excluded.try, data = excluded.data, answer = NULL RETURNING id`,
-			uuid.NewString(), t.Tenant, t.ID, c.Gate, c.Name, c.Run, c.Try, string(data)).Scan(&id)
+		err = tx.queryRow(ctx, `INSERT INTO calls (id, tenant_id, target_id, gate, name, run, baseline, try, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (target_id, gate, name, run, baseline) DO UPDATE SET try = excluded.try, data = excluded.data, answer = NULL RETURNING id`,
+			uuid.NewString(), t.Tenant, t.ID, c.Gate, c.Name, c.Run, c.Of, c.Try, string(data)).Scan(&id)
 		if err != nil {
 			return err
 		}
 		if err := tx.wake(ctx, JobCall, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// judged is in how many deployments of a lane each analysis was judged that reports at first.
+func (tx *tx) judged(ctx context.Context, lane int64) (map[string]int, error) {
+	rows, err := tx.query(ctx, `SELECT analysis, deployments FROM judged WHERE lane_id = ?`, lane)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	all := map[string]int{}
+	for rows.Next() {
+		var sum string
+		var deployments int
+		if err := rows.Scan(&sum, &deployments); err != nil {
+			return nil, err
+		}
+		all[sum] = deployments
+	}
+	return all, rows.Err()
+}
+
+// judges counts one more deployment for analyses.
+func (tx *tx) judges(ctx context.Context, lane int64, sums []string) error {
+	for _, sum := range sums {
+		if _, err := tx.exec(ctx, `INSERT INTO judged (lane_id, analysis, deployments) VALUES (?, ?, 1)
+			ON CONFLICT (lane_id, analysis) DO UPDATE SET deployments = judged.deployments + 1`, lane, sum); err != nil {
 			return err
 		}
 	}

@@ -242,6 +242,11 @@ func (tx *tx) around(ctx context.Context, lane *rollout.Lane) (err error) {
 			return err
 		}
 	}
+	if t.ReportsAtFirst() {
+		if lane.Judged, err = tx.judged(ctx, lane.ID); err != nil {
+			return err
+		}
+	}
 	if t.Exposes() {
 		if lane.Links, err = tx.links(ctx, t.ID); err != nil {
 			return err
@@ -306,6 +311,9 @@ func (s *Store) Save(ctx context.Context, lease rollout.Lease, d rollout.Decisio
 			return err
 		}
 		if err := tx.ask(ctx, d.Target, d.Calls); err != nil {
+			return err
+		}
+		if err := tx.judges(ctx, lease.Lane, d.Judges); err != nil {
 			return err
 		}
 		if err := tx.expose(ctx, d.Target, d.Exposes); err != nil {

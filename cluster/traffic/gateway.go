@@ -31,7 +31,11 @@ func (gateway) find(r rollout.Route, in Objects) (rollout.Route, error) {
 	}
 	if r.Service == "" {
 		candidates := slices.DeleteFunc(slices.Clone(services), func(name string) bool {
-			return name == r.Canary || slices.Contains(services, strings.TrimSuffix(name, "-canary")) && strings.HasSuffix(name, "-canary")
+			of, made := strings.CutSuffix(name, "-canary")
+			if !made {
+				of, made = strings.CutSuffix(name, "-baseline")
+			}
+			return name == r.Canary || made && slices.Contains(services, of)
 		})
 		if len(candidates) != 1 {
 			return r, fmt.Errorf("%s sends traffic to %d Services (%s); name the one whose traffic is to be divided: trafficManagement.gateway.activeService", key, len(candidates), strings.Join(candidates, ", "))
@@ -100,8 +104,12 @@ func (g gateway) share(rule Object, d rollout.Division) {
 		refs = append(refs, clone(refs[active]))
 		refs[canary]["name"], refs[canary]["weight"] = d.Canary, int64(0)
 	}
-	share(refs, active, canary, d.Weight, 100)
-	rule["backendRefs"] = list(refs)
+	var baseline Object
+	if d.Compared {
+		baseline = clone(refs[active])
+		baseline["name"] = baselineName(d.Service)
+	}
+	rule["backendRefs"] = list(share(refs, active, canary, baseline, d.Weight, 100))
 }
 
 // forHeaders is a rule like another, for requests that have the headers besides.

@@ -177,6 +177,9 @@ func (i istio) parts(d rollout.Division) []Part {
 		if d.Weight > 0 {
 			route.Leads = []Lead{{host, d.New}}
 		}
+		if d.Compared {
+			route.Leads = append(route.Leads, Lead{host, d.Baseline})
+		}
 		return []Part{rule, route}
 	case rollout.Opened:
 		return []Part{rule}
@@ -212,12 +215,15 @@ func (istio) subsets(is Object, d rollout.Division) (Object, error) {
 		mark(subsets[active], &d.Stable)
 	case rollout.Divided:
 		mark(subsets[active], &d.Stable)
-		if canary < 0 {
-			canary = len(subsets)
-			subsets = append(subsets, clone(subsets[active]))
-			subsets[canary]["name"] = d.Canary
+		subsets = aside(subsets, active, d.Canary, d.New)
+		if d.Compared {
+			baseline := baselineName(d.Subset)
+			if _, kept := before(is)["subset "+baseline]; !kept && named(subsets, baseline) >= 0 {
+				return nil, fmt.Errorf("it has a subset %q already, and one of this name is needed for the baseline that a canary is compared with; give it another name", baseline)
+			}
+			note(is, d.Stage, "subset "+baseline, nil)
+			subsets = aside(subsets, active, baseline, d.Baseline)
 		}
-		mark(subsets[canary], &d.New)
 	case rollout.Opened:
 		mark(subsets[active], nil)
 	case rollout.Whole:
@@ -229,9 +235,26 @@ func (istio) subsets(is Object, d rollout.Division) (Object, error) {
 		default:
 			subsets = slices.Delete(subsets, canary, canary+1)
 		}
+		baseline := baselineName(d.Subset)
+		if _, made := before(is)["subset "+baseline]; made {
+			note(is, d.Stage, "subset "+baseline, nil)
+			subsets = slices.DeleteFunc(subsets, func(s Object) bool { return s["name"] == baseline })
+		}
 	}
 	spec["subsets"] = list(subsets)
 	return is, nil
+}
+
+// aside makes a subset, like the active one where it is not there, that of a side.
+func aside(subsets []Object, active int, name string, side rollout.Side) []Object {
+	at := named(subsets, name)
+	if at < 0 {
+		at = len(subsets)
+		subsets = append(subsets, clone(subsets[active]))
+		subsets[at]["name"] = name
+	}
+	mark(subsets[at], &side)
+	return subsets
 }
 
 // mark makes a subset that of one side only; nil: of both.
@@ -290,8 +313,12 @@ func (i istio) divide(is Object, d rollout.Division) (Object, error) {
 		route = append(route, clone(route[active]))
 		child(route[canary], "destination")["subset"], route[canary]["weight"] = d.Canary, int64(0)
 	}
-	share(route, active, canary, d.Weight, 1)
-	http[at]["route"] = list(route)
+	var baseline Object
+	if d.Compared {
+		baseline = clone(route[active])
+		child(baseline, "destination")["subset"] = baselineName(d.Subset)
+	}
+	http[at]["route"] = list(share(route, active, canary, baseline, d.Weight, 1))
 	return is, nil
 }
 

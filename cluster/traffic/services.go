@@ -13,6 +13,13 @@ func pair(d rollout.Division, route Part) []Part {
 	pinned := Part{Key: active, Shape: func(is, _ Object) (Object, error) { return pin(is, d.Stable.Hash) }}
 	opened := Part{Key: active, Shape: func(is, _ Object) (Object, error) { return unpin(is), nil }}
 	aside := Part{Key: canary, From: active, Shape: func(is, from Object) (Object, error) { return beside(is, from, canary, d.New.Hash) }}
+	baseline := serviceKey(d.Namespace, baselineName(d.Service))
+	measure := Part{Key: baseline, From: active, Shape: func(is, from Object) (Object, error) {
+		if is != nil && !made(is) {
+			return nil, errors.New("it is there already, and a Service of this name is needed for the baseline that a canary is compared with; give it another name")
+		}
+		return beside(is, from, baseline, d.Baseline.Hash)
+	}}
 	switch d.Stage {
 	case rollout.Held:
 		return []Part{pinned, route}
@@ -20,17 +27,28 @@ func pair(d rollout.Division, route Part) []Part {
 		if d.Weight > 0 {
 			route.Leads = []Lead{{canary, d.New}}
 		}
+		if d.Compared {
+			route.Leads = append(route.Leads, Lead{baseline, d.Baseline})
+			return []Part{pinned, aside, measure, route}
+		}
 		return []Part{pinned, aside, route}
 	case rollout.Opened:
 		return []Part{opened, {Key: active, Leads: []Lead{{active, d.New}}}}
 	}
 	route.Leads = lead(active, d.New)
-	return []Part{opened, route, {Key: canary, Shape: func(is, _ Object) (Object, error) {
-		if is != nil && made(is) {
-			return nil, nil
-		}
-		return unpin(is), nil
-	}}}
+	whole := []Part{opened, route, {Key: canary, Shape: func(is, _ Object) (Object, error) { return unmade(unpin(is)), nil }}}
+	if d.Baseline.Hash != "" {
+		whole = append(whole, Part{Key: baseline, Shape: func(is, _ Object) (Object, error) { return unmade(is), nil }})
+	}
+	return whole
+}
+
+// unmade is an object as it shall be after a rollout: nothing of what was made for it.
+func unmade(o Object) Object {
+	if o != nil && made(o) {
+		return nil
+	}
+	return o
 }
 
 // pin makes a Service lead to one revision only. One that is not there comes with the manifests.

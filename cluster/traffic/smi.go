@@ -43,7 +43,11 @@ func (smi) split(is Object, d rollout.Division) Object {
 	}
 	shared := slices.ContainsFunc(items(backends), func(b Object) bool { return b["service"] == d.Canary })
 	if d.Stage == rollout.Divided || d.Stage == rollout.Held && (shared || made(is)) {
-		backends = []any{Object{"service": d.Service, "weight": int64(100 - d.Weight)}, Object{"service": d.Canary, "weight": int64(d.Weight)}}
+		var baseline Object
+		if d.Compared {
+			baseline = Object{"service": baselineName(d.Service)}
+		}
+		backends = list(share([]Object{{"service": d.Service}, {"service": d.Canary}}, 0, 1, baseline, d.Weight, 1))
 	}
 	spec["backends"] = backends
 	return is

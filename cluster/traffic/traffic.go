@@ -119,8 +119,8 @@ func found(r rollout.Route, field string, in Objects) (rollout.Route, error) {
 }
 
 // share gives the second of two items of a list its share of what both have together, and the first the rest. Where there are more, weights are counted by
-// scale, and what the others have stays in proportion.
-func share(items []Object, first, second, weight int, scale int64) {
+// scale, and what the others have stays in proportion. A baseline has as much as the second, at the first one's cost.
+func share(items []Object, first, second int, baseline Object, weight int, scale int64) []Object {
 	whole := int64(100)
 	if len(items) > 2 {
 		whole = 0
@@ -134,9 +134,17 @@ func share(items []Object, first, second, weight int, scale int64) {
 			}
 		}
 	}
-	items[second]["weight"] = whole * int64(weight) / 100
-	items[first]["weight"] = whole - whole*int64(weight)/100
+	part := whole * int64(weight) / 100
+	items[first]["weight"], items[second]["weight"] = whole-part, part
+	if baseline == nil {
+		return items
+	}
+	items[first]["weight"], baseline["weight"] = whole-2*part, part
+	return append(items, baseline)
 }
+
+// baselineName is that of the Service, or the subset, by which a baseline is reached.
+func baselineName(name string) string { return name + "-baseline" }
 
 func number(v any) (int64, bool) {
 	switch v := v.(type) {

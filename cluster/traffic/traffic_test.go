@@ -203,44 +203,67 @@ func TestWhatObjectsAreWhileTrafficIsDivided(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			was := read(t, c.objects)
-			route := found(t, c.route, was)
-			now, text := was, ""
-			for _, d := range []rollout.Division{{Route: route, Stage: rollout.Held}, {Route: route, Stage: rollout.Divided, Weight: 25}, {Route: route, Stage: rollout.Divided, Weight: 100},
-				{Route: route, Stage: rollout.Opened, Weight: 100}} {
-				next := now.bring(t, d)
-				if again := next.bring(t, d); !reflect.DeepEqual(again, next) {
-					t.Errorf("%s %d brought about twice:\n%s\nonce:\n%s", d.Stage, d.Weight, again, next)
-				}
-				if d.Stage == rollout.Divided {
-					if again := found(t, c.route, next); !reflect.DeepEqual(again, route) {
-						t.Errorf("found again while traffic is divided: %+v, want %+v", again, route)
-					}
-					back := rollout.Division{Route: route, Stage: rollout.Held}
-					if whole := next.bring(t, back).bring(t, rollout.Division{Route: route, Stage: rollout.Whole}); !reflect.DeepEqual(whole, was) {
-						t.Errorf("gone back from %d:\n%s\nwant\n%s", d.Weight, whole, was)
-					}
-				}
-				text += fmt.Sprintf("# %s %d\n", d.Stage, d.Weight)
-				text += changed(now, next)
-				now = next
-			}
-			if whole := now.bring(t, rollout.Division{Route: route, Stage: rollout.Whole}); !reflect.DeepEqual(whole, was) {
-				t.Errorf("at the end:\n%s\nwant\n%s", whole, was)
-			}
-			if whole := was.bring(t, rollout.Division{Route: route, Stage: rollout.Whole}); !reflect.DeepEqual(whole, was) {
-				t.Errorf("made whole though nobody divided it:\n%s\nwant\n%s", whole, was)
-			}
-			golden := filepath.Join("testdata", c.name+".golden")
-			if *update {
-				if err := os.WriteFile(golden, []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if want, err := os.ReadFile(golden); err != nil || string(want) != text {
-				t.Errorf("differs from %s (%v); go test -update rewrites it:\n%s", golden, err, text)
-			}
+			divide(t, c.name, c.objects, c.route, func(r rollout.Route) []rollout.Division {
+				return []rollout.Division{{Route: r, Stage: rollout.Held}, {Route: r, Stage: rollout.Divided, Weight: 25}, {Route: r, Stage: rollout.Divided, Weight: 100},
+					{Route: r, Stage: rollout.Opened, Weight: 100}}
+			})
 		})
+	}
+}
+
+// A baseline has as much as the new version for a while.
+func TestWhatObjectsAreWhileACanaryIsCompared(t *testing.T) {
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			divide(t, c.name+"-compared", c.objects, c.route, func(r rollout.Route) []rollout.Division {
+				r.Baseline = rollout.Side{Hash: "copy"}
+				return []rollout.Division{{Route: r, Stage: rollout.Held}, {Route: r, Stage: rollout.Divided, Weight: 20, Compared: true}, {Route: r, Stage: rollout.Divided, Weight: 100},
+					{Route: r, Stage: rollout.Opened, Weight: 100}}
+			})
+		})
+	}
+}
+
+// divide brings divisions about, one after another, and holds them against a golden file; each can be gone back from, and brought about twice.
+func divide(t *testing.T, name, before string, wanted rollout.Route, divisions func(rollout.Route) []rollout.Division) {
+	t.Helper()
+	was := read(t, before)
+	all := divisions(found(t, wanted, was))
+	now, text, route := was, "", all[0].Route
+	for _, d := range all {
+		next := now.bring(t, d)
+		if again := next.bring(t, d); !reflect.DeepEqual(again, next) {
+			t.Errorf("%s %d brought about twice:\n%s\nonce:\n%s", d.Stage, d.Weight, again, next)
+		}
+		if d.Stage == rollout.Divided {
+			again := found(t, wanted, next)
+			if again.Baseline = route.Baseline; !reflect.DeepEqual(again, route) {
+				t.Errorf("found again while traffic is divided: %+v, want %+v", again, route)
+			}
+			back := rollout.Division{Route: route, Stage: rollout.Held}
+			if whole := next.bring(t, back).bring(t, rollout.Division{Route: route, Stage: rollout.Whole}); !reflect.DeepEqual(whole, was) {
+				t.Errorf("gone back from %d:\n%s\nwant\n%s", d.Weight, whole, was)
+			}
+		}
+		text += fmt.Sprintf("# %s %d\n", d.Stage, d.Weight)
+		text += changed(now, next)
+		now = next
+	}
+	if whole := now.bring(t, rollout.Division{Route: route, Stage: rollout.Whole}); !reflect.DeepEqual(whole, was) {
+		t.Errorf("at the end:\n%s\nwant\n%s", whole, was)
+	}
+	if whole := was.bring(t, rollout.Division{Route: route, Stage: rollout.Whole}); !reflect.DeepEqual(whole, was) {
+		t.Errorf("made whole though nobody divided it:\n%s\nwant\n%s", whole, was)
+	}
+	golden := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(golden, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want, err := os.ReadFile(golden); err != nil || string(want) != text {
+		t.Errorf("differs from %s (%v); go test -update rewrites it:\n%s", golden, err, text)
 	}
 }
 

@@ -1,6 +1,9 @@
 package rollout
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,37 +18,36 @@ type Judgement struct {
 	Failed bool      `json:"failed,omitempty"`
 	Text   string    `json:"text"` // "query errors: the mean of 3 runs is 0.02, within the limits (upperLimit 0.05)"
 	At     time.Time `json:"at"`
+
+	Sum      string `json:"sum,omitempty"`      // of an analysis that reports at first
+	Reported bool   `json:"reported,omitempty"` // it was only told
 }
 
-// analysis measures each query once an interval, and judges the means of what they answered. confirmed: a person has agreed to go on.
+// measured is what the runs of one query answered, of the new version and of the baseline.
+type measured struct {
+	canary, baseline []judge.Run
+	without          string // why the last one had no data
+}
+
+// analysis measures each query once an interval, and judges what they answered. confirmed: a person has agreed to go on.
 func (d *decision) analysis(v *verdict, gate string, a Analysis, confirmed bool) {
-	measured, without := make([][]judge.Run, len(a.Queries)), make([]string, len(a.Queries))
+	all := make([]measured, len(a.Queries))
 	for run := 1; run <= a.Runs; run++ {
 		until := d.Target.Since.Add(time.Duration(run) * a.Interval)
-		if d.f.Now.Before(until) && !d.judged(gate) {
+		if d.f.Now.Before(until) && d.judged(gate) == nil {
 			v.wake(until)
 			d.measuring(v, gate, a, fmt.Sprintf("run %d of %d, at %s", run, a.Runs, until.UTC().Format(time.TimeOnly)))
 			return
 		}
 		open := false
 		for i, q := range a.Queries {
-			answer, why := d.measure(v, gate, a, q, run, until)
-			if why != "" {
-				d.conclude(v, gate, a, true, fmt.Sprintf("query %s, run %d: %s", q.Name, run, why), confirmed)
+			answered, why := d.measure(v, gate, a, q, run, until, &all[i])
+			switch {
+			case why != "":
+				d.conclude(v, gate, a, true, fmt.Sprintf("query %s, run %d of %d: %s", q.Name, run, a.Runs, why), confirmed)
 				return
-			}
-			if answer == nil {
+			case !answered:
 				open = true
-				continue
-			}
-			one := judge.Run{Value: answer.Value, NoData: answer.Result == WithoutValue}
-			if verdict := judge.Single(one, q.limits()); a.Abort && verdict.Result == judge.Failed {
-				d.conclude(v, gate, a, true, fmt.Sprintf("query %s, run %d of %d: %s", q.Name, run, a.Runs, verdict.Reason), confirmed)
-				return
-			}
-			measured[i] = append(measured[i], one)
-			if one.NoData {
-				without[i] = " (" + answer.Text + ")"
 			}
 		}
 		if open {
@@ -57,26 +59,79 @@ func (d *decision) analysis(v *verdict, gate string, a Analysis, confirmed bool)
 	failed := false
 	var reasons []string
 	for i, q := range a.Queries {
-		verdict := judge.Mean(measured[i], q.limits())
-		failed = failed || verdict.Result == judge.Failed || verdict.Result == judge.NoData && !q.NoDataPasses
-		reason := fmt.Sprintf("query %s: %s", q.Name, verdict.Reason)
-		if verdict.Result == judge.NoData {
-			reason += without[i]
+		for _, verdict := range d.verdicts(a, q, all[i]) {
+			failed = failed || verdict.Result == judge.Failed || verdict.Result == judge.NoData && !q.NoDataPasses
+			reasons = append(reasons, fmt.Sprintf("query %s: %s", q.Name, verdict.Reason))
 		}
-		reasons = append(reasons, reason)
 	}
 	d.conclude(v, gate, a, failed, strings.Join(reasons, "; "), confirmed)
 }
 
-// measure is the answer to one query in one run; nil when there is none yet. why is a phrase where there will be none.
-func (d *decision) measure(v *verdict, gate string, a Analysis, q Query, run int, until time.Time) (answer *Answer, why string) {
-	c := d.called(gate, q.Name, run)
+// measure adds what a query answered in one run. It reports false while an answer is open; why is a phrase that ends the analysis.
+func (d *decision) measure(v *verdict, gate string, a Analysis, q Query, run int, until time.Time, m *measured) (answered bool, why string) {
+	answered = true
+	for _, of := range d.measuredOf(a) {
+		answer, none := d.measurement(v, gate, a, q, run, until, of)
+		if none != "" {
+			return true, none
+		}
+		if answer == nil {
+			answered = false
+			continue
+		}
+		one := judge.Run{Value: answer.Value, NoData: answer.Result == WithoutValue}
+		if of != "" {
+			m.baseline = append(m.baseline, one)
+			continue
+		}
+		m.canary = append(m.canary, one)
+		if one.NoData {
+			m.without = " (" + answer.Text + ")"
+		}
+		if verdict := judge.Single(one, q.limits()); a.Abort && verdict.Result == judge.Failed {
+			return true, verdict.Reason
+		}
+	}
+	return answered, ""
+}
+
+// measuredOf is whom an analysis measures: the new version, and its baseline where there is one.
+func (d *decision) measuredOf(a Analysis) []string {
+	if baseline := d.compared(); a.Baseline && baseline != "" {
+		return []string{"", baseline}
+	}
+	return []string{""}
+}
+
+// verdicts on a query: on its limits, and on what it says of the new version beside the baseline.
+func (d *decision) verdicts(a Analysis, q Query, m measured) []judge.Verdict {
+	limits := judge.Mean(m.canary, q.limits())
+	if limits.Result == judge.NoData {
+		limits.Reason += m.without
+	}
+	switch {
+	case !a.Baseline:
+		return []judge.Verdict{limits}
+	case d.compared() == "":
+		limits.Reason += "; what ran before was not whole, so there is no baseline to compare with"
+		return []judge.Verdict{limits}
+	}
+	return []judge.Verdict{limits, judge.Compare(m.canary, m.baseline, q.limits()).Verdict}
+}
+
+// measurement is the answer to one query in one run; nil when there is none yet. why is a phrase where there will be none.
+func (d *decision) measurement(v *verdict, gate string, a Analysis, q Query, run int, until time.Time, of string) (answer *Answer, why string) {
+	c := d.called(gate, q.Name, run, of)
 	if c == nil {
 		from := d.Target.Since
 		if a.Sliding {
 			from = until.Add(-a.Interval)
 		}
-		d.call(v, Call{Gate: gate, Kind: CallQuery, Name: q.Name, Run: run, Try: 1, From: from, Until: until, Look: a.looks(run, until), Query: &q, Values: Window(d.values(a.Context), from, until)})
+		values := d.values(a.Context)
+		if of != "" {
+			values["armory.replicaSetName"] = of
+		}
+		d.call(v, Call{Gate: gate, Kind: CallQuery, Name: q.Name, Run: run, Of: of, Try: 1, From: from, Until: until, Look: a.looks(run, until), Query: &q, Values: Window(values, from, until)})
 		return nil, ""
 	}
 	answer = d.answer(v, *c, queryTries)
@@ -114,19 +169,13 @@ func (d *decision) measuring(v *verdict, gate string, a Analysis, needs string) 
 
 // conclude records a judgement, and has a person confirm it where the file says so.
 func (d *decision) conclude(v *verdict, gate string, a Analysis, failed bool, text string, confirmed bool) {
-	t := &d.Target
-	if !d.judged(gate) {
-		t.Judged = append(slices.Clone(t.Judged), Judgement{gate, failed, text, d.f.Now})
-		d.Changed = true
-		kind, what := "target.analysis_passed", "passed"
-		if failed {
-			kind, what = "target.analysis_failed", "failed"
-		}
-		d.say(kind, fmt.Sprintf("%s: the analysis %s %s", t.Name, gate, what), text)
+	judged := d.judged(gate)
+	if judged == nil {
+		judged = d.record(gate, a, failed, text)
 	}
 	manual := failed && a.ManualBack || !failed && a.ManualForward
 	switch {
-	case manual && confirmed:
+	case judged.Reported, manual && confirmed:
 	case manual:
 		verdict := "passed"
 		if failed {
@@ -139,8 +188,59 @@ func (d *decision) conclude(v *verdict, gate string, a Analysis, failed bool, te
 	}
 }
 
-func (d *decision) judged(gate string) bool {
-	return slices.ContainsFunc(d.Target.Judged, func(j Judgement) bool { return j.Gate == gate })
+// record says what an analysis came to.
+func (d *decision) record(gate string, a Analysis, failed bool, text string) *Judgement {
+	t := &d.Target
+	j, remark := Judgement{Gate: gate, Failed: failed, Text: text, At: d.f.Now}, ""
+	if a.ReportOnly > 0 {
+		j.Sum = a.sum()
+		nth := d.nth(j.Sum)
+		if j.Reported = nth <= a.ReportOnly; j.Reported {
+			remark = fmt.Sprintf(", which is only reported in this deployment, %d of the first %d", nth, a.ReportOnly)
+		}
+	}
+	t.Judged = append(slices.Clone(t.Judged), j)
+	d.Changed = true
+	kind, what := "target.analysis_passed", "passed"
+	if failed {
+		kind, what = "target.analysis_failed", "failed"
+	}
+	d.say(kind, fmt.Sprintf("%s: the analysis %s %s%s", t.Name, gate, what, remark), text)
+	return &t.Judged[len(t.Judged)-1]
+}
+
+// nth is the how manieth deployment of the lane this is in which an analysis is judged; it counts once, however often it is.
+func (d *decision) nth(sum string) int {
+	before := d.f.Judged[sum]
+	switch {
+	case slices.Contains(d.Judges, sum): // in this very decision
+	case slices.ContainsFunc(d.Target.Judged, func(o Judgement) bool { return o.Sum == sum }):
+		before--
+	default:
+		d.Judges = append(d.Judges, sum)
+	}
+	return before + 1
+}
+
+// sum tells analyses apart that ask, or demand, something else.
+func (a Analysis) sum() string {
+	a.ReportOnly = 0
+	text, _ := json.Marshal(a) // of texts and numbers that were read from a file
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
+}
+
+// judged is what an analysis came to; nil: it has not been judged.
+func (d *decision) judged(gate string) *Judgement {
+	if i := slices.IndexFunc(d.Target.Judged, func(j Judgement) bool { return j.Gate == gate }); i >= 0 {
+		return &d.Target.Judged[i]
+	}
+	return nil
+}
+
+// ReportsAtFirst reports whether a way has an analysis whose verdicts are only told at first.
+func (w Way) ReportsAtFirst() bool {
+	return slices.ContainsFunc(w.steps(), func(s Step) bool { return s.Analysis != nil && s.Analysis.ReportOnly > 0 })
 }
 
 func (q Query) limits() judge.Limits { return judge.Limits{Lower: q.Lower, Upper: q.Upper} }

@@ -127,8 +127,9 @@ func (a asking) webhook(run deployment.RunWebhook) *Webhook {
 }
 
 func (a asking) analysis(step deployment.AnalysisStep) *Analysis {
-	analysis := Analysis{Interval: step.Interval, Runs: max(step.Runs, 1), Sliding: strings.EqualFold(step.Lookback, "sliding"), Abort: step.AbortOnFailedJudgment,
-		ManualBack: step.ManualRollBack, ManualForward: step.ManualRollForward, Context: a.context(step.Context)}
+	analysis := Analysis{Interval: step.Interval, Runs: max(step.Runs, 1), Sliding: strings.EqualFold(step.Lookback, "sliding") || step.Baseline, Abort: step.AbortOnFailedJudgment,
+		ManualBack: step.ManualRollBack, ManualForward: step.ManualRollForward, Context: a.context(step.Context),
+		Baseline: step.Baseline, ReportOnly: step.ReportOnly}
 	for _, name := range step.Queries {
 		said := a.file.Query(name)
 		if said == nil {

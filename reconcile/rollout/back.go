@@ -46,16 +46,19 @@ func (d *decision) goBack(ending State, why string) {
 			back.Select = append(back.Select, Selection{p.Preview, p.Stable})
 		}
 	}
-	carried := d.carried()
+	carried, held := d.carried(), d.divisions(Held)
 	for _, f := range t.Former {
 		switch {
 		case f.Stable && (f.Asked != f.Count || !carried && t.BlueGreen == nil): // what was not ready has to be proved, though nothing is asked of it
 			back.Replicas = append(back.Replicas, Replicas{f.Key, f.Count})
+		case f.isBaseline(): // it serves as what ran before does, so it goes when the new ones do
+			if len(held) == 0 && carried && f.Asked > 0 {
+				back.Replicas = append(back.Replicas, Replicas{f.Key, 0})
+			}
 		case !f.Stable && f.Asked > 0 && d.whole(f):
 			back.Replicas = append(back.Replicas, Replicas{f.Key, 0})
 		}
 	}
-	held := d.divisions(Held)
 	switch {
 	case len(held) == 0 && carried:
 		back.Replicas = append(back.Replicas, d.withdrawn()...)
@@ -80,8 +83,12 @@ func (d *decision) presume() {
 			}
 		}
 		for i := range t.Former {
-			if t.Former[i].Key == r.Key {
-				t.Former[i].Asked = min(t.Former[i].Asked, r.Count)
+			switch f := t.Former[i]; {
+			case f.Key != r.Key:
+			case f.isBaseline():
+				t.Former[i].Asked = max(f.Asked, r.Count)
+			default:
+				t.Former[i].Asked = min(f.Asked, r.Count)
 			}
 		}
 	}

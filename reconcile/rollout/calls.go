@@ -10,13 +10,14 @@ import (
 )
 
 // Call is one thing that a step asks of the world outside: a webhook to be called, or one measurement of a query. It is recorded with the decision that asks
-// for it, made by whoever takes it next, and known by target, gate, name and run: the same one may be made twice, always under the same key.
+// for it, made by whoever takes it next, and known by target, gate, name, run and whom it is of: the same one may be made twice, always under the same key.
 type Call struct {
 	ID     string            `json:"-"` // its key, which the store gives; "": it is not recorded yet
 	Gate   string            `json:"gate"`
 	Kind   CallKind          `json:"kind"`
 	Name   string            `json:"name"`           // of the webhook, or of the query
 	Run    int               `json:"run,omitempty"`  // of an analysis, from 1; 0: of a webhook
+	Of     string            `json:"of,omitempty"`   // of a measurement: name of the baseline that is measured; "": the new version is
 	Try    int               `json:"try"`            // from 1
 	At     time.Time         `json:"at"`             // this try was asked for
 	From   time.Time         `json:"from,omitzero"`  // of a measurement: the beginning of what it looks at
@@ -148,9 +149,9 @@ func (t Target) Awaits(c Call) bool {
 }
 
 // called is a call that was asked for; nil: it was not.
-func (d *decision) called(gate, name string, run int) *Call {
+func (d *decision) called(gate, name string, run int, of string) *Call {
 	for i, c := range d.f.Calls {
-		if c.Gate == gate && c.Name == name && c.Run == run {
+		if c.Gate == gate && c.Name == name && c.Run == run && c.Of == of {
 			return &d.f.Calls[i]
 		}
 	}
@@ -161,7 +162,7 @@ func (d *decision) called(gate, name string, run int) *Call {
 func (d *decision) call(v *verdict, c Call) {
 	c.At = d.f.Now
 	v.wake(d.f.Now.Add(callPatience))
-	if slices.ContainsFunc(d.Calls, func(o Call) bool { return o.Gate == c.Gate && o.Name == c.Name && o.Run == c.Run }) {
+	if slices.ContainsFunc(d.Calls, func(o Call) bool { return o.Gate == c.Gate && o.Name == c.Name && o.Run == c.Run && o.Of == c.Of }) {
 		return
 	}
 	d.Calls, d.Changed = append(d.Calls, c), true
@@ -195,7 +196,7 @@ func (d *decision) webhook(v *verdict, gate string, w Webhook) {
 		}
 		v.waits = append(v.waits, Wait{Kind: WaitWebhook, Gate: gate, Until: until, Needs: needs, Command: d.command("skip")})
 	}
-	c := d.called(gate, w.Name, 0)
+	c := d.called(gate, w.Name, 0, "")
 	if c == nil {
 		d.call(v, Call{Gate: gate, Kind: CallWebhook, Name: w.Name, Try: 1, Values: d.values(w.Context)})
 		wait(fmt.Sprintf("webhook %s to answer", w.Name), time.Time{})

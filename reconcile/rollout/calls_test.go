@@ -20,7 +20,7 @@ func (m *model) called(calls []rollout.Call) {
 				c.Answer.At = m.now
 			}
 		}
-		i := slices.IndexFunc(m.facts.Calls, func(o rollout.Call) bool { return o.Gate == c.Gate && o.Name == c.Name && o.Run == c.Run })
+		i := slices.IndexFunc(m.facts.Calls, func(o rollout.Call) bool { return o.Gate == c.Gate && o.Name == c.Name && o.Run == c.Run && o.Of == c.Of })
 		if i < 0 {
 			m.facts.Calls = append(m.facts.Calls, c)
 		} else {
@@ -217,8 +217,8 @@ func TestAMeasurementThatCannotBeMade(t *testing.T) {
 		why    string
 	}{
 		{"no data", rollout.Answer{Result: rollout.WithoutValue, Text: "the query gave no series"}, 3, "query errors: 3 of 3 runs had no data (the query gave no series)"},
-		{"a bad query", rollout.Answer{Result: rollout.TurnedDown, Text: "parse error at char 3"}, 1, "query errors, run 1: parse error at char 3"},
-		{"the server is away", rollout.Answer{Result: rollout.Unanswered, Text: "prometheus cannot be reached"}, 4, "query errors, run 1: prometheus cannot be reached"},
+		{"a bad query", rollout.Answer{Result: rollout.TurnedDown, Text: "parse error at char 3"}, 1, "query errors, run 1 of 3: parse error at char 3"},
+		{"the server is away", rollout.Answer{Result: rollout.Unanswered, Text: "prometheus cannot be reached"}, 4, "query errors, run 1 of 3: prometheus cannot be reached"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := second(t, 4, weight(50), analysis(3, func(a *rollout.Analysis) { a.Queries = a.Queries[:1] }))

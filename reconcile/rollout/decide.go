@@ -21,6 +21,7 @@ type Decision struct {
 	Emptied bool           // the lane holds nothing any more
 	Cancels *Request       // the whole deployment is to stop
 	Calls   []Call         // to be made by somebody; each is decided upon again when it is answered
+	Judges  []string       // sums of analyses that report at first and were judged now
 	Exposes []Link         // to be recorded: they hold from then on
 	Events  []Event
 }

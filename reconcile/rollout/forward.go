@@ -190,7 +190,7 @@ func (d *decision) shallHaveNone(key manifest.Key) bool {
 // that are left are ready is not the new one's fault, and the new one may be what mends it.
 func (d *decision) shrinks(key manifest.Key) bool {
 	t := &d.Target
-	return t.Phase.stage() != backwards && slices.ContainsFunc(t.Former, func(f Former) bool { return f.Key == key })
+	return t.Phase.stage() != backwards && slices.ContainsFunc(t.Former, func(f Former) bool { return f.Key == key && (!f.isBaseline() || f.Asked == 0) })
 }
 
 func sentence(l Live) string {
@@ -210,6 +210,12 @@ func (d *decision) again() {
 	case Recovering:
 		d.intend(Reverting, d.reverting())
 	default:
+		t.Former = slices.Clone(t.Former)
+		for i, f := range t.Former {
+			if f.isBaseline() {
+				t.Former[i].Asked = 0 // it is not among what is applied
+			}
+		}
 		d.intend(Applying, Action{Kind: Apply, Manifests: t.Manifests, Replicas: t.Asked, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false), Divide: d.present()})
 	}
 	t.Attempts, t.Deadline = attempts, deadline
@@ -237,11 +243,16 @@ func (d *decision) settled() {
 // weigh sends traffic where it shall go by now, takes from the former revisions what the present share leaves over, then goes to the next step.
 func (d *decision) weigh() {
 	t := &d.Target
+	raise, lower := d.moves()
+	if len(raise) > 0 { // baselines, which are not among what is applied
+		d.intend(Raising, Action{Kind: Shift, Replicas: raise, Baselines: t.baselinesAmong(raise)})
+		return
+	}
 	if d.undivided() {
 		d.intend(Steering, Action{Kind: Shift, Divide: d.divisions(Divided)})
 		return
 	}
-	if _, lower := d.moves(); len(lower) > 0 {
+	if len(lower) > 0 {
 		d.intend(Lowering, Action{Kind: Shift, Replicas: lower})
 		return
 	}
@@ -312,7 +323,7 @@ func (d *decision) setWeight(weight int) bool {
 	}
 	switch {
 	case len(raise) > 0:
-		d.intend(Raising, Action{Kind: Shift, Replicas: raise})
+		d.intend(Raising, Action{Kind: Shift, Replicas: raise, Baselines: t.baselinesAmong(raise)})
 	case len(lower) > 0:
 		d.weigh()
 	default:
@@ -330,6 +341,9 @@ func (d *decision) pause() {
 		return
 	}
 	t.Step++
+	if t.Step < len(t.Canary) && t.Canary[t.Step].Weight == nil && d.setWeight(t.Weight) {
+		return // baselines go before the next wait
+	}
 	d.onward()
 }
 
@@ -485,6 +499,10 @@ func (d *decision) outdated(stays Set) []manifest.Key {
 	var keys []manifest.Key
 	for _, live := range revisions {
 		if live.Replicas > 0 || stays.has(live.Key) {
+			continue
+		}
+		if live.Baseline {
+			keys = append(keys, live.Key)
 			continue
 		}
 		workload := live.Key.Namespace + "/" + live.Workload

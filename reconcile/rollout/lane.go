@@ -18,6 +18,7 @@ type Lane struct {
 	Dependencies map[string]State // of Current.DependsOn
 	Words        []Word           // given for Current's deployment
 	Calls        []Call           // that Current asked for
+	Judged       map[string]int   // deployments in which analyses that report at first were judged, by their sums
 	Links        []Link           // that were made for Current
 	Cancel       *Request         // of Current's deployment
 	Hold         *Hold            // of the lane

@@ -149,6 +149,7 @@ func (d *decision) stand() {
 	slices.SortFunc(t.Former, func(a, b Former) int { return a.Key.Compare(b.Key) })
 	d.stable()
 	t.Full = d.full(d.f.New)
+	d.baselines()
 	t.Asked = nil
 	for _, r := range t.Full {
 		running := Replicas{r.Key, 0}
@@ -187,6 +188,9 @@ func (d *decision) stable() {
 func (d *decision) steadier(a, b Live) bool {
 	if good := d.f.Base.has(a.Key); good != d.f.Base.has(b.Key) {
 		return good
+	}
+	if a.Baseline != b.Baseline {
+		return b.Baseline
 	}
 	if a.Ready != b.Ready {
 		return a.Ready > b.Ready

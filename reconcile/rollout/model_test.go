@@ -135,6 +135,12 @@ func (m *model) read() rollout.Facts {
 func (m *model) save(d rollout.Decision) {
 	m.target = d.Target
 	m.called(d.Calls)
+	for _, sum := range d.Judges {
+		if m.facts.Judged == nil {
+			m.facts.Judged = map[string]int{}
+		}
+		m.facts.Judged[sum]++
+	}
 	m.facts.Links = append(slices.Clip(m.facts.Links), d.Exposes...)
 	m.events = append(m.events, d.Events...)
 	for _, key := range d.Claim {
@@ -181,6 +187,10 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 	case rollout.Shift:
 		m.turn(a.Select)
 		m.divide(a.Divide)
+		for _, b := range a.Baselines {
+			o, of := m.put(b.Key), m.objects[b.Of].live
+			o.live.Workload, o.live.Hash, o.live.Baseline = of.Workload, b.Hash, true
+		}
 		var out rollout.Outcome
 		for _, r := range a.Replicas {
 			if o := m.objects[r.Key]; o != nil {

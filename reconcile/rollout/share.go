@@ -52,6 +52,8 @@ func portion(full int32, weight int) int32 {
 func (d *decision) left(f Former) int32 {
 	t := &d.Target
 	switch {
+	case f.isBaseline():
+		return d.baselineOf(f.BaselineOf)
 	case !f.Stable && (t.Weight >= 100 || d.whole(f)):
 		return 0
 	case !f.Stable:
@@ -68,7 +70,7 @@ func (d *decision) left(f Former) int32 {
 		}
 		for _, full := range t.Full {
 			if full.Key == r.ReplicaSet {
-				return min(max(full.Count-portion(full.Count, t.Weight), 1), f.Count)
+				return min(max(full.Count-portion(full.Count, t.Weight)-d.baselineOf(f.Key), 1), f.Count)
 			}
 		}
 	}

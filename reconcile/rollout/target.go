@@ -120,6 +120,7 @@ type Target struct {
 	Pairs     []Pair         `json:"pairs,omitempty"`    // Services of a blue/green rollout
 	Routes    []Route        `json:"routes,omitempty"`   // that divide traffic between the revisions
 	Divided   *int           `json:"divided,omitempty"`  // the weight that routes were last given; nil: they are as they were, or hold all traffic where it was
+	Compared  bool           `json:"compared,omitempty"` // routes were last told to give baselines as much as the new revisions
 	Yields    bool           `json:"yields,omitempty"`   // it gives way to a newer deployment as soon as its routes are what they were
 	Hook      int            `json:"hook,omitempty"`     // of the phase: those before it are done
 	Step      int            `json:"step,omitempty"`     // of the canary: those before it are done
@@ -166,6 +167,8 @@ type Former struct {
 	Ready    int32        `json:"ready,omitempty"`  // of them
 	Asked    int32        `json:"asked"`            // pods that were last asked of it
 	Stable   bool         `json:"stable,omitempty"` // it carries the workload until the new revision does; the others are left from rollouts that broke off
+
+	BaselineOf manifest.Key `json:"baselineOf,omitzero"` // it is the baseline of that one, and made for this rollout; zero: it is none
 }
 
 // StandIn is a ReplicaSet of an adopted Deployment object that has the pods which a revision of ours would have: it is that revision, under its own name.
@@ -225,6 +228,7 @@ type Action struct {
 	Only      []manifest.Key `json:"only,omitempty"`      // Apply: these alone; empty: all but Leave
 	Leave     []manifest.Key `json:"leave,omitempty"`     // Apply: these not yet
 	Replicas  []Replicas     `json:"replicas,omitempty"`  // Apply: of the set's revisions; Shift: of any
+	Baselines []Baseline     `json:"baselines,omitempty"` // Shift: those among Replicas, which are made where they are not there
 	Select    []Selection    `json:"select,omitempty"`    // Apply, Shift: before Replicas
 	Divide    []Division     `json:"divide,omitempty"`    // Shift: after Select, before Replicas; Apply: of routes that come with the set
 	Aim       []Aim          `json:"aim,omitempty"`       // Apply, Shift: autoscalers; those that rest first, the others last. A revision that one is aimed at keeps its pods
@@ -284,6 +288,7 @@ type Live struct {
 	Workload        string            // of a managed ReplicaSet: the Deployment object's name; else ""
 	Hash            string            // of a ReplicaSet: that its pods are told apart by
 	Marked          bool              // of a ReplicaSet: its pods have our own label with the hash
+	Baseline        bool              // of a ReplicaSet: it was made to compare a canary with, and goes with that rollout
 	StandsFor       string            // of an adopted ReplicaSet: the name of the revision that it is; "": it is none of the manifests'
 	Selector        map[string]string // of a Service
 	Ports           []Port            // of a Service
@@ -319,6 +324,7 @@ type Facts struct {
 	Dependencies map[string]State // of DependsOn, as their lanes stand
 	Words        []Word           // given for this deployment
 	Calls        []Call           // that were asked for by this target
+	Judged       map[string]int   // deployments of this lane in which an analysis that reports at first was judged, by its sum
 	Links        []Link           // that were made for this target, also those that have ended
 	Cancel       *Request         // a person asked to stop
 	Hold         *Hold            // a person halted it

@@ -22,7 +22,8 @@ type Route struct {
 	Selector    map[string]string `json:"selector,omitempty"` // of Service
 	Stable      Side              `json:"stable,omitzero"`    // that carried the workload; zero: nothing did
 	New         Side              `json:"new,omitzero"`
-	Sound       bool              `json:"sound,omitempty"` // Stable could serve when this rollout began
+	Baseline    Side              `json:"baseline,omitzero"` // that New is compared with; zero: with nothing
+	Sound       bool              `json:"sound,omitempty"`   // Stable could serve when this rollout began
 }
 
 // RouteKind names a kind of router.
@@ -68,6 +69,8 @@ type Division struct {
 	Route
 	Stage  Stage `json:"stage"`
 	Weight int   `json:"weight"` // share of the new revision, 0–100
+	// Compared: Baseline has as large a share, at Stable's cost.
+	Compared bool `json:"compared,omitempty"`
 }
 
 // Stage is how far the traffic of a route is taken apart.
@@ -107,7 +110,7 @@ func Divides(set Set, found []Route) string {
 // route finds between which revisions each route divides traffic. It returns why it cannot be.
 func (d *decision) route() string {
 	t := &d.Target
-	t.Routes, t.Divided = nil, nil
+	t.Routes, t.Divided, t.Compared = nil, nil, false
 	if why := Divides(d.f.New, d.f.Look.Routes); why != "" {
 		return why
 	}
@@ -118,6 +121,11 @@ func (d *decision) route() string {
 			if f.Stable && f.Workload == revision.Workload.Name && f.Key.Namespace == revision.Workload.Namespace {
 				r.Stable = d.side(f.Key, f.Hash)
 				r.Sound = f.Ready > 0 && 2*f.Ready >= f.Count && !d.f.Base.has(revision.ReplicaSet)
+			}
+		}
+		for _, f := range t.Former {
+			if f.isBaseline() && f.BaselineOf == r.Stable.ReplicaSet {
+				r.Baseline = Side{ReplicaSet: f.Key, Hash: f.Hash}
 			}
 		}
 		t.Routes = append(t.Routes, r)
@@ -141,7 +149,7 @@ func (t Target) routed(set manifest.Key) bool {
 func (d *decision) divisions(stage Stage) (all []Division) {
 	t := &d.Target
 	for _, r := range t.Routes {
-		division := Division{r, stage, t.Weight}
+		division := Division{Route: r, Stage: stage, Weight: t.Weight, Compared: stage == Divided && r.Sound && r.Baseline.Hash != "" && d.beside()}
 		switch {
 		case stage == Whole:
 			division.Weight = 0
@@ -171,7 +179,7 @@ func (d *decision) present() []Division {
 	present := d.divisions(Divided)
 	for i, p := range present {
 		if p.Sound {
-			present[i].Weight = *t.Divided
+			present[i].Weight, present[i].Compared = *t.Divided, t.Compared && p.Baseline.Hash != ""
 		}
 	}
 	return present
@@ -180,7 +188,7 @@ func (d *decision) present() []Division {
 // undivided reports whether routes divide traffic otherwise than by the present weight.
 func (d *decision) undivided() bool {
 	t := &d.Target
-	return len(d.divisions(Divided)) > 0 && (t.Divided == nil || *t.Divided != t.Weight)
+	return len(d.divisions(Divided)) > 0 && (t.Divided == nil || *t.Divided != t.Weight || t.Compared != d.beside())
 }
 
 // proving is the new revisions whose traffic is about to change, at the pods that they have: what was proved before a long wait proves nothing.
@@ -191,6 +199,11 @@ func (d *decision) proving() (all []Replicas) {
 	for _, asked := range d.Target.Asked {
 		if d.Target.routed(asked.Key) {
 			all = append(all, asked)
+		}
+	}
+	for _, f := range d.Target.Former {
+		if f.isBaseline() && d.beside() && d.Target.routed(f.BaselineOf) {
+			all = append(all, Replicas{f.Key, f.Asked})
 		}
 	}
 	return all
@@ -211,7 +224,7 @@ func (d *decision) steer() {
 	t := &d.Target
 	if d.done() {
 		weight := t.Weight
-		t.Divided = &weight
+		t.Divided, t.Compared = &weight, d.beside()
 		d.say("target.weight", fmt.Sprintf("%s: %d %% of the traffic goes to #%d", t.Name, weight, t.Number), "")
 		t.Open = nil
 		d.enter(Settling, Running)
@@ -244,7 +257,7 @@ func (d *decision) join() {
 	if !d.done() {
 		return
 	}
-	t.Routes, t.Divided = nil, nil
+	t.Routes, t.Divided, t.Compared = nil, nil, false
 	switch {
 	case t.Phase == Joining:
 		d.enter(Pruning, Running)

@@ -28,6 +28,9 @@ func (m *model) did(since int) string {
 			if d.Stage == rollout.Divided || d.Stage == rollout.Opened {
 				text += fmt.Sprintf(" %d", d.Weight)
 			}
+			if d.Compared {
+				text += " beside " + d.Baseline.Hash
+			}
 		}
 		for _, r := range a.Replicas {
 			text += fmt.Sprintf(" %s=%d", r.Key.Name, r.Count)

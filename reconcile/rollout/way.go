@@ -66,6 +66,8 @@ type Analysis struct {
 	ManualBack    bool              `json:"manualBack,omitempty"`    // a person confirms a bad verdict
 	ManualForward bool              `json:"manualForward,omitempty"` // a person confirms a good one
 	Context       map[string]string `json:"context,omitempty"`       // for {{context.NAME}}
+	Baseline      bool              `json:"baseline,omitempty"`      // the canary is also compared with a baseline of the version before
+	ReportOnly    int               `json:"reportOnly,omitempty"`    // in so many deployments of the lane a bad verdict is only told
 }
 
 // Query is a metric query and the limits of what it may answer.

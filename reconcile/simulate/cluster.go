@@ -87,6 +87,10 @@ func (c *cluster) act(a rollout.Action, now time.Time) rollout.Outcome {
 	case rollout.Apply:
 		out.Live = c.apply(a, now)
 	case rollout.Shift:
+		for _, b := range a.Baselines {
+			o, of := c.put(b.Key, c.objects[b.Of].from), c.objects[b.Of].live
+			o.live.Workload, o.live.Hash, o.live.Number, o.live.Baseline = of.Workload, b.Hash, of.Number, true
+		}
 		for _, r := range a.Replicas {
 			o := c.objects[r.Key]
 			c.scale(o, r.Count, now)

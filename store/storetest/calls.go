@@ -116,3 +116,37 @@ func (r *room) calledTooLate() {
 	r.refused(r.CallBack(r.Context(), "main", r.views()["late"].ID, rollout.Callback{At: r.now, Success: true}),
 		"nobody waits for webhook late any more: target staging of deployment d1 is FAILED")
 }
+
+func comparisons(r *room) {
+	target := moving("staging", "m1")
+	target.Canary = []rollout.Step{{Analysis: &rollout.Analysis{Runs: 1, ReportOnly: 2}}}
+	r.start(begin("d1", target))
+	if judged := r.read("staging").Judged; len(judged) != 0 {
+		r.Errorf("judged before anything was: %v", judged)
+	}
+	call := rollout.Call{Gate: "canary.steps[0]", Kind: rollout.CallQuery, Name: "errors", Run: 1, Try: 1, At: r.now, Query: &rollout.Query{Name: "errors", Template: "q"}}
+	baseline := call
+	baseline.Of = "web-1-baseline"
+	r.save("staging", func(d *rollout.Decision) {
+		d.Target.Waits = []rollout.Wait{{Kind: rollout.WaitAnalysis, Gate: call.Gate}}
+		d.Calls = []rollout.Call{call, baseline}
+		d.Judges = []string{"one", "other"}
+	})
+	asked := r.Asked()
+	if len(asked) != 2 || asked[0] == asked[1] {
+		r.Fatalf("asked for %v", asked)
+	}
+	var of []string
+	for _, id := range asked {
+		made, err := r.Call(r.Context(), id)
+		r.must(err)
+		of = append(of, made.Of)
+	}
+	if slices.Sort(of); !slices.Equal(of, []string{"", "web-1-baseline"}) {
+		r.Errorf("measured is %q", of)
+	}
+	r.save("staging", func(d *rollout.Decision) { d.Judges = []string{"one"} })
+	if judged := r.read("staging").Judged; len(judged) != 2 || judged["one"] != 2 || judged["other"] != 1 {
+		r.Errorf("judged: %v", judged)
+	}
+}

@@ -101,6 +101,7 @@ func Run(t *testing.T, open func(t *testing.T, clock func() time.Time) Opened) {
 		"what changed is to be told, until it was told":                                 outbox,
 		"manifests are kept by digest":                                                  sealed,
 		"a call is made until it is answered, always under one key":                     calls,
+		"a baseline is measured beside the new version, and analyses are counted":       comparisons,
 		"a webhook calls back once":                                                     callbacks,
 		"a link leads to its Service until it ends":                                     links,
 	} {

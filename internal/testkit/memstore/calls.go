@@ -18,7 +18,7 @@ type callRow struct {
 func (s *Store) ask(t rollout.Target, calls []rollout.Call) {
 	for _, c := range calls {
 		i := slices.IndexFunc(s.calls, func(o *callRow) bool {
-			return o.target == t.ID && o.Gate == c.Gate && o.Name == c.Name && o.Run == c.Run
+			return o.target == t.ID && o.Gate == c.Gate && o.Name == c.Name && o.Run == c.Run && o.Of == c.Of
 		})
 		if i < 0 {
 			c.ID = fmt.Sprint("call-", len(s.calls)+1)

@@ -3,6 +3,7 @@ package memstore
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -131,6 +132,9 @@ func (s *Store) Lane(_ context.Context, id int64) (rollout.Lane, error) {
 	d := s.deployments[t.Deployment]
 	lane.Current, lane.Inventory, lane.Words, lane.Cancel, lane.Hold = &t, s.inventoryOf(id), slices.Clone(d.words), d.cancel, s.holdOn(t)
 	lane.Calls, lane.Links = s.callsOf(t.ID), s.linksOf(t.ID)
+	if t.ReportsAtFirst() {
+		lane.Judged = maps.Clone(row.judged)
+	}
 	if len(t.DependsOn) > 0 {
 		states := s.states(d, rollout.OfDependents)
 		lane.Dependencies = map[string]rollout.State{}
@@ -171,6 +175,12 @@ func (s *Store) Save(_ context.Context, lease rollout.Lease, d rollout.Decision)
 		row.Target = d.Target
 		lane.Standing = lane.Settle(d)
 		s.ask(d.Target, d.Calls)
+		for _, sum := range d.Judges {
+			if lane.judged == nil {
+				lane.judged = map[string]int{}
+			}
+			lane.judged[sum]++
+		}
 		s.expose(d.Target, d.Exposes)
 		for _, e := range d.Events {
 			s.event(e)

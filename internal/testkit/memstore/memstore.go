@@ -66,6 +66,7 @@ type laneRow struct {
 	wanted                               int64 // target
 	seq, epoch                           int64
 	lease, due                           time.Time
+	judged                               map[string]int
 }
 
 type targetRow struct {

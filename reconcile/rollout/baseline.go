@@ -1,0 +1,91 @@
+package rollout
+
+import (
+	"slices"
+
+	"towpath/deployment"
+	"towpath/manifest"
+)
+
+// Baseline is a revision of pods that a canary is compared with: a copy of the one that carries the workload, under a name and a hash of its own. It has as
+// many pods as the canary, which start when the canary's do, so that warm caches and old connections of the version before do not count for it.
+type Baseline struct {
+	Key  manifest.Key `json:"key"`
+	Of   manifest.Key `json:"of"`
+	Hash string       `json:"hash"`
+}
+
+// isBaseline reports whether a former revision is the baseline of another.
+func (f Former) isBaseline() bool { return f.BaselineOf != (manifest.Key{}) }
+
+// baselines adds those of the workloads that were whole when this rollout began. What did not run well is no measure, and would not come up a second time.
+func (d *decision) baselines() {
+	t := &d.Target
+	if t.First || !d.compares() {
+		return
+	}
+	for _, full := range t.Full {
+		former := d.before(full)
+		if former == nil || former.Ready < former.Count {
+			continue
+		}
+		b := Former{Key: former.Key, Workload: former.Workload, Hash: former.Hash + "-baseline", BaselineOf: former.Key}
+		b.Key.Name += "-baseline"
+		if i := slices.IndexFunc(t.Former, func(f Former) bool { return f.Key == b.Key }); i >= 0 { // left from a rollout that broke off
+			t.Former[i].BaselineOf = b.BaselineOf
+			continue
+		}
+		t.Former = append(t.Former, b)
+	}
+}
+
+// compares reports whether a step that is still to be done compares the canary with a baseline.
+func (d *decision) compares() bool {
+	t := &d.Target
+	return slices.ContainsFunc(t.Canary[min(t.Step, len(t.Canary)):], func(s Step) bool { return s.Analysis != nil && s.Analysis.Baseline })
+}
+
+// beside reports whether baselines have pods at the present step and weight.
+func (d *decision) beside() bool {
+	t := &d.Target
+	return t.Weight > 0 && t.Weight <= deployment.MostCompared && d.compares() && slices.ContainsFunc(t.Former, Former.isBaseline)
+}
+
+// baselineOf is how many pods the baseline of a former revision has now: as many as the canary that it is compared with.
+func (d *decision) baselineOf(key manifest.Key) int32 {
+	t := &d.Target
+	if !d.beside() || !slices.ContainsFunc(t.Former, func(f Former) bool { return f.BaselineOf == key }) {
+		return 0
+	}
+	for i, full := range t.Full {
+		if former := d.before(full); former != nil && former.Key == key {
+			return d.share(t.Weight)[i].Count
+		}
+	}
+	return 0
+}
+
+// baselinesAmong says of revisions which are baselines, so that they can be made.
+func (t Target) baselinesAmong(replicas []Replicas) (all []Baseline) {
+	for _, f := range t.Former {
+		if f.isBaseline() && slices.ContainsFunc(replicas, func(r Replicas) bool { return r.Key == f.Key && r.Count > 0 }) {
+			all = append(all, Baseline{f.Key, f.BaselineOf, f.Hash})
+		}
+	}
+	return all
+}
+
+// compared is the name of the baseline whose numbers are held against those of the set's first revision; "" when there is none.
+func (d *decision) compared() string {
+	t := &d.Target
+	if len(t.Full) == 0 || !d.beside() {
+		return ""
+	}
+	former := d.before(t.Full[0])
+	for _, f := range t.Former {
+		if former != nil && f.BaselineOf == former.Key {
+			return f.Key.Name
+		}
+	}
+	return ""
+}

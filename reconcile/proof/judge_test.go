@@ -289,6 +289,9 @@ func weights(d rollout.Division) map[manifest.Key]int {
 	case rollout.Held:
 		return map[manifest.Key]int{d.Stable.ReplicaSet: 100}
 	case rollout.Divided, rollout.Opened:
+		if d.Compared {
+			return map[manifest.Key]int{d.Stable.ReplicaSet: 100 - 2*d.Weight, d.New.ReplicaSet: d.Weight, d.Baseline.ReplicaSet: d.Weight}
+		}
 		return map[manifest.Key]int{d.Stable.ReplicaSet: 100 - d.Weight, d.New.ReplicaSet: d.Weight}
 	}
 	return nil
@@ -307,7 +310,7 @@ func (j *judge) divided(w *watched, c cloud.Change) {
 		case weight == 0, weight <= was[set]:
 		case o == nil:
 			j.wrongly("%s in %s: %s gives %d %% of the traffic to %s, which is not there", w.name, t.Phase, c.Key, weight, set)
-		case set == c.Division.New.ReplicaSet && (o.Proved < o.Replicas || o.Replicas == 0), o.Ready == 0:
+		case set != c.Division.Stable.ReplicaSet && (o.Proved < o.Replicas || o.Replicas == 0), o.Ready == 0:
 			j.wrongly("%s in %s: %s gives %d %% of the traffic to %s, of whose %d pods only %d are proved ready", w.name, t.Phase, c.Key, weight, set, o.Replicas, o.Proved)
 		}
 	}

@@ -3,6 +3,7 @@ package proof_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"towpath/reconcile"
@@ -56,7 +57,7 @@ func (h *house) make(id string) {
 
 // known holds that what is called for is always called under the same key, and under one that nothing else has.
 func (o *outside) known(a rollout.Asked) {
-	use := fmt.Sprintf("%s %s %d", stepOf(a.Target.Deployment, a.Target.Name, a.Gate), a.Name, a.Run)
+	use := fmt.Sprintf("%s %s %d of %q", stepOf(a.Target.Deployment, a.Target.Name, a.Gate), a.Name, a.Run, a.Of)
 	if key, called := o.keys[use]; called && key != a.ID {
 		o.house.wrongly("%s is called under the key %s, and was called under %s before", use, a.ID, key)
 	}
@@ -143,19 +144,27 @@ func (j *judge) measured(w *watched, t rollout.Target, name string, a rollout.An
 	calls, err := j.house.store.Calls(context.Background(), t.Tenant, t.Deployment)
 	j.house.must(err)
 	sum, runs, without := 0.0, 0, 0
+	var canary, baseline []float64
 	for _, c := range calls {
 		switch {
 		case c.Target != t.Name || c.Gate != name || c.Answer == nil:
+		case c.Of != "":
+			baseline = append(baseline, c.Answer.Value)
 		case c.Answer.Result == rollout.Answered:
 			sum += c.Answer.Value
 			runs++
+			canary = append(canary, c.Answer.Value)
 		case c.Answer.Result == rollout.WithoutValue:
 			without++
 		}
 	}
 	by, _ := j.said(t, name, rollout.Step{})
 	failed := runs+without < a.Runs || 2*runs < a.Runs || sum/float64(runs) > *a.Queries[0].Upper
-	switch {
+	if apart := len(baseline) == a.Runs && len(canary) == a.Runs && slices.Min(canary) > slices.Max(baseline); a.Baseline {
+		failed = failed || apart || len(baseline) > 0 && len(baseline) < a.Runs
+	}
+	switch i := slices.IndexFunc(t.Judged, func(o rollout.Judgement) bool { return o.Gate == name }); {
+	case a.ReportOnly > 0 && i >= 0 && t.Judged[i].Reported:
 	case failed && !a.ManualBack, failed && len(by) == 0:
 		j.wrongly("%s of #%d passes %s with %d of %d runs and a mean of %g", w.name, t.Number, name, runs, a.Runs, sum/float64(runs))
 	case !failed && a.ManualForward && len(by) == 0:

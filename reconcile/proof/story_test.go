@@ -191,6 +191,9 @@ func (s *story) way(p *place) rollout.Way {
 				weight = min(weight+1+s.r.IntN(60), 100)
 				at := weight
 				w.Canary = append(w.Canary, rollout.Step{Weight: &at})
+				if at <= 50 && s.happens(15) {
+					w.Canary = append(w.Canary, s.comparison())
+				}
 			} else {
 				w.Canary = append(w.Canary, s.wait())
 			}
@@ -224,7 +227,7 @@ func (s *story) wait() rollout.Step {
 	case 1:
 		most := 10.0
 		return rollout.Step{Analysis: &rollout.Analysis{Queries: []rollout.Query{{Name: "errors", Upper: &most}}, Runs: 1 + s.r.IntN(4), Interval: s.between(10*time.Second, 5*time.Minute),
-			Abort: s.happens(30), ManualBack: s.happens(20), ManualForward: s.happens(20)}}
+			Abort: s.happens(30), ManualBack: s.happens(20), ManualForward: s.happens(20), ReportOnly: s.r.IntN(3) * s.r.IntN(2)}}
 	}
 	if s.happens(50) {
 		return rollout.Step{Pause: s.between(10*time.Second, 40*time.Minute)}
@@ -237,6 +240,13 @@ func (s *story) wait() rollout.Step {
 		a.Roles = []string{"sre"}
 	}
 	return rollout.Step{Approval: a}
+}
+
+// comparison is an analysis that measures a baseline beside the canary.
+func (s *story) comparison() rollout.Step {
+	most := 10.0
+	return rollout.Step{Analysis: &rollout.Analysis{Queries: []rollout.Query{{Name: "errors", Upper: &most}}, Runs: 5, Interval: s.between(10*time.Second, time.Minute),
+		Sliding: true, Baseline: true, ManualBack: s.happens(20)}}
 }
 
 // runsAlready puts a Deployment object with its pods into a cluster, made by somebody else: of the first version, or of none of the manifests'.

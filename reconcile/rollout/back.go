@@ -125,7 +125,7 @@ func (d *decision) giveBack() {
 	t.Open = nil
 	for _, live := range d.f.Outcome.Live {
 		if slices.ContainsFunc(t.Former, func(f Former) bool { return f.Stable && f.Key == live.Key }) {
-			t.Open = append(t.Open, Proof{live.Key, live.UID, live.Generation})
+			t.Open = append(t.Open, proofOf(live))
 		}
 	}
 	d.enter(Regaining, Running)

@@ -86,6 +86,23 @@ func TestBaselinesGoBeforeTheNextWait(t *testing.T) {
 	expectPods(t, m, map[string]int32{"web-a": 3, "web-b": 1})
 }
 
+// The version before has to be whole again before its baseline goes: until then both serve.
+func TestABaselineServesUntilWhatItStoodInForIsReady(t *testing.T) {
+	m := second(t, 8, weight(25), compare(), approval())
+	m.outside = rates(0, 0)
+	m.until(t, rollout.WaitAnalysis)
+	m.sick[revision("a")] = "4 of 6 pods ready"
+	m.until(t, rollout.WaitHealth)
+	expectPods(t, m, map[string]int32{"web-a": 6, "web-a-baseline": 2, "web-b": 2})
+	if needs := m.target.Waits[0].Needs; needs != "ReplicaSet.apps shop/web-a: 4 of 6 pods ready" {
+		t.Errorf("it waits for %s", needs)
+	}
+	delete(m.sick, revision("a"))
+	m.scale(m.objects[revision("a")], 6)
+	m.until(t, rollout.WaitApproval)
+	expectPods(t, m, map[string]int32{"web-a": 6, "web-b": 2})
+}
+
 func TestARouterGivesTheBaselineTheCanarysShare(t *testing.T) {
 	m := routed(t, 4, weight(20), compare(), approval(), weight(60))
 	m.outside = rates(0, 0)

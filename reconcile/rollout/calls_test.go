@@ -20,7 +20,9 @@ func (m *model) called(calls []rollout.Call) {
 				c.Answer.At = m.now
 			}
 		}
-		i := slices.IndexFunc(m.facts.Calls, func(o rollout.Call) bool { return o.Gate == c.Gate && o.Name == c.Name && o.Run == c.Run && o.Of == c.Of })
+		i := slices.IndexFunc(m.facts.Calls, func(o rollout.Call) bool {
+			return o.Gate == c.Gate && o.Name == c.Name && o.Run == c.Run && o.Of == c.Of
+		})
 		if i < 0 {
 			m.facts.Calls = append(m.facts.Calls, c)
 		} else {

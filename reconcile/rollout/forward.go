@@ -40,11 +40,13 @@ func (d *decision) proofs(set Set) []Proof {
 	var open []Proof
 	for _, live := range d.f.Outcome.Live {
 		if live.Health != Healthy || set.has(live.Key) {
-			open = append(open, Proof{live.Key, live.UID, live.Generation})
+			open = append(open, proofOf(live))
 		}
 	}
 	return open
 }
+
+func proofOf(live Live) Proof { return Proof{Key: live.Key, UID: live.UID, Generation: live.Generation} }
 
 // applied is the set that the present phase brings about.
 func (d *decision) applied() Set {
@@ -60,8 +62,22 @@ func (d *decision) raise() {
 	if !d.done() {
 		return
 	}
+	grows := t.growing(t.Intent.Replicas)
 	d.ask(t.Intent.Replicas)
 	d.prove(Settling)
+	for i, proof := range t.Open {
+		t.Open[i].Grows = slices.Contains(grows, proof.Key)
+	}
+}
+
+// growing is the former revisions that are to have more pods than they were asked for.
+func (t Target) growing(replicas []Replicas) (keys []manifest.Key) {
+	for _, f := range t.Former {
+		if slices.ContainsFunc(replicas, func(r Replicas) bool { return r.Key == f.Key && r.Count > f.Asked }) {
+			keys = append(keys, f.Key)
+		}
+	}
+	return keys
 }
 
 // settle waits until a fresh read proves each open object healthy.
@@ -162,7 +178,7 @@ func (d *decision) judge() judgement {
 			j.unready = append(j.unready, proof.Key.String()+" was replaced by another object of that name")
 		case l.Generation < proof.Generation:
 			j.unready = append(j.unready, proof.Key.String()+" was read as it stood before")
-		case d.shrinks(proof.Key) && l.Within:
+		case d.shrinks(proof) && l.Within:
 		case l.Health == Broken:
 			j.broken = sentence(l)
 		case l.Health != Healthy:
@@ -188,9 +204,9 @@ func (d *decision) shallHaveNone(key manifest.Key) bool {
 
 // shrinks reports whether a revision is a former one that gives its place to the new one: it is proved once it has no more pods than it shall. Whether those
 // that are left are ready is not the new one's fault, and the new one may be what mends it.
-func (d *decision) shrinks(key manifest.Key) bool {
+func (d *decision) shrinks(proof Proof) bool {
 	t := &d.Target
-	return t.Phase.stage() != backwards && slices.ContainsFunc(t.Former, func(f Former) bool { return f.Key == key && (!f.isBaseline() || f.Asked == 0) })
+	return t.Phase.stage() != backwards && !proof.Grows && slices.ContainsFunc(t.Former, func(f Former) bool { return f.Key == proof.Key })
 }
 
 func sentence(l Live) string {
@@ -275,7 +291,7 @@ func (d *decision) prove(phase Phase) {
 	t := &d.Target
 	t.Open = nil
 	for _, live := range d.f.Outcome.Live {
-		t.Open = append(t.Open, Proof{live.Key, live.UID, live.Generation})
+		t.Open = append(t.Open, proofOf(live))
 	}
 	d.enter(phase, Running)
 	t.Deadline = d.f.Now.Add(t.Timeout)

@@ -83,7 +83,7 @@ func (d *decision) hookMade(h Hook) {
 	}
 	t.Open = nil
 	for _, live := range d.f.Outcome.Live {
-		t.Open = append(t.Open, Proof{live.Key, live.UID, live.Generation})
+		t.Open = append(t.Open, proofOf(live))
 	}
 	deadline := t.Deadline
 	d.enter(t.Phase, Running)

@@ -141,6 +141,7 @@ type Proof struct {
 	Key        manifest.Key `json:"key"`
 	UID        string       `json:"uid"`
 	Generation int64        `json:"generation"`
+	Grows      bool         `json:"grows,omitempty"` // a former revision that is to have more pods: they count only once they are ready
 }
 
 // Release is what was last proved good on a lane.

@@ -262,7 +262,7 @@ func (r *reach) divide(ctx context.Context, by Request, d rollout.Division) *rol
 	}); failure != nil {
 		return failure
 	}
-	if was := read.Divided; was.Stage == d.Stage && was.Weight == d.Weight && was.Stable == d.Stable && was.New == d.New || was.Stage == "" && d.Stage == rollout.Whole {
+	if was := read.Divided; was.Stage == d.Stage && was.Weight == d.Weight && was.Compared == d.Compared && was.Stable == d.Stable && was.New == d.New || was.Stage == "" && d.Stage == rollout.Whole {
 		return nil
 	}
 	return r.write(ctx, "divide "+RouterKey(d.Route).String(), func() *rollout.Failure {
@@ -332,6 +332,11 @@ func (r *reach) Shift(ctx context.Context, id rollout.Identity, a rollout.Action
 			return out
 		}
 	}
+	for _, b := range a.Baselines {
+		if out.Failure = r.baseline(ctx, by, b); out.Failure != nil {
+			return out
+		}
+	}
 	for _, n := range a.Replicas {
 		live, failure := r.scaleTo(ctx, by, n.Key, a.Replicas)
 		if failure != nil {
@@ -344,6 +349,25 @@ func (r *reach) Shift(ctx context.Context, id rollout.Identity, a rollout.Action
 	}
 	out.Failure = r.aimAll(ctx, by, a.Aim, false)
 	return out
+}
+
+// baseline makes a copy of a revision, without pods yet.
+func (r *reach) baseline(ctx context.Context, by Request, b rollout.Baseline) *rollout.Failure {
+	return r.write(ctx, "create baseline "+b.Key.String(), func() *rollout.Failure {
+		of := r.at.objects[b.Of]
+		switch {
+		case of == nil:
+			return &rollout.Failure{Class: rollout.Refused, Object: b.Of, Text: "it is not there, so no canary can be compared with it"}
+		case r.at.objects[b.Key] != nil:
+			return nil
+		}
+		r.Cloud.tell(Change{Request: by, Cluster: r.at, Kind: "create", Key: b.Key})
+		o := r.at.put(b.Key)
+		o.Owner, o.Workload, o.Hash, o.Number, o.Baseline = by.Lane, of.Workload, b.Hash, of.Number, true
+		r.at.judge(o)
+		r.at.later(o, by.Lane)
+		return nil
+	})
 }
 
 // Adopt implements reconcile.Cluster. What a Deployment object has the pods of stands in From.

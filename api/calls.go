@@ -17,6 +17,7 @@ type Called struct {
 	Kind     string    `json:"kind" enum:"webhook,query"`
 	Name     string    `json:"name" doc:"of the webhook, or of the query"`
 	Run      int       `json:"run,omitempty" doc:"of an analysis, from 1"`
+	Baseline string    `json:"baseline,omitempty" doc:"of a measurement that is not of the new version: name of the baseline's ReplicaSet"`
 	Try      int       `json:"try" doc:"from 1"`
 	At       time.Time `json:"at" doc:"this try was asked for"`
 	State    string    `json:"state" enum:"open,answered,unanswered,turnedDown,noData" doc:"open: there is no answer yet; unanswered: it could not be reached"`

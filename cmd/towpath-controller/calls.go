@@ -21,15 +21,21 @@ func (b *backend) Calls(ctx context.Context, c api.Caller, deployment string) ([
 }
 
 func called(v store.CallView) api.Called {
-	out := api.Called{Target: v.Target, Gate: v.Gate, Kind: string(v.Kind), Name: v.Name, Run: v.Run, Try: v.Try, At: v.At, State: "open"}
+	out := api.Called{Target: v.Target, Gate: v.Gate, Kind: string(v.Kind), Name: v.Name, Run: v.Run, Baseline: v.Of, Try: v.Try, At: v.At, State: "open"}
 	if v.Answer != nil {
 		out.State, out.Text, out.Sent = string(v.Answer.Result), v.Answer.Text, v.Answer.Sent
 	}
 	if v.Query != nil {
-		out.Lower, out.Upper, out.Provider = v.Query.Lower, v.Query.Upper, v.Query.Provider
+		out.Provider = v.Query.Provider
 		if v.Answer != nil && v.Answer.Result == rollout.Answered {
-			passed := v.Query.Verdict(v.Answer.Value).Result == judge.Passed
-			out.Value, out.Passed = &v.Answer.Value, &passed
+			out.Value = &v.Answer.Value
+		}
+		if v.Of == "" { // limits are for the new version; a baseline is only compared with
+			out.Lower, out.Upper = v.Query.Lower, v.Query.Upper
+			if out.Value != nil {
+				passed := v.Query.Verdict(v.Answer.Value).Result == judge.Passed
+				out.Passed = &passed
+			}
 		}
 	}
 	if v.Callback != nil {

@@ -21,11 +21,19 @@ func (c *commandLine) callsCommand() *cobra.Command {
 		return c.list(cmd, "/deployments/"+url.PathEscape(args[0])+"/calls", &found, func() any { return found.Items }, func(w io.Writer) {
 			fmt.Fprintln(w, "TARGET\tSTEP\tCALLS\tRUN\tTRY\tAT\tSTATE\tVALUE\tLIMITS\tSAYS")
 			for _, call := range found.Items {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", clean(call.Target), call.Gate, clean(call.Name), count(call.Run), call.Try, call.At.Local().Format(time.DateTime),
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", clean(call.Target), call.Gate, clean(called(call)), count(call.Run), call.Try, call.At.Local().Format(time.DateTime),
 					verdict(call), value(call.Value), limits(call), strings.ReplaceAll(clean(cmp.Or(call.Message, call.Text)), "\n", " ⏎ "))
 			}
 		})
 	}}
+}
+
+// called is what is called: a webhook, a query, or a query of a baseline.
+func called(call api.Called) string {
+	if call.Baseline != "" {
+		return call.Name + " of " + call.Baseline
+	}
+	return call.Name
 }
 
 func count(n int) string {

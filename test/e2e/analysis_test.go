@@ -82,7 +82,7 @@ func TestMetricsDecideAboutACanary(t *testing.T) {
 
 	server.Set(`errors{application="shop", other="series"}`, 0.5)
 	two := w.Ended(w.Deployment("shop", w.Commit("version 4", gitserver.Files{"shop/manifests/web.yaml": four("example.com/web:4")})).ID)
-	if got := target(t, two, "prod"); got.State != "ROLLED_BACK" || !strings.Contains(got.Why, "query errors, run 1: metric provider direct cannot answer this query: ") || !strings.Contains(got.Why, "2 series") {
+	if got := target(t, two, "prod"); got.State != "ROLLED_BACK" || !strings.Contains(got.Why, "query errors, run 1 of 2: metric provider direct cannot answer this query: ") || !strings.Contains(got.Why, "2 series") {
 		t.Errorf("with two series prod is %s: %s", got.State, got.Why)
 	}
 }

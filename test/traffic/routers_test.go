@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -217,6 +219,70 @@ func routedWorld(t *testing.T) *world.World {
 
 func version(n int) gitserver.Files {
 	return gitserver.Files{"hello/manifests/deployment.yaml": hello(n)}
+}
+
+// A baseline has the canary's share while both are compared, and nothing of it is left.
+func TestABaselineHasTheCanarysShareOfTraffic(t *testing.T) {
+	t.Parallel()
+	metrics := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintln(w, `{"value": 1}`)
+	}))
+	t.Cleanup(metrics.Close)
+	for _, r := range all {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			if err := install(); err != nil {
+				t.Fatal(err)
+			}
+			w := world.New(t, &shared, gitserver.Files{"README.md": "nothing yet"},
+				world.Configuration(fmt.Sprintf("metricProviders: [{name: any, type: http, url: '%s/?q={{query}}', http: {value: $.value}}]", metrics.URL)))
+			const steps = `{canary: {steps: [{setWeight: {weight: 20}}, {pause: {untilApproved: true}},
+  {analysis: {queries: [errors], interval: 1, units: seconds, numberOfJudgmentRuns: 5, baseline: true}}, {pause: {untilApproved: true}}]}}`
+			first := routedBy(w, steps, "", r)
+			first["hello/towpath.yaml"] += "analysis: {defaultMetricProviderName: any, queries: [{name: errors, upperLimit: 1, queryTemplate: '{{armory.replicaSetName}}'}]}\n"
+			succeeds(t, w.Ended(w.Deployment("hello", w.Commit("version 1", first)).ID))
+			oracle := routers.Watch(t, shared.Clusters["prod"].Kubeconfig, w.Namespace)
+			d := w.Deployment("hello", w.Commit("version 2", version(2)))
+			waits(t, w, d.ID)
+			weights := func() string {
+				route := w.Objects("prod", r.route)["hello"]
+				if route == nil {
+					return "there is no route"
+				}
+				shares := r.weights(t, route.Object)
+				if _, after, rules := strings.Cut(shares, "rules, "); rules {
+					return after
+				}
+				return shares
+			}
+			active := map[bool]string{true: "hello", false: "main"}[r.canary != ""]
+			if got, want := weights(), strings.ReplaceAll("X 60, X-canary 20, X-baseline 20", "X", active); got != want {
+				t.Errorf("while both are compared: %s, want %s", got, want)
+			}
+			if pods := w.Images("prod"); pods["example.com/hello:1"] != 8 || pods["example.com/hello:2"] != 4 {
+				t.Errorf("pods while both are compared: %v", pods)
+			}
+			run(t, w, "deploy", "approve", d.ID)
+			w.Await("no traffic at the baseline", func() (bool, error) {
+				d, err := w.API.Deployment(t.Context(), d.ID)
+				if got := weights(); err == nil && got != strings.ReplaceAll("X 80, X-canary 20", "X", active) {
+					return false, fmt.Errorf("%s; %s: %s", got, d.State, d.Targets[0].Why)
+				}
+				return true, err
+			})
+			waits(t, w, d.ID)
+			run(t, w, "deploy", "approve", d.ID)
+			succeeds(t, w.Ended(d.ID))
+			if services := w.Objects("prod", "v1 services"); len(services) != 1 {
+				t.Errorf("there are %d Services at the end", len(services))
+			}
+			if o := w.Objects("prod", r.route)["hello"]; o != nil && strings.Contains(looks(t, o), "baseline") {
+				t.Errorf("at the end the route is %s", looks(t, o))
+			}
+			oracle.Judge(t)
+		})
+	}
 }
 
 func TestTwoRoutersDivideTheTrafficOfOneApplication(t *testing.T) {

@@ -46,7 +46,9 @@ func (d *decision) proofs(set Set) []Proof {
 	return open
 }
 
-func proofOf(live Live) Proof { return Proof{Key: live.Key, UID: live.UID, Generation: live.Generation} }
+func proofOf(live Live) Proof {
+	return Proof{Key: live.Key, UID: live.UID, Generation: live.Generation}
+}
 
 // applied is the set that the present phase brings about.
 func (d *decision) applied() Set {

@@ -32,6 +32,41 @@ func scanCall(scan func(...any) error) (c rollout.Call, err error) {
 	return c, err
 }
 
+// outcomes is calls that a target has asked for, as a decision needs them: of a measurement that was made no more than its answer. A long analysis has
+// hundreds of those, and each decision reads them all.
+func (tx *tx) outcomes(ctx context.Context, target int64) ([]rollout.Call, error) {
+	rows, err := tx.query(ctx, `SELECT id, gate, name, run, baseline, try, CASE WHEN run = 0 OR answer IS NULL OR answer LIKE '%"`+string(rollout.Unanswered)+`"%' THEN data ELSE '' END, answer, callback
+		FROM calls WHERE target_id = ? ORDER BY gate, run, name, baseline`, target)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var calls []rollout.Call
+	for rows.Next() {
+		c := rollout.Call{Kind: rollout.CallQuery}
+		var data string
+		var answer, callback sql.NullString
+		var try int
+		if err := rows.Scan(&c.ID, &c.Gate, &c.Name, &c.Run, &c.Of, &try, &data, &answer, &callback); err != nil {
+			return nil, err
+		}
+		if data != "" {
+			if err := json.Unmarshal([]byte(data), &c); err != nil {
+				return nil, err
+			}
+		}
+		c.Try = try
+		if c.Answer, err = fromText[rollout.Answer](answer); err != nil {
+			return nil, err
+		}
+		if c.Callback, err = fromText[rollout.Callback](callback); err != nil {
+			return nil, err
+		}
+		calls = append(calls, c)
+	}
+	return calls, rows.Err()
+}
+
 // calls that a target has asked for, in the order of their runs.
 func (tx *tx) calls(ctx context.Context, target int64) ([]rollout.Call, error) {
 	rows, err := tx.query(ctx, `SELECT `+callColumns+` FROM calls WHERE target_id = ? ORDER BY gate, run, name, baseline`, target)

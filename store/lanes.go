@@ -238,7 +238,7 @@ func (tx *tx) around(ctx context.Context, lane *rollout.Lane) (err error) {
 		return err
 	}
 	if t.CallsOut() {
-		if lane.Calls, err = tx.calls(ctx, t.ID); err != nil {
+		if lane.Calls, err = tx.outcomes(ctx, t.ID); err != nil {
 			return err
 		}
 	}

@@ -318,7 +318,7 @@ func (j *judge) divided(w *watched, c cloud.Change) {
 	if backwards(t.Phase) {
 		gone = before.New.ReplicaSet
 	}
-	if o := c.Cluster.Object(gone); c.Division.Stage == rollout.Whole && was != nil && !t.Yields && o != nil && o.Replicas > 0 {
+	if o := c.Cluster.Object(gone); c.Division.Stage == rollout.Whole && was != nil && !t.Yields && !t.Fails && o != nil && o.Replicas > 0 {
 		j.wrongly("%s in %s: %s is whole again, and leads to %d pods of %s, which were to go", w.name, t.Phase, c.Key, o.Replicas, gone)
 	}
 }

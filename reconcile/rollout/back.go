@@ -11,17 +11,31 @@ import (
 // give gives up the present way: a rollout goes back, a rollback that cannot be done is left to a person.
 func (d *decision) give(why string) {
 	t := &d.Target
-	switch t.Phase.stage() {
-	case backwards:
-		d.end(Failed, t.Why+"; and going back failed: "+why)
-	case closing:
+	switch stage := t.Phase.stage(); {
+	case t.Fails:
+		d.end(Failed, t.Why+"; its routes and autoscalers could not be made what they were: "+why)
+	case stage == backwards:
+		d.fails(Rejoining, t.Why+"; and going back failed: "+why)
+	case stage == closing:
 		d.proved()
-		d.end(Failed, why+"; what was rolled out stays, and so does what was to go")
-	case untouched:
+		d.fails(Joining, why+"; what was rolled out stays, and so does what was to go")
+	case stage == untouched:
 		d.end(Failed, why)
 	default:
 		d.revert(RolledBack, why)
 	}
+}
+
+// fails ends in failure, once routes are what they were and autoscalers scale again: whoever sees to it finds nothing half-way but pods.
+func (d *decision) fails(phase Phase, why string) {
+	t := &d.Target
+	loose, aims := d.loosened(), d.aims()
+	if t.Phase == phase || len(loose)+len(aims) == 0 {
+		d.end(Failed, why)
+		return
+	}
+	t.Why, t.Fails = why, true
+	d.intend(phase, Action{Kind: Shift, Divide: loose, Aim: aims})
 }
 
 // revert goes back to what ran before, or to nothing where nothing did.

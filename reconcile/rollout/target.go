@@ -122,6 +122,7 @@ type Target struct {
 	Divided   *int           `json:"divided,omitempty"`  // the weight that routes were last given; nil: they are as they were, or hold all traffic where it was
 	Compared  bool           `json:"compared,omitempty"` // routes were last told to give baselines as much as the new revisions
 	Yields    bool           `json:"yields,omitempty"`   // it gives way to a newer deployment as soon as its routes are what they were
+	Fails     bool           `json:"fails,omitempty"`    // it ends in failure, for a person to see to, as soon as its routes are what they were
 	Hook      int            `json:"hook,omitempty"`     // of the phase: those before it are done
 	Step      int            `json:"step,omitempty"`     // of the canary: those before it are done
 	Weight    int            `json:"weight,omitempty"`   // the new revision's present share, 0–100: of traffic where a route divides it, else of pods

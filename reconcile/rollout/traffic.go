@@ -259,6 +259,8 @@ func (d *decision) join() {
 	}
 	t.Routes, t.Divided, t.Compared = nil, nil, false
 	switch {
+	case t.Fails:
+		d.end(Failed, t.Why)
 	case t.Phase == Joining:
 		d.enter(Pruning, Running)
 	case t.Yields:
@@ -272,12 +274,17 @@ func (d *decision) join() {
 // mends them, and begins where there is nothing left of this one.
 func (d *decision) dissolve(why string) {
 	t := &d.Target
+	t.Why, t.Yields = why, true
+	d.intend(Rejoining, Action{Kind: Shift, Divide: d.loosened(), Aim: d.aims()})
+}
+
+// loosened is all routes as they were, whoever they lead to then.
+func (d *decision) loosened() []Division {
 	whole := d.divisions(Whole)
 	for i := range whole {
 		whole[i].New = Side{}
 	}
-	t.Why, t.Yields = why, true
-	d.intend(Rejoining, Action{Kind: Shift, Divide: whole, Aim: d.aims()})
+	return whole
 }
 
 // vacated goes on, on the way back, once the failed revisions have no pods left.

@@ -295,3 +295,53 @@ func TestATargetWithRoutesCutAnywhereEndsWhereAnUndisturbedOneEnds(t *testing.T)
 		})
 	}
 }
+
+func TestRoutesAreWhatTheyWereAlsoWhenGoingBackFails(t *testing.T) {
+	m := routed(t, 4, weight(60), approval())
+	m.until(t, rollout.WaitApproval)
+	m.trouble = func(a rollout.Action) *rollout.Failure {
+		if slices.ContainsFunc(a.Replicas, func(r rollout.Replicas) bool { return r.Key == revision("b") && r.Count == 0 }) {
+			return &rollout.Failure{Class: rollout.Refused, Object: revision("b"), Text: "denied by admission"}
+		}
+		return nil
+	}
+	since := len(m.acts)
+	m.say(rollout.Reject, "canary.steps[1]", "ann")
+	m.run(t)
+	const why = "canary.steps[1] was rejected by ann; and going back failed: ReplicaSet.apps shop/web-b: denied by admission"
+	if m.target.State != rollout.Failed || m.target.Why != why {
+		t.Errorf("it is %s: %s\nwant %s", m.target.State, m.target.Why, why)
+	}
+	expectDid(t, m, since, "shift held a|b", "shift whole a|")
+	expectPods(t, m, map[string]int32{"web-a": 4, "web-b": 4}) // whichever is ready serves
+}
+
+func TestRoutesAreWhatTheyWereAlsoWhenWhatWasToGoStays(t *testing.T) {
+	m := routed(t, 4, weight(60))
+	m.trouble = func(a rollout.Action) *rollout.Failure {
+		if slices.ContainsFunc(a.Replicas, func(r rollout.Replicas) bool { return r.Key == revision("a") && r.Count == 0 }) {
+			return &rollout.Failure{Class: rollout.Refused, Object: revision("a"), Text: "denied by admission"}
+		}
+		return nil
+	}
+	since := len(m.acts)
+	m.run(t)
+	if want := "ReplicaSet.apps shop/web-a: denied by admission; what was rolled out stays, and so does what was to go"; m.target.State != rollout.Failed || m.target.Why != want || m.good.Number != 2 {
+		t.Errorf("it is %s: %s\nwant %s", m.target.State, m.target.Why, want)
+	}
+	if did := m.did(since); !strings.HasSuffix(did, "shift opened a|b 100\nshift whole a|") {
+		t.Errorf("it did\n%s", did)
+	}
+
+	m = routed(t, 4, weight(60))
+	m.trouble = func(a rollout.Action) *rollout.Failure {
+		if slices.ContainsFunc(a.Divide, func(d rollout.Division) bool { return d.Stage == rollout.Whole }) {
+			return &rollout.Failure{Class: rollout.Refused, Object: router("web"), Text: "denied by admission"}
+		}
+		return nil
+	}
+	m.run(t)
+	if want := "Router.routers.test shop/web: denied by admission; what was rolled out stays, and so does what was to go"; m.target.State != rollout.Failed || m.target.Why != want {
+		t.Errorf("it is %s: %s\nwant %s", m.target.State, m.target.Why, want)
+	}
+}

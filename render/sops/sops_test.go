@@ -19,8 +19,7 @@ import (
 	"towpath/render/sops"
 )
 
-//go:generate ./testdata/make.sh
-
+// read reads what testdata/make.sh made with the original.
 func read(t testing.TB, parts ...string) []byte {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(append([]string{"testdata"}, parts...)...))

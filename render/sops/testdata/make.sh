@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the files of this directory anew with the original, and keys for them. Needs go, gpg and the module proxy; run it here.
+# Makes the files of this directory anew with the original, and keys for them: make generate-sops. Needs go, gpg and a way to the module proxy.
 set -eu
 version=v3.13.3
 tools=$(mktemp -d)

@@ -12,57 +12,66 @@ var recipientField = regexp.MustCompile(`^(age|pgp|kms|gcp_kms|hckms|azure_kv|hc
 
 // readDotenv reads lines of NAME=VALUE; the metadata is those whose names begin with sops_.
 func (f *File) readDotenv() error {
-	at := 0
-	for line := range strings.SplitAfterSeq(string(f.text), "\n") {
-		from := at
-		at += len(line)
-		text := strings.TrimSuffix(line, "\n")
-		if text == "" {
-			continue
-		}
-		if comment, is := strings.CutPrefix(text, "#"); is {
-			if err := f.add(leaf{comment: true, value: comment}); err != nil {
-				return err
-			}
-			continue
-		}
-		name, value, found := strings.Cut(text, "=")
-		if !found {
-			return fmt.Errorf("a line of a dotenv file that is encrypted with SOPS has no =: it begins with %q", clipped(text))
-		}
-		value = strings.ReplaceAll(value, `\n`, "\n")
+	for name, value := range f.lines {
 		if field, is := strings.CutPrefix(name, "sops_"); is {
-			f.cuts = append(f.cuts, span{from, at})
-			if err := f.meta.set(field, value); err != nil {
+			at := value.at
+			f.cuts = append(f.cuts, span{at.from - len(name) - 1, min(at.to+1, len(f.text))})
+			if err := f.meta.set(field, value.text); err != nil {
 				return err
 			}
+		}
+	}
+	if err := f.begin(); err != nil {
+		return err
+	}
+	before := levels{false}
+	for name, value := range f.lines {
+		if strings.HasPrefix(name, "sops_") {
 			continue
 		}
-		l := leaf{path: []string{name}, value: value}
-		if _, ok := l.encrypted(); ok {
-			l.at = span{from + len(name) + 1, from + len(text)}
+		l := leaf{path: []string{name}, value: value.text}
+		if name == "" && value.comment {
+			l = before.comment(f.rules, nil, value.text)
+		} else {
+			if l = before.value(l); value.at.from == 0 {
+				return fmt.Errorf("a line of a dotenv file that is encrypted with SOPS has no =: it begins with %q", clipped(value.text))
+			}
+			if _, ok := l.encrypted(); ok {
+				l.at = value.at
+			}
 		}
 		if err := f.add(l); err != nil {
 			return err
 		}
 	}
-	if f.meta.commented() {
-		f.commentLines()
-	}
 	return nil
 }
 
-// commentLines gives the leaves of a file of lines the comments that stand right before them.
-func (f *File) commentLines() {
-	var before []string
-	for i := range f.leaves {
-		l := &f.leaves[i]
-		if l.comment {
-			before = append(before, l.value.(string))
+// line is a value or a comment of a dotenv file.
+type line struct {
+	text    string
+	comment bool
+	at      span // of a value
+}
+
+// lines goes through the lines of a dotenv file, with the names of values.
+func (f *File) lines(yield func(name string, l line) bool) {
+	at := 0
+	for whole := range strings.SplitAfterSeq(string(f.text), "\n") {
+		from := at
+		at += len(whole)
+		text := strings.TrimSuffix(whole, "\n")
+		if text == "" {
+			continue
 		}
-		l.comments = [][]string{before[:len(before):len(before)]}
-		if !l.comment {
-			before = nil
+		name, l := "", line{text: text}
+		if comment, is := strings.CutPrefix(text, "#"); is {
+			l = line{text: comment, comment: true}
+		} else if before, value, found := strings.Cut(text, "="); found {
+			name, l = before, line{text: strings.ReplaceAll(value, `\n`, "\n"), at: span{from + len(before) + 1, from + len(text)}}
+		}
+		if !yield(name, l) {
+			return
 		}
 	}
 }

@@ -19,6 +19,9 @@ func (f *File) readJSON() error {
 		return errNone
 	}
 	f.meta = *holder.SOPS
+	if err := f.begin(); err != nil {
+		return err
+	}
 	r := &jsonReader{File: f, decoder: json.NewDecoder(bytes.NewReader(f.text))}
 	r.decoder.UseNumber()
 	if _, err := r.decoder.Token(); err != nil {

@@ -152,11 +152,6 @@ func (m *metadata) rules() (r rules, err error) {
 	return r, nil
 }
 
-// commented reports whether comments say what is encrypted.
-func (m *metadata) commented() bool {
-	return m.UnencryptedCommentRegex != "" || m.EncryptedCommentRegex != ""
-}
-
 // encrypted reports whether a leaf is encrypted.
 func (r rules) encrypted(l leaf) bool {
 	suffixed := func(suffix string) bool {
@@ -172,15 +167,31 @@ func (r rules) encrypted(l leaf) bool {
 	case r.encryptedKeys != nil:
 		return slices.ContainsFunc(l.path, r.encryptedKeys.MatchString)
 	case r.unencryptedByComment != nil:
-		return !slices.ContainsFunc(l.comments, func(level []string) bool { return slices.ContainsFunc(level, r.unencryptedByComment.MatchString) })
+		return !l.commented
 	}
-	for i, level := range l.comments {
-		if l.comment && i == len(l.comments)-1 && len(level) > 0 {
-			level = level[:len(level)-1] // the comment that says so is not encrypted itself
-		}
-		if slices.ContainsFunc(level, r.encryptedByComment.MatchString) {
-			return true
-		}
+	return l.commented
+}
+
+// levels are, for each level of the tree around what is read next, whether a comment before it is one that the rules ask for.
+type levels []bool
+
+// value is a value as it stands below comments; those of its level count for it alone.
+func (s levels) value(l leaf) leaf {
+	l.commented = slices.Contains(s, true)
+	s[len(s)-1] = false
+	return l
+}
+
+// comment is a comment as a leaf: where comments have values encrypted, the one that says so is not encrypted itself.
+func (s levels) comment(r rules, path []string, said string) leaf {
+	l := leaf{path: path, comment: true, value: said, commented: slices.Contains(s, true)}
+	by := r.encryptedByComment
+	if r.unencryptedByComment != nil {
+		by = r.unencryptedByComment
 	}
-	return false
+	if by != nil && by.MatchString(said) {
+		s[len(s)-1] = true
+		l.commented = l.commented || r.unencryptedByComment != nil
+	}
+	return l
 }

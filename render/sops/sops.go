@@ -29,6 +29,7 @@ type File struct {
 const (
 	maxLeaves     = 10_000 // values and comments
 	maxDepth      = 100
+	maxPath       = 2000 // bytes of the keys that lead to a value
 	maxRecipients = 100
 )
 
@@ -46,11 +47,11 @@ type span struct{ from, to int }
 
 // leaf is a value or a comment, in the order in which SOPS goes through them.
 type leaf struct {
-	path     []string // keys that lead to it; elements of lists have that of the list
-	comment  bool
-	comments [][]string // that stand before it, for each level of the tree around it; kept only where the metadata asks for them
-	value    any        // string, int, float64, bool, time.Time
-	at       span       // of its text, where that is one encrypted value
+	path      []string // keys that lead to it; elements of lists have that of the list
+	comment   bool
+	commented bool // a comment before it, at any level of the tree around it, is one that the rules ask for
+	value     any  // string, int, float64, bool, time.Time
+	at        span // of its text, where that is one encrypted value
 }
 
 // key is the leaf's path for people: "db.password".
@@ -88,9 +89,6 @@ func Read(name string, text []byte) (*File, error) {
 	if errors.Is(err, errNone) {
 		return nil, nil
 	}
-	if err == nil {
-		err = f.check()
-	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -100,7 +98,8 @@ func Read(name string, text []byte) (*File, error) {
 // errNone says that a file has no metadata of SOPS: it only looked like an encrypted one.
 var errNone = errors.New("not encrypted with SOPS")
 
-func (f *File) check() error {
+// begin is called with the metadata read, and before leaves are.
+func (f *File) begin() error {
 	if err := f.meta.check(); err != nil {
 		return err
 	}
@@ -114,8 +113,12 @@ func (f *File) add(l leaf) error {
 	if len(f.leaves) == maxLeaves {
 		return fmt.Errorf("more than %d values and comments in a file that is encrypted with SOPS; split it", maxLeaves)
 	}
-	if len(l.path) > maxDepth {
-		return fmt.Errorf("%s: values more than %d deep in a file that is encrypted with SOPS", l.key(), maxDepth)
+	length := 0
+	for _, key := range l.path {
+		length += len(key)
+	}
+	if len(l.path) > maxDepth || length > maxPath {
+		return fmt.Errorf("a value that is more than %d deep in a file that is encrypted with SOPS, or whose keys have more than %d bytes; it begins with %q", maxDepth, maxPath, clipped(l.path[0]))
 	}
 	l.path = slices.Clone(l.path)
 	f.leaves = append(f.leaves, l)

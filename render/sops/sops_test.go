@@ -234,7 +234,9 @@ func TestWhatCannotBeReadIsRefused(t *testing.T) {
 	some, env := string(read(t, "encrypted", "some.yaml")), string(read(t, "encrypted", "settings.env"))
 	sub := func(pattern, with string) string { return regexp.MustCompile(pattern).ReplaceAllString(some, with) }
 	deep := strings.Repeat(`{"a":`, 300) + `"ENC[AES256_GCM,"` + strings.Repeat("}", 300)
+	const bare = `{"mac": "x", "lastmodified": "2026-01-02T03:04:05Z", "age": [{"recipient": "a", "enc": "b"}]}`
 	for name, c := range map[string]struct{ text, want string }{
+		"long keys":            {`{"sops": ` + bare + `, "` + strings.Repeat("k", 3000) + `": "ENC[AES256_GCM,"}`, "a value that is more than 100 deep in a file that is encrypted with SOPS, or whose keys have more than 2000 bytes; it begins with \"kkk"},
 		"INI":                  {string(read(t, "encrypted", "settings.ini")), "it is an INI file that is encrypted with SOPS; that is not supported: encrypt it as a whole (sops encrypt --input-type binary), or as YAML, JSON or dotenv"},
 		"divided keys":         {string(read(t, "encrypted", "groups.yaml")), "its data key is divided among key_groups (Shamir's secret sharing), which is not supported: encrypt it for one group"},
 		"divided keys, dotenv": {string(read(t, "encrypted", "groups.env")), "its data key is divided among key_groups (Shamir's secret sharing), which is not supported: encrypt it for one group"},
@@ -253,7 +255,7 @@ func TestWhatCannotBeReadIsRefused(t *testing.T) {
 		"a flow mapping":       {"{a: 'ENC[AES256_GCM,'\n,\nsops: {mac: b}}\n", "it looks like a JSON file that is encrypted with SOPS, and cannot be read: invalid character 'a'"},
 		"a key that is none":   {"5: ENC[AES256_GCM,\n" + some, `line 1: the key "5" is no text, and SOPS takes no others; put it in quotes and encrypt the file again`},
 		"an indented sops":     {"  a: ENC[AES256_GCM,\n  |\nsops:\n", "it looks like a YAML file"},
-		"too deep":             {`{"sops": {"mac": "x"}, "b": ` + deep + `}`, "values more than 100 deep in a file that is encrypted with SOPS"},
+		"too deep":             {`{"sops": ` + bare + `, "b": ` + deep + `}`, "values more than 100 deep in a file that is encrypted with SOPS"},
 		"deep YAML":            {some + "x:\n  " + strings.Repeat("- ", 300) + "a\n", "values more than 100 deep in a file that is encrypted with SOPS"},
 		"too many values":      {some + "x:\n" + strings.Repeat("- a\n", 10_001), "more than 10000 values and comments in a file that is encrypted with SOPS; split it"},
 		"too many recipients":  {sub(`(?m)^    age:\n`, "    age:\n"+strings.Repeat("        - recipient: a\n", 100)), "it is encrypted for 101 recipients; at most 100 are taken"},

@@ -38,8 +38,8 @@ func (f *File) readYAML() error {
 
 type yamlReader struct {
 	*File
-	lines    []int      // where each line begins
-	comments [][]string // that stand before what is read next, for each level of the tree
+	lines    []int // where each line begins
+	comments levels
 }
 
 func (r *yamlReader) metadata(document *yaml.Node) error {
@@ -55,7 +55,7 @@ func (r *yamlReader) metadata(document *yaml.Node) error {
 			if err := root.Content[i+1].Decode(&r.meta); err != nil {
 				return fmt.Errorf("its SOPS metadata cannot be read: %s", strings.TrimPrefix(err.Error(), "yaml: "))
 			}
-			return nil
+			return r.begin()
 		}
 	}
 	return errNone
@@ -84,7 +84,7 @@ func (r *yamlReader) document(document *yaml.Node) error {
 	if root.Kind != yaml.MappingNode || root.Style&yaml.FlowStyle != 0 {
 		return fmt.Errorf("line %d: a document of a YAML file that is encrypted with SOPS is a mapping in block style; encrypt it again", root.Line)
 	}
-	r.comments = [][]string{nil}
+	r.comments = levels{false}
 	if err := r.comment(nil, document.HeadComment, document.LineComment); err != nil {
 		return err
 	}
@@ -101,10 +101,7 @@ func (r *yamlReader) comment(path []string, texts ...string) error {
 			if line == "" {
 				continue
 			}
-			said := line[1:]
-			top := len(r.comments) - 1
-			r.comments[top] = append(r.comments[top], said)
-			if err := r.leaf(leaf{path: path, comment: true, value: said}); err != nil {
+			if err := r.add(r.comments.comment(r.rules, path, line[1:])); err != nil {
 				return err
 			}
 		}
@@ -112,22 +109,12 @@ func (r *yamlReader) comment(path []string, texts ...string) error {
 	return nil
 }
 
-// leaf takes in a leaf with the comments before it; after a value those of its level have been used.
-func (r *yamlReader) leaf(l leaf) error {
-	if r.meta.commented() {
-		for _, level := range r.comments {
-			l.comments = append(l.comments, level[:len(level):len(level)])
-		}
-	}
-	return r.add(l)
-}
-
 // inside goes a level down while it reads.
 func (r *yamlReader) inside(read func() error) error {
 	if len(r.comments) > maxDepth {
 		return fmt.Errorf("values more than %d deep in a file that is encrypted with SOPS", maxDepth)
 	}
-	r.comments = append(r.comments, nil)
+	r.comments = append(r.comments, false)
 	err := read()
 	r.comments = r.comments[:len(r.comments)-1]
 	return err
@@ -166,7 +153,7 @@ func (r *yamlReader) mapping(n *yaml.Node, path []string, handled bool, cut func
 				return err
 			}
 		}
-		r.comments[len(r.comments)-1] = nil
+		r.comments[len(r.comments)-1] = false
 		if scalar {
 			if err := r.comment(path, value.FootComment); err != nil {
 				return err
@@ -208,7 +195,7 @@ func (r *yamlReader) sequence(n *yaml.Node, path []string, handled bool) error {
 			if err := r.cutItem(n, i); err != nil {
 				return err
 			}
-			if err := r.leaf(leaf{path: path, value: item.Value}); err != nil {
+			if err := r.add(r.comments.value(leaf{path: path, value: item.Value})); err != nil {
 				return err
 			}
 			continue
@@ -216,7 +203,7 @@ func (r *yamlReader) sequence(n *yaml.Node, path []string, handled bool) error {
 		if err := r.value(item, path, true); err != nil {
 			return err
 		}
-		r.comments[len(r.comments)-1] = nil
+		r.comments[len(r.comments)-1] = false
 		if err := r.comment(path, item.FootComment); err != nil {
 			return err
 		}
@@ -267,7 +254,7 @@ func (r *yamlReader) scalar(n *yaml.Node, path []string) error {
 			return fmt.Errorf("line %d: %s is encrypted, and not written on one line as SOPS writes it; encrypt the file again", n.Line, l.key())
 		}
 	}
-	return r.leaf(l)
+	return r.add(r.comments.value(l))
 }
 
 // place is where an encrypted value stands, with its quotes; the zero span where it is not written in one piece.

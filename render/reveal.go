@@ -21,8 +21,13 @@ import (
 
 // reveal puts decrypted values into the Secrets of a result, or only looks where they would go when the request has no keys.
 func reveal(r Request, encrypted map[string]*sops.File, limits Limits, result Result) Result {
+	for _, o := range result.Objects {
+		if at := sealed(o); at != "" {
+			result.Problems = append(result.Problems, problem(r.File, "%s, %s: the value is encrypted with SOPS, and cannot be decrypted: it is from a packed chart or an address, or its file has lost its metadata (sops)", o.Key, at))
+		}
+	}
 	if len(encrypted) == 0 {
-		return result
+		return discard(result)
 	}
 	v := &revealing{request: r, files: encrypted, opened: map[string]*sops.Opened{}, values: map[string]sops.Value{}, wholes: map[string]whole{}, left: limits.OutputBytes}
 	for _, name := range slices.Sorted(maps.Keys(encrypted)) {
@@ -46,12 +51,35 @@ func reveal(r Request, encrypted map[string]*sops.File, limits Limits, result Re
 		result.Problems = append(result.Problems, problem(r.File, "%v", v.failed[name]))
 	}
 	result.Trace.Retry = result.Trace.Retry || v.retry
-	if result.Failed() {
-		result.Objects, result.Digest = nil, ""
-	} else if v.found {
+	if v.found {
 		result.Digest = revealedDigest(r.Tenant, result.Digest)
 	}
+	return discard(result)
+}
+
+// discard takes the objects out of a result that has failed.
+func discard(result Result) Result {
+	if result.Failed() {
+		result.Objects, result.Digest = nil, ""
+	}
 	return result
+}
+
+// sealed is where a Secret has a value that nobody decrypts; "" when it has none.
+func sealed(o manifest.Object) string {
+	if o.Group != "" || o.Kind != "Secret" || !strings.Contains(string(o.JSON), sops.Sealed) {
+		return ""
+	}
+	fields := o.Map()
+	for _, field := range []string{"data", "stringData"} {
+		texts, _ := fields[field].(map[string]any)
+		for _, key := range slices.Sorted(maps.Keys(texts)) {
+			if text, ok := texts[key].(string); ok && strings.HasPrefix(text, sops.Sealed) {
+				return field + "." + key
+			}
+		}
+	}
+	return ""
 }
 
 // revealedDigest names a set by what it was before its values were decrypted: with and without keys it has one name, and that tells nothing of the values. It is

@@ -213,6 +213,7 @@ func TestWhatIsEncryptedStandsInSecretsOnly(t *testing.T) {
 		"a made one":          {templated(head("Secret") + "stringData: {a: {{ .Values.db.password }}, b: " + sops.Prefix + strings.Repeat("0", 32) + "}\n"), chart, "stands for an encrypted value of no file that is read here"},
 		"a whole manifest":    {files{"app/o.yaml": key.YAML(t, head("ConfigMap")+"data: {a: b}\n", "^data$")}, plain, "ConfigMap ns/o, data.a: the value data.a of app/o.yaml " + only},
 		"an encrypted kind":   {files{"app/o.yaml": key.YAML(t, head("Secret")+"stringData: {a: b}\n", "")}, plain, ", "},
+		"lost metadata":       {files{"app/o.yaml": head("Secret") + "stringData: {a: b, c: 'ENC[AES256_GCM,data:x]'}\n"}, plain, "Secret ns/o, stringData.c: the value is encrypted with SOPS, and cannot be decrypted: it is from a packed chart or an address, or its file has lost its metadata (sops)"},
 		"text that is none":   {files{"app/k/kustomization.yaml": "secretGenerator: [{name: a, files: [b.bin]}]\n", "app/k/b.bin": key.Whole(t, "\xff\xfe")}, "{kustomize: {path: k}}", ""},
 		"no text as a string": {files{"app/chart/Chart.yaml": "apiVersion: v2\nname: web\nversion: 1.0.0\n", "app/chart/b.bin": key.Whole(t, "\xff\xfe"), "app/chart/templates/o.yaml": head("Secret") + "stringData: {a: {{ .Files.Get \"b.bin\" }}}\n"}, "{helm: {path: chart}}", "Secret ns/o, stringData.a: a decrypted value is no UTF-8 text; such a value stands in data, as a secretGenerator writes it"},
 	} {

@@ -57,8 +57,11 @@ type leaf struct {
 // key is the leaf's path for people: "db.password".
 func (l leaf) key() string { return strings.Join(l.path, ".") }
 
+// Sealed begins each value that is encrypted.
+const Sealed = "ENC[AES256_GCM,"
+
 var (
-	encrypted = []byte("ENC[AES256_GCM,")
+	encrypted = []byte(Sealed)
 	iniHead   = regexp.MustCompile(`(?m)^\[sops\]\s*$`)
 	envMAC    = regexp.MustCompile(`(?m)^sops_mac=`)
 	yamlSOPS  = regexp.MustCompile(`(?m)^sops:`)

@@ -19,7 +19,7 @@ func (f *File) readYAML() error {
 	for first := true; ; first = false {
 		var document yaml.Node
 		err := decoder.Decode(&document)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -72,10 +72,10 @@ func (f *File) open(keys Keys) (*Opened, error) {
 type commentary string
 
 // decrypt decrypts the leaves, and sums up what SOPS sums up for the MAC.
-func (f *File) decrypt(block cipher.Block) (plain []any, mac any, err error) {
-	sum := sha512.New()
+func (f *File) decrypt(block cipher.Block) (plain []any, sum string, err error) {
+	all := sha512.New()
 	if f.meta.MACOnlyEncrypted {
-		sum.Write(onlyEncrypted)
+		all.Write(onlyEncrypted)
 	}
 	plain = make([]any, len(f.leaves))
 	for i, l := range f.leaves {
@@ -86,7 +86,7 @@ func (f *File) decrypt(block cipher.Block) (plain []any, mac any, err error) {
 		if encrypted {
 			text, ok := l.value.(string)
 			if !ok {
-				return nil, nil, fmt.Errorf("%s should be encrypted, and is not; encrypt the file again", l.key())
+				return nil, "", fmt.Errorf("%s should be encrypted, and is not; encrypt the file again", l.key())
 			}
 			value, err := decrypted(block, text, strings.Join(l.path, ":")+":")
 			switch {
@@ -94,16 +94,16 @@ func (f *File) decrypt(block cipher.Block) (plain []any, mac any, err error) {
 				plain[i] = value
 			case l.comment: // older versions of SOPS left comments as they are
 			default:
-				return nil, nil, fmt.Errorf("%s %w", l.key(), err)
+				return nil, "", fmt.Errorf("%s %w", l.key(), err)
 			}
 		} else if l.at.to > 0 {
-			return nil, nil, fmt.Errorf("%s is encrypted, and by the rules of its SOPS metadata should not be; encrypt the file again", l.key())
+			return nil, "", fmt.Errorf("%s is encrypted, and by the rules of its SOPS metadata should not be; encrypt the file again", l.key())
 		}
 		if _, comment := plain[i].(commentary); !comment && (encrypted || !f.meta.MACOnlyEncrypted) {
-			sum.Write([]byte(summed(plain[i])))
+			all.Write([]byte(summed(plain[i])))
 		}
 	}
-	return plain, strings.ToUpper(fmt.Sprintf("%x", sum.Sum(nil))), nil
+	return plain, strings.ToUpper(fmt.Sprintf("%x", all.Sum(nil))), nil
 }
 
 // onlyEncrypted begins the sum of a file whose MAC covers encrypted values only: the SHA-256 of "sops".

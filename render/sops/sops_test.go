@@ -252,6 +252,7 @@ func TestWhatCannotBeReadIsRefused(t *testing.T) {
 		"aliases":              {"a: &a {b: c}\nd: *a\n" + some, "it has anchors and aliases, which SOPS does not write; encrypt it again"},
 		"an alias to itself":   {"a: ENC[AES256_GCM,\nsops: &a {mac: x, key_groups: [*a]}\n", "it has anchors and aliases, which SOPS does not write; encrypt it again"},
 		"a value of two lines": {sub(`password: (ENC\[AES256_GCM,)(.*)`, "password: \"$1\\\n      $2\""), "is encrypted, and not written on one line as SOPS writes it; encrypt the file again"},
+		"one long line":        {"x: [" + strings.Repeat("'ENC[AES256_GCM,', ", 300) + "]\n" + some, "line 1: x is encrypted, and not written on one line as SOPS writes it; encrypt the file again"},
 		"a flow mapping":       {"{a: 'ENC[AES256_GCM,'\n,\nsops: {mac: b}}\n", "it looks like a JSON file that is encrypted with SOPS, and cannot be read: invalid character 'a'"},
 		"a key that is none":   {"5: ENC[AES256_GCM,\n" + some, `line 1: the key "5" is no text, and SOPS takes no others; put it in quotes and encrypt the file again`},
 		"an indented sops":     {"  a: ENC[AES256_GCM,\n  |\nsops:\n", "it looks like a YAML file"},

@@ -272,9 +272,12 @@ func (r *yamlReader) place(n *yaml.Node, value string) span {
 	return span{}
 }
 
-// offset is where a node begins in the text; -1 where lines are counted differently.
+// maxColumn is as far to the right as depth and keys may bring a value that stands on a line of its own, and more.
+const maxColumn = 5000
+
+// offset is where a node begins in the text; -1 where lines are counted differently, or longer than SOPS makes them.
 func (r *yamlReader) offset(n *yaml.Node) int {
-	if n.Line < 1 || n.Line > len(r.lines) {
+	if n.Line < 1 || n.Line > len(r.lines) || n.Column > maxColumn {
 		return -1
 	}
 	at := r.lines[n.Line-1]

@@ -93,6 +93,10 @@ generate: ## generated code and reference pages
 generate-github: ## the part of GitHub's API description that tests check against (needs npm; VERSION of @octokit/openapi: GITHUB_API=…)
 	go -C tools run ./githubapi -out ../internal/testkit/github/description $(if $(GITHUB_API),-version $(GITHUB_API))
 
+.PHONY: generate-sops
+generate-sops: ## files that SOPS itself encrypts, and keys for them, that tests read (needs gpg)
+	cd render/sops/testdata && ./make.sh
+
 .PHONY: bench
 bench: deps localcluster ## the promised figures, measured on this machine, into bench/results.json (ARGS='-only push,idle' for some)
 	@go run ./bench $(ARGS)

@@ -31,6 +31,7 @@ type RenderRequest struct {
 	Source string // "" for an upload
 	Plan   string // of an upload: names the plan that it is rendered for; "" for a source
 	Tenant string
+	Masked bool // what is encrypted in the tree stays so: nothing of the render is deployed
 }
 
 // planStore is what planning needs to know of what is recorded.

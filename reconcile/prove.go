@@ -84,7 +84,7 @@ func (in *Intake) again(ctx context.Context, s Source, tree fs.FS, targets map[s
 			if file == nil || !slices.ContainsFunc(file.Chosen(), func(t deployment.Target) bool { return t.Name == name }) {
 				continue
 			}
-			record, err := in.Planner.Renders.Render(ctx, RenderRequest{Tree: tree, File: file, Text: text, Target: name, Source: s.Name, Tenant: s.Tenant})
+			record, err := in.Planner.Renders.Render(ctx, RenderRequest{Tree: tree, File: file, Text: text, Target: name, Source: s.Name, Tenant: s.Tenant, Masked: true})
 			if err != nil {
 				return made, err
 			}

@@ -495,7 +495,7 @@ func (c *change) file(ctx context.Context, f *touchedFile) error {
 	stale := c.dirty[path]
 	trigger := rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message), Reason: c.reason}
 	if c.again[path] != nil {
-		trigger.Reason = "rendered anew: the cluster's version or APIs changed, or what is not in the repository could be fetched now"
+		trigger.Reason = "rendered anew: the cluster's version or APIs changed, or what is not in the repository is there now"
 	}
 	plan, err := c.planner.plan(ctx, f.file, f.problems, Ask{Tenant: c.source.Tenant, Tree: c.tree, Text: text, Reach: c.source.Reach, Anew: c.anew, Moved: c.moved,
 		Origin: rollout.Origin{Source: c.source.Name, Path: path, Commit: c.commit}, Trigger: trigger, Authors: c.people,

@@ -190,6 +190,9 @@ func (p *Pool) run(ctx context.Context, w *process, r Request, outside map[strin
 		}
 		result = adopt(r, out, result)
 	}
+	if !result.Failed() {
+		result = reveal(r, recorder.encrypted, p.limits, result)
+	}
 	return result, !out.Retire && w.renders < p.limits.RendersPerRun, nil
 }
 

@@ -14,10 +14,11 @@ import (
 
 	"towpath/deployment"
 	"towpath/manifest"
+	"towpath/render/sops"
 )
 
 // version of what rendering does with its inputs: ours, and those of the libraries that it is done with. A change makes every recorded trace stale.
-const version = "3 kustomize v0.21.1 helm v3.22.0 sprig v3.3.0"
+const version = "4 kustomize v0.21.1 helm v3.22.0 sprig v3.3.0"
 
 // Request is everything that a render depends on.
 type Request struct {
@@ -30,6 +31,9 @@ type Request struct {
 	// Pin names what is brought from addresses for this file: under one name an address has one content for ever.
 	Pin     string
 	Cluster Capabilities
+	// Keys opens files that are encrypted with SOPS. It is called once a Secret has a value of one. nil: the values stay placeholders, as in a plan of what is not
+	// merged; where they may stand is checked all the same, and the result's digest is that of the result with values.
+	Keys func() (sops.Keys, error)
 }
 
 // Capabilities is what charts may ask of the cluster. Zero: Kubernetes 1.34 and its built-in APIs.

@@ -11,6 +11,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"towpath/render/sops"
 )
 
 // Trace is what a render depended on in its tree: contents read, names looked up in vain, directories listed, links crossed.
@@ -138,10 +140,11 @@ type recorder struct {
 	account, cluster string // as in Trace
 	retry            bool
 	attributes       attributes
+	encrypted        map[string]*sops.File // that were read, by path
 }
 
 func newRecorder(tree fs.FS, limits Limits) *recorder {
-	return &recorder{tree: tree, limits: limits, seen: map[record]bool{}, attributes: attributes{tree: tree}}
+	return &recorder{tree: tree, limits: limits, seen: map[record]bool{}, attributes: attributes{tree: tree}, encrypted: map[string]*sops.File{}}
 }
 
 func (r *recorder) add(kind recordKind, path, hash string) {
@@ -259,7 +262,20 @@ func (r *recorder) read(name string) ([]byte, error) {
 	if bytes.HasPrefix(text, lfs) {
 		return nil, fmt.Errorf("%s is a Git LFS pointer; its content is not in the repository, so store the file itself", name)
 	}
-	return text, nil
+	return r.masked(physical, text)
+}
+
+// masked is a text as a worker may see it: without what is encrypted in it.
+func (r *recorder) masked(physical string, text []byte) ([]byte, error) {
+	file := r.encrypted[physical]
+	if file == nil {
+		var err error
+		if file, err = sops.Read(physical, text); err != nil || file == nil {
+			return text, err
+		}
+		r.encrypted[physical] = file
+	}
+	return file.Masked(), nil
 }
 
 // item is one name in a directory. A submodule counts as a directory, as it would be one in a checkout: who goes into it gets the error that names it.

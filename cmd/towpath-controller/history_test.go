@@ -119,7 +119,7 @@ func walkOf(t testing.TB, bare string, with records) *walk {
 	t.Cleanup(func() { w.source.close() })
 	_, err = w.source.Fetch(t.Context())
 	must(t, err)
-	w.renders = &counted{renders: renders{w.pool(t), cluster.Reviser{Key: []byte("key")}, func(string, string) render.Capabilities { return w.cluster }}, made: map[renderName]rollout.RenderRecord{}}
+	w.renders = &counted{renders: renders{w.pool(t), cluster.Reviser{Key: []byte("key")}, func(string, string) render.Capabilities { return w.cluster }, nil}, made: map[renderName]rollout.RenderRecord{}}
 	w.open()
 	return w
 }
@@ -257,7 +257,7 @@ func TestResultsOverAHistoryAreThoseOfRendersFromNothing(t *testing.T) {
 	if len(w.commits) != 203 {
 		t.Fatalf("%d commits", len(w.commits))
 	}
-	s := &scratch{renders: renders{w.pool(t), w.renders.reviser, w.renders.capabilities}, known: map[renderName][]remembered{}}
+	s := &scratch{renders: renders{w.pool(t), w.renders.reviser, w.renders.capabilities, nil}, known: map[renderName][]remembered{}}
 	incremental, compared := 0, 0
 	for w.at = range w.commits {
 		w.sync(t)

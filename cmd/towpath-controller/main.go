@@ -139,7 +139,7 @@ func ends(t store.Token) string {
 
 // check says everything that is wrong with a configuration beside its form.
 func check(c *config.Config) error {
-	wrong := []error{c.CheckFiles()}
+	wrong := []error{c.CheckFiles(), checkSOPS(c.SOPS)}
 	if c.TLS.Certificate != "" {
 		if _, err := tls.LoadX509KeyPair(c.TLS.Certificate, c.TLS.Key); err != nil {
 			wrong = append(wrong, fmt.Errorf("tls: %w", err))

@@ -13,11 +13,13 @@ import (
 	"sync"
 
 	"towpath/cluster"
+	"towpath/cmd/towpath-controller/config"
 	"towpath/deployment"
 	"towpath/manifest"
 	"towpath/reconcile"
 	"towpath/reconcile/rollout"
 	"towpath/render"
+	"towpath/render/sops"
 )
 
 // renders makes manifests in the pool's processes, and refuses what could not be deployed.
@@ -25,12 +27,19 @@ type renders struct {
 	pool         *render.Pool
 	reviser      cluster.Reviser
 	capabilities func(tenant, account string) render.Capabilities
+	keys         []config.SOPS
 }
 
 func (r *renders) Render(ctx context.Context, request reconcile.RenderRequest) (rollout.RenderRecord, error) {
 	target := request.File.Target(request.Target)
-	result, err := r.pool.Render(ctx, render.Request{Tree: request.Tree, File: request.File, Target: request.Target, Tenant: request.Tenant, Pin: pin(request),
-		Cluster: r.capabilities(request.Tenant, target.Account)})
+	asked := render.Request{Tree: request.Tree, File: request.File, Target: request.Target, Tenant: request.Tenant, Pin: pin(request),
+		Cluster: r.capabilities(request.Tenant, target.Account)}
+	if !request.Masked {
+		asked.Keys = func() (sops.Keys, error) {
+			return sopsKeys(r.keys, request.Tenant, request.Source, request.File.Application)
+		}
+	}
+	result, err := r.pool.Render(ctx, asked)
 	if err != nil {
 		return rollout.RenderRecord{}, err
 	}

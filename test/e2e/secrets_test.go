@@ -24,6 +24,7 @@ import (
 	"towpath/internal/testkit/github"
 	"towpath/internal/testkit/gitserver"
 	"towpath/internal/testkit/receiver"
+	"towpath/internal/testkit/sopsfile"
 	"towpath/internal/testkit/world"
 )
 
@@ -85,12 +86,14 @@ stringData: {two: ` + s["stringData"] + more + `}
 // charted is a chart that makes a Secret of a value.
 func (s secrets) charted() gitserver.Files {
 	return gitserver.Files{"shop/chart/Chart.yaml": "apiVersion: v2\nname: chart\nversion: 1.0.0\n", "shop/values.yaml": "inFile: " + s["value file"] + "\n",
-		"shop/chart/templates/secret.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: charted}\nstringData: {a: {{ .Values.inline }}, b: {{ .Values.inFile }}}\n"}
+		"shop/chart/templates/secret.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: charted}\nstringData: {a: {{ .Values.inline }}, b: {{ .Values.inFile }}, c: {{ .Values.sealed.text }}}\ndata: {d: {{ .Values.sealed.data | b64enc }}}\n"}
 }
 
 func TestNoSecretIsFoundWhereItDoesNotBelong(t *testing.T) {
 	t.Parallel()
-	s := newSecrets(t, "data", "stringData", "annotation", "value file", "helm value", "secret in a header", "secret in a URI", "secret in a body", "password in a URI", "literal header", "metric password")
+	s := newSecrets(t, "data", "stringData", "annotation", "value file", "helm value", "secret in a header", "secret in a URI", "secret in a body", "password in a URI", "literal header", "metric password",
+		"SOPS manifest", "SOPS value", "SOPS value in data", "whole SOPS file", "forged SOPS manifest")
+	key := sopsfile.NewKey(t)
 	job, hub, dir := receiver.Start(t), github.Start(t), t.TempDir()
 	settings := fmt.Sprintf("egress: {allowHosts: [%q], allowPrivate: [%q]}\nmetricProviders: [{name: numbers, type: prometheus, url: 'http://%s', auth: {username: robot, passwordFile: %s}}]\nsecrets:\n",
 		job.Host, job.Host, job.Host, filepath.Join(dir, "metric password"))
@@ -102,6 +105,11 @@ func TestNoSecretIsFoundWhereItDoesNotBelong(t *testing.T) {
 	for _, place := range []string{"header", "URI", "body"} {
 		settings += fmt.Sprintf("  - {name: %s, file: %q, hosts: [%q]}\n", place, filepath.Join(dir, "secret in a "+place), job.Host)
 	}
+	settings += fmt.Sprintf("sops: [{ageKeyFiles: [%q]}]\n", key.File)
+	identity, err := os.ReadFile(key.File)
+	if err != nil {
+		t.Fatal(err)
+	}
 	deployment := world.OnProd(`{canary: {steps: [{setWeight: {weight: 50}}, {runWebhook: {name: smoke}}, {analysis: {queries: [q], interval: 1, units: seconds, numberOfJudgmentRuns: 1}}]}}`, `
 webhooks:
   - name: smoke
@@ -112,11 +120,14 @@ webhooks:
     disableCallback: true
 analysis: {defaultMetricProviderName: numbers, queries: [{name: q, upperLimit: 1, queryTemplate: 'q'}]}
 `)
-	deployment = strings.Replace(deployment, "manifests: [{path: manifests}]", "manifests: [{path: manifests}, {helm: {path: chart, valueFiles: [values.yaml], values: {inline: "+s["helm value"]+"}}}]", 1)
+	deployment = strings.Replace(deployment, "manifests: [{path: manifests}]", "manifests: [{path: manifests}, {kustomize: {path: sops}}, {helm: {path: chart, valueFiles: [values.yaml, sops.yaml], values: {inline: "+s["helm value"]+"}}}]", 1)
 	files := s.charted()
+	files["shop/sops.yaml"] = key.YAML(t, "sealed: {text: "+s["SOPS value"]+", data: "+s["SOPS value in data"]+"}\n", "")
+	files["shop/sops/kustomization.yaml"] = "resources: [secret.yaml]\nsecretGenerator: [{name: whole, files: [whole.bin]}]\ngeneratorOptions: {disableNameSuffixHash: true}\n"
+	files["shop/sops/secret.yaml"], files["shop/sops/whole.bin"] = key.YAML(t, sealing("sealed", s["SOPS manifest"]), "^stringData$"), key.Whole(t, s["whole SOPS file"])
 	files["shop/towpath.yaml"], files["shop/manifests/web.yaml"], files["shop/manifests/secret.yaml"] = deployment, four("example.com/web:1"), s.keeping("")
 	w := world.New(t, &shared, files, world.Configuration(settings), world.OnGitHub(hub))
-	s["API token"], s["signing secret"] = w.API.Token, w.Secret()
+	s["API token"], s["signing secret"], s["age key"] = w.API.Token, w.Secret(), strings.Fields(string(identity))[4]
 	for _, name := range []string{"staging", "prod"} {
 		text, err := os.ReadFile(w.AgentSecretFile(name))
 		if err != nil {
@@ -136,6 +147,9 @@ analysis: {defaultMetricProviderName: numbers, queries: [{name: q, upperLimit: 1
 	}
 	merge := func(message string, files gitserver.Files) { commits = append(commits, w.Commit(message, files)) }
 	ended("SUCCEEDED", "")
+	if got := inCluster(t, w, "prod", "sealed"); got != s["SOPS manifest"] {
+		t.Fatalf("what was encrypted is %q on prod", got)
+	}
 
 	// Servers that send back all that they were sent.
 	echo := func(status int) func(http.ResponseWriter, *http.Request) {
@@ -176,6 +190,12 @@ analysis: {defaultMetricProviderName: numbers, queries: [{name: q, upperLimit: 1
 	told := []string{must(t, w, "deploy", "rollback", "shop", "prod", "--reason", "a test", "--watch")}
 	merge("a chart that does not render", gitserver.Files{"shop/chart/values.schema.json": `{"properties": {"inline": {"type": "integer"}, "inFile": {"enum": ["a", "b"]}}}`})
 	w.Await("the problem with the chart", func() (bool, error) { return len(w.Problems()) > 0, nil })
+
+	merge("a manifest that was encrypted, and then changed", gitserver.Files{"shop/chart/values.schema.json": gitserver.Delete,
+		"shop/sops/secret.yaml": strings.Replace(key.YAML(t, sealing("sealed", s["forged SOPS manifest"]), "^stringData$"), "name: sealed", "name: forged", 1)})
+	shows(t, w, "shop/sops/secret.yaml: its MAC does not match its values")
+	merge("a value outside of Secrets", gitserver.Files{"shop/sops/secret.yaml": gitserver.Delete, "shop/sops/kustomization.yaml": "resources: []\n", "shop/chart/templates/config.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: {{ .Values.sealed.text }}}\n"})
+	shows(t, w, ", data.a: the value sealed.text of shop/sops.yaml stands here; what is encrypted with SOPS may stand only in data and stringData of Secrets")
 
 	told = append(told, must(t, w, "why", "shop", "prod"), must(t, w, "deploy", "status", "-i", ids[0]), fmt.Sprint(w.Problems()), fmt.Sprint(w.Events("shop")))
 	for _, text := range told {

@@ -44,6 +44,7 @@ type Config struct {
 	Render       Render    `yaml:"render" doc:"render processes"`
 	Charts       Charts    `yaml:"charts" doc:"charts that are not in the Git repository"`
 	Secrets      []Secret  `yaml:"secrets" doc:"what {{secrets.NAME}} stands for in webhooks of deployment files"`
+	SOPS         []SOPS    `yaml:"sops" doc:"keys that open what is encrypted with SOPS in repositories"`
 	Egress       Egress    `yaml:"egress" doc:"hosts that the controller may call beside the repositories"`
 	Log          Log       `yaml:"log" doc:"what the controller logs"`
 
@@ -256,6 +257,15 @@ type Secret struct {
 	Applications []string `yaml:"applications" doc:"applications that may use it; absent: all"`
 }
 
+// SOPS is private keys, and whose files they open.
+type SOPS struct {
+	Tenant       string   `yaml:"tenant" doc:"whose files they open" default:"main"`
+	AgeKeyFiles  []string `yaml:"ageKeyFiles" doc:"files with private keys of age, as age-keygen writes them; read at each use"`
+	PGPKeyFiles  []string `yaml:"pgpKeyFiles" doc:"files with private keys of PGP without a passphrase, as gpg --export-secret-keys writes them; read at each use"`
+	Sources      []string `yaml:"sources" doc:"sources whose files they open, and push for what is pushed, as globs; absent: all"`
+	Applications []string `yaml:"applications" doc:"applications for which they do, as globs; absent: all"`
+}
+
 // Egress is outgoing calls.
 type Egress struct {
 	AllowHosts   []string `yaml:"allowHosts" doc:"hosts of chart repositories, registries, manifests by URL and webhooks; *.example.com, host:port"`
@@ -322,6 +332,9 @@ func (c *Config) complete() {
 	for i := range c.Secrets {
 		fill(&c.Secrets[i])
 	}
+	for i := range c.SOPS {
+		fill(&c.SOPS[i])
+	}
 	if c.Push.Allow == nil {
 		c.Push.Allow = []Allow{{[]string{"*"}, []string{"*"}, []string{"*"}}}
 	}
@@ -374,6 +387,14 @@ func (c *Config) check() (wrong []error) {
 		need(s.File != "", "%s.file is required", at)
 		need(len(s.Hosts) > 0, "%s.hosts is required: the hosts that it may be sent to", at)
 		for _, pattern := range slices.Concat(s.Hosts, s.Sources, s.Applications) {
+			_, err := path.Match(pattern, "")
+			need(err == nil, "%s: %q is no pattern", at, pattern)
+		}
+	}
+	for i, s := range c.SOPS {
+		at := fmt.Sprintf("sops[%d]", i)
+		need(len(s.AgeKeyFiles)+len(s.PGPKeyFiles) > 0, "%s: ageKeyFiles or pgpKeyFiles is required", at)
+		for _, pattern := range slices.Concat(s.Sources, s.Applications) {
 			_, err := path.Match(pattern, "")
 			need(err == nil, "%s: %q is no pattern", at, pattern)
 		}
@@ -454,7 +475,7 @@ func (c *Config) Secure() bool {
 	return strings.HasPrefix(c.ExternalURL, "https://") && !c.TLS.Terminated
 }
 
-// CheckFiles reads each file that the configuration names. The error lists all that cannot be read, and all secrets that are empty.
+// CheckFiles reads each file that the configuration names, but for those of keys whose content is checked elsewhere. The error lists all that cannot be read, and all secrets that are empty.
 func (c *Config) CheckFiles() error {
 	_, badKeys := c.Keys()
 	_, badDatabase := c.DatabaseURL()

@@ -49,6 +49,8 @@ func TestWhatIsWrongIsToldAllAtOnceWithPlaceAndRemedy(t *testing.T) {
 		"bad values": {strings.ReplaceAll(good, "sqlite:/var/lib/towpath/towpath.db", "mysql://x") + "  - {name: shop, url: x, schedule: sometimes, github: {repository: acme}}\n",
 			[]string{`database: write sqlite:PATH or postgres://…, not "mysql://x"`, "sources[1].name: a second source named shop", "sources[1].schedule:",
 				"sources[1].github: repository is OWNER/NAME, and tokenFile is required with it"}},
+		"keys for SOPS":    {good + "sops: [{tenant: main}, {ageKeyFiles: [a], sources: ['[']}, {ageKeyFile: a}]\n", []string{"towpath.yaml:11: unknown key ageKeyFile; known here: tenant, ageKeyFiles, pgpKeyFiles, sources, applications"}},
+		"no keys for SOPS": {good + "sops: [{tenant: main}, {ageKeyFiles: [a], sources: ['[']}]\n", []string{"sops[0]: ageKeyFiles or pgpKeyFiles is required", `sops[1]: "[" is no pattern`}},
 		"a database twice": {good + "databaseFile: /etc/towpath/database\n", []string{"database and databaseFile say the same thing"}},
 		"peers beside SQLite": {good + "peers: {listen: ':8444'}\n", []string{"peers.listen: replicas share a PostgreSQL database; with SQLite there is one controller",
 			`peers.address: say how the other replicas reach this one; peers.listen (":8444") names no host`}},

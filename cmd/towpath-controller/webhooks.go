@@ -69,7 +69,11 @@ func (m *Main) sendWebhook(ctx context.Context, asked rollout.Asked) error {
 		if hook.Remote {
 			return m.relay(asked.Target, hook.Agent, at), nil
 		}
-		return m.egress.Transport(), nil
+		to, err := m.outside.of(asked.Target.Tenant)
+		if err != nil {
+			return nil, err
+		}
+		return to.client.Transport(), nil
 	}}
 	return call.Send(ctx)
 }

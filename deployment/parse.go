@@ -28,6 +28,7 @@ func Parse(path string, text []byte) (*File, []Problem) {
 	v := r.read(root, fileShape(), position(root), "", 0)
 	if v != nil {
 		r.check(v)
+		r.variables(v, text)
 	}
 	slices.SortStableFunc(r.problems, func(a, b Problem) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })
 	for _, p := range r.problems {

@@ -242,6 +242,46 @@ func TestVariablesAreFilledIn(t *testing.T) {
 	}
 }
 
+func TestVariablesThatNothingFillsAreWarnedOf(t *testing.T) {
+	_, problems := deployment.Parse("deploy.yml", []byte(`application: shop
+targets: {prod: {account: prod, strategy: s, constraints: {afterDeployment: [{runWebhook: {name: tell, context: {room: x}}}]}}}
+manifests: [{path: "{{context.anything}}"}]
+context: {team: spud}
+strategies: {s: {canary: {steps: [{exposeServices: {services: [web]}}, {analysis: {queries: [errors], interval: 1, units: seconds, numberOfJudgmentRuns: 1, context: {factor: 1}}}]}}}
+webhooks:
+  - name: tell
+    method: POST
+    uriTemplate: https://example.com/{{armory.deploymentId}}/{{ armory.deploymentID }}
+    headers: [{key: A, value: "é {{secrets.token}} {{context.teem}} {{armory.callbackUri}} {{context.room}}"}]
+    bodyTemplate:
+      inline: |
+        {"link": "{{armory.preview.web}}",
+         "team": "{{context.team}} {{towpath.aplicationName}} {{towpath.preview.wep}} {{towpath.preview.wep}} {{applicationName}} {{context.factor}}"}
+analysis:
+  defaultMetricProviderName: p
+  queries:
+    - {name: errors, upperLimit: 1, queryTemplate: "{{armory.promQlStepInterval}} {{context.factor}} {{armory.callbackUri}} {{secrets.token}} \u007b{context.room}}"}
+`))
+	var said []string
+	for _, p := range problems {
+		said = append(said, fmt.Sprintf("%d:%d %s %s: %s → %s", p.Line, p.Column, p.Severity, p.Field, p.Text, p.Suggestion))
+	}
+	want := []string{
+		"9:62 warning webhooks[0].uriTemplate: there is no variable {{armory.deploymentID}} here; it becomes empty text → armory.deploymentId",
+		"10:52 warning webhooks[0].headers[0].value: no context of this file has teem; unless --add-context gives it at the start, {{context.teem}} becomes empty text → context.team",
+		"14:36 warning webhooks[0].bodyTemplate.inline: there is no variable {{towpath.aplicationName}} here; it becomes empty text → towpath.applicationName",
+		"14:63 warning webhooks[0].bodyTemplate.inline: no exposeServices of this file names wep; {{towpath.preview.wep}} becomes empty text → towpath.preview.web",
+		"14:111 warning webhooks[0].bodyTemplate.inline: {{applicationName}} is no variable, and becomes empty text; those that there are begin with armory., context. or secrets. → armory.applicationName",
+		"14:131 warning webhooks[0].bodyTemplate.inline: no context of this file has factor; unless --add-context gives it at the start, {{context.factor}} becomes empty text → ",
+		"18:52 warning analysis.queries[0].queryTemplate: no context of this file has room; unless --add-context gives it at the start, {{context.room}} becomes empty text → ",
+		"18:102 warning analysis.queries[0].queryTemplate: there is no variable {{armory.callbackUri}} here; it becomes empty text → ",
+		"18:125 warning analysis.queries[0].queryTemplate: secrets are filled in in webhooks, and a metric provider has its own in the controller's configuration; {{secrets.token}} becomes empty text → ",
+	}
+	if !slices.Equal(said, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(said, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 func TestAFileIsToldApartFromOthers(t *testing.T) {
 	for text, want := range map[string]deployment.Kind{base: deployment.DeploymentFile, "application: a\n": deployment.DeploymentFile, "steps: []\n": deployment.Other, "": deployment.DeploymentFile,
 		"apiVersion: v1\nkind: Service\n": deployment.Kubernetes, "a: [": deployment.DeploymentFile, "- x\n": deployment.Other} {

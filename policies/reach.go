@@ -4,6 +4,7 @@ package policies
 import (
 	"fmt"
 	"path"
+	"slices"
 
 	"towpath/manifest"
 )
@@ -19,7 +20,7 @@ type Reach struct {
 // Account reports whether any entry reaches the account at all.
 func Account(reach []Reach, account string) bool {
 	for _, r := range reach {
-		if matches(r.Accounts, account) {
+		if Matches(r.Accounts, account) {
 			return true
 		}
 	}
@@ -43,7 +44,7 @@ func Objects(reach []Reach, source, account string, objects []manifest.Object) [
 
 func reaches(reach []Reach, account string, key manifest.Key) bool {
 	for _, r := range reach {
-		if matches(r.Accounts, account) && matches(r.Namespaces, key.Namespace) && kind(r.Kinds, key) {
+		if Matches(r.Accounts, account) && Matches(r.Namespaces, key.Namespace) && kind(r.Kinds, key) {
 			return true
 		}
 	}
@@ -51,15 +52,13 @@ func reaches(reach []Reach, account string, key manifest.Key) bool {
 }
 
 func kind(patterns []string, key manifest.Key) bool {
-	return matches(patterns, key.Kind) || matches(patterns, key.Kind+"."+key.Group)
+	return Matches(patterns, key.Kind) || Matches(patterns, key.Kind+"."+key.Group)
 }
 
-// matches compares whole names; a pattern that cannot be read matches nothing.
-func matches(patterns []string, name string) bool {
-	for _, pattern := range patterns {
-		if ok, err := path.Match(pattern, name); ok && err == nil {
-			return true
-		}
-	}
-	return false
+// Matches reports whether one of the patterns is that of a whole name; a pattern that cannot be read is of none.
+func Matches(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		ok, err := path.Match(pattern, name)
+		return ok && err == nil
+	})
 }

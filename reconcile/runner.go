@@ -264,7 +264,7 @@ func (r *Runner) advance(ctx context.Context, lease *rollout.Lease) (resting boo
 		case d.Changed:
 			return false, nil
 		default:
-			if len(watched(target, rollout.Read{Objects: []manifest.Key{{}}})) == 0 {
+			if one := []manifest.Key{{}}; len(watched(target, rollout.Read{Objects: one, Workloads: one})) == 0 {
 				r.unwatch(*lease)
 			}
 			resting, err := r.Lanes.Rest(ctx, *lease, lane.Seq, d.Due)

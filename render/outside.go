@@ -32,7 +32,7 @@ func (p *Pool) outside(ctx context.Context, r Request) map[string]brought {
 		if m.Helm != nil && m.Helm.Path == "" {
 			ref := chartRef{m.Helm.Repository, m.Helm.Chart, m.Helm.Version}
 			if _, known := all[ref.String()]; !known {
-				all[ref.String()] = p.chart(ctx, ref)
+				all[ref.String()] = p.chart(ctx, r.Tenant, ref)
 			}
 		}
 		if address := fill(m.Path, r.File, target); isAddress(address) {
@@ -43,22 +43,22 @@ func (p *Pool) outside(ctx context.Context, r Request) map[string]brought {
 				all[address] = brought{err: fmt.Errorf("a target has at most %d files from addresses; put the others into the repository", maxAddresses)}
 				continue
 			}
-			all[address] = p.file(ctx, r.Pin, address)
+			all[address] = p.file(ctx, r.Tenant, r.Pin, address)
 		}
 	}
 	return all
 }
 
-func (p *Pool) chart(ctx context.Context, ref chartRef) (b brought) {
+func (p *Pool) chart(ctx context.Context, tenant string, ref chartRef) (b brought) {
 	if b.err = errInTree; p.config.Fetcher != nil {
-		b.text, b.digest, b.err = p.config.Fetcher.Chart(ctx, ref.Repository, ref.Chart, ref.Version)
+		b.text, b.digest, b.err = p.config.Fetcher.Chart(ctx, tenant, ref.Repository, ref.Chart, ref.Version)
 	}
 	return b
 }
 
-func (p *Pool) file(ctx context.Context, pin, address string) (b brought) {
+func (p *Pool) file(ctx context.Context, tenant, pin, address string) (b brought) {
 	if b.err = errInTree; p.config.Fetcher != nil {
-		b.text, b.digest, b.err = p.config.Fetcher.File(ctx, pin, address)
+		b.text, b.digest, b.err = p.config.Fetcher.File(ctx, tenant, pin, address)
 	}
 	return b
 }

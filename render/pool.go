@@ -21,11 +21,11 @@ import (
 	"towpath/manifest"
 )
 
-// fetcher brings what is not in the tree, from the hosts that it allows, pinned by digest. Its errors are sentences for the file's author.
+// fetcher brings what is not in the tree, from the hosts that it allows a tenant, pinned by digest. Its errors are sentences for the file's author.
 type fetcher interface {
-	Chart(ctx context.Context, repository, chart, version string) (archive []byte, digest string, err error)
+	Chart(ctx context.Context, tenant, repository, chart, version string) (archive []byte, digest string, err error)
 	// File is what stands at an address; later calls with the same pin give the same.
-	File(ctx context.Context, pin, address string) (text []byte, digest string, err error)
+	File(ctx context.Context, tenant, pin, address string) (text []byte, digest string, err error)
 }
 
 // firsts keeps the first results of templates that come out differently each time.

@@ -27,7 +27,7 @@ type Request struct {
 	Tree   fs.FS
 	File   *deployment.File
 	Target string
-	Tenant string // whose first results of unstable templates may be used again
+	Tenant string // whose files they are: what may be fetched, and which first results of unstable templates may be used again, is its own
 	// Pin names what is brought from addresses for this file: under one name an address has one content for ever.
 	Pin     string
 	Cluster Capabilities

@@ -308,11 +308,11 @@ type web struct {
 	pins  []string
 }
 
-func (w *web) Chart(context.Context, string, string, string) ([]byte, string, error) {
+func (w *web) Chart(context.Context, string, string, string, string) ([]byte, string, error) {
 	return nil, "", errors.New("there are no charts here")
 }
 
-func (w *web) File(_ context.Context, pin, address string) ([]byte, string, error) {
+func (w *web) File(_ context.Context, _, pin, address string) ([]byte, string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pins = append(w.pins, pin)

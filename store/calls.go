@@ -11,25 +11,25 @@ import (
 	"towpath/reconcile/rollout"
 )
 
-// callColumns are read by scanCall.
-const callColumns = `id, try, data, answer, callback`
+// callColumns are read by scanCall, which also says whose target it is.
+const callColumns = `id, target_id, try, data, answer, callback`
 
-func scanCall(scan func(...any) error) (c rollout.Call, err error) {
+func scanCall(scan func(...any) error) (c rollout.Call, target int64, err error) {
 	var id, data string
 	var try int
 	var answer, callback sql.NullString
-	if err := scan(&id, &try, &data, &answer, &callback); err != nil {
-		return c, err
+	if err := scan(&id, &target, &try, &data, &answer, &callback); err != nil {
+		return c, target, err
 	}
 	if err := json.Unmarshal([]byte(data), &c); err != nil {
-		return c, err
+		return c, target, err
 	}
 	c.ID, c.Try = id, try
 	if c.Answer, err = fromText[rollout.Answer](answer); err != nil {
-		return c, err
+		return c, target, err
 	}
 	c.Callback, err = fromText[rollout.Callback](callback)
-	return c, err
+	return c, target, err
 }
 
 // outcomes is calls that a target has asked for, as a decision needs them: of a measurement that was made no more than its answer. A long analysis has
@@ -76,7 +76,7 @@ func (tx *tx) calls(ctx context.Context, target int64) ([]rollout.Call, error) {
 	defer rows.Close()
 	var calls []rollout.Call
 	for rows.Next() {
-		c, err := scanCall(rows.Scan)
+		c, _, err := scanCall(rows.Scan)
 		if err != nil {
 			return nil, err
 		}
@@ -140,13 +140,10 @@ func (tx *tx) judges(ctx context.Context, lane int64, sums []string) error {
 func (s *Store) Call(ctx context.Context, id string) (asked *rollout.Asked, err error) {
 	err = s.read(ctx, func(tx *tx) error {
 		asked = nil
-		var target int64
-		if err := tx.queryRow(ctx, `SELECT target_id FROM calls WHERE id = ?`, id).Scan(&target); errors.Is(err, sql.ErrNoRows) {
+		c, target, err := scanCall(tx.queryRow(ctx, `SELECT `+callColumns+` FROM calls WHERE id = ?`, id).Scan)
+		if errors.Is(err, sql.ErrNoRows) {
 			return nil
-		} else if err != nil {
-			return err
 		}
-		c, err := scanCall(tx.queryRow(ctx, `SELECT `+callColumns+` FROM calls WHERE id = ?`, id).Scan)
 		if err != nil || c.Answer != nil || c.Callback != nil {
 			return err
 		}
@@ -200,15 +197,10 @@ func (s *Store) CallBack(ctx context.Context, tenant, id string, callback rollou
 		return err
 	}
 	return s.write(ctx, "call.back", func(tx *tx) error {
-		var target int64
-		err := tx.queryRow(ctx, `SELECT target_id FROM calls WHERE id = ? AND tenant_id = ?`, id, tenant).Scan(&target)
+		c, target, err := scanCall(tx.queryRow(ctx, `SELECT `+callColumns+` FROM calls WHERE id = ? AND tenant_id = ?`, id, tenant).Scan)
 		if errors.Is(err, sql.ErrNoRows) {
 			return rollout.NoCallback()
 		}
-		if err != nil {
-			return err
-		}
-		c, err := scanCall(tx.queryRow(ctx, `SELECT `+callColumns+` FROM calls WHERE id = ?`, id).Scan)
 		if err != nil {
 			return err
 		}

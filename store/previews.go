@@ -108,7 +108,15 @@ func (tx *tx) expose(ctx context.Context, t rollout.Target, links []rollout.Link
 	return nil
 }
 
+// previewsKept is how long a preview is listed that has ended. What history says of it stays.
+const previewsKept = 30 * 24 * time.Hour
+
 func (tx *tx) addPreview(ctx context.Context, p Preview, target sql.NullInt64) (Preview, error) {
+	// A target under way needs also those that have ended: else its steps would make them again.
+	if _, err := tx.exec(ctx, `DELETE FROM previews WHERE tenant_id = ? AND until_at < ? AND (target_id IS NULL OR target_id NOT IN (SELECT current_target FROM lanes WHERE current_target IS NOT NULL))`,
+		p.Tenant, micros(tx.now().Add(-previewsKept))); err != nil {
+		return p, err
+	}
 	var gate, service string
 	if p.Link != nil {
 		gate, service = p.Link.Gate, p.Link.Service

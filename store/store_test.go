@@ -74,6 +74,7 @@ func suite(t *testing.T, url func(t *testing.T) string) {
 		"tokens are listed and revoked":              listed,
 		"what an operator counts":                    census,
 		"ways into clusters end":                     clusterPreviews,
+		"ended previews are kept for a month":        endedPreviews,
 		"opening again changes nothing":              reopens,
 	} {
 		t.Run(name, func(t *testing.T) {

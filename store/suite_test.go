@@ -386,3 +386,50 @@ func clusterPreviews(t *testing.T, s *Store, at string) {
 		t.Errorf("history says %q, want %q", said, want)
 	}
 }
+
+// endedPreviews are listed for a month, and those of a target under way for as long as it takes: it asks which links its steps have made.
+func endedPreviews(t *testing.T, s *Store, _ string) {
+	ctx, now := t.Context(), when
+	s.clock = func() time.Time { return now }
+	target := moving("staging", "m1")
+	target.Canary = []rollout.Step{{Expose: &rollout.Expose{Services: []string{"web"}}}}
+	must(t, s.Start(ctx, begin("d1", target), nil))
+	lanes, err := s.Lanes(ctx, "main", "shop")
+	must(t, err)
+	under, err := s.Lane(ctx, lanes[0].ID)
+	must(t, err)
+	must(t, s.write(ctx, "expose", func(tx *tx) error {
+		return tx.expose(ctx, *under.Current, []rollout.Link{{Gate: "canary.steps[0]", Service: "web", Made: now, Until: now.Add(time.Minute)}})
+	}))
+	_, err = s.OpenCluster(ctx, "main", "prod", "ann", time.Hour)
+	must(t, err)
+	_, err = s.OpenCluster(ctx, "other", "prod", "ann", time.Hour)
+	must(t, err)
+	kept := func(want string) {
+		t.Helper()
+		_, err := s.OpenCluster(ctx, "main", "prod", "bob", time.Minute)
+		must(t, err)
+		var all []Preview
+		must(t, s.read(ctx, func(tx *tx) error {
+			all, err = tx.previews(ctx, `made_by <> 'bob'`)
+			return err
+		}))
+		var is []string
+		for _, p := range all {
+			is = append(is, p.Tenant+"/"+p.Account)
+		}
+		slices.Sort(is)
+		if got := strings.Join(is, " "); got != want {
+			t.Errorf("at %s there are %s, want %s", now, got, want)
+		}
+	}
+	now = when.Add(time.Hour + previewsKept)
+	kept("main/prod main/staging other/prod")
+	now = now.Add(time.Second)
+	kept("main/staging other/prod")
+	must(t, s.write(ctx, "move on", func(tx *tx) error {
+		_, err := tx.exec(ctx, `UPDATE lanes SET current_target = NULL`)
+		return err
+	}))
+	kept("other/prod")
+}

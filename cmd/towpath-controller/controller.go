@@ -28,7 +28,6 @@ import (
 	"towpath/cluster"
 	"towpath/cmd/towpath-controller/config"
 	"towpath/gitsource"
-	"towpath/internal/egress"
 	"towpath/issuer"
 	"towpath/preview"
 	"towpath/reconcile"
@@ -57,8 +56,7 @@ type Main struct {
 	keeper       *reconcile.Keeper
 	intake       *reconcile.Intake
 	caller       *reconcile.Caller
-	egress       *egress.Client
-	fetcher      *fetcher
+	outside      *outside
 	callbackKey  []byte // signs the tokens that webhooks call back with
 	pusher       *reconcile.Pusher
 	tellers      status.Tellers
@@ -275,7 +273,7 @@ func (m *Main) openEngine(ctx context.Context) error {
 	if err := m.capabilities.load(ctx); err != nil {
 		return err
 	}
-	if m.egress, err = newEgress(m.config.Egress); err != nil {
+	if m.outside, err = openOutside(m.config, m.store); err != nil {
 		return err
 	}
 	if m.callbackKey, err = m.store.Derived("towpath callbacks"); err != nil {
@@ -285,12 +283,11 @@ func (m *Main) openEngine(ctx context.Context) error {
 	if m.providers, err = newMetricProviders(m.config.MetricProviders, m.hub); err != nil {
 		return err
 	}
-	m.fetcher = newFetcher(m.config, m.egress, m.store)
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Fetcher: m.fetcher, Firsts: m.store,
+	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Fetcher: m.outside, Firsts: m.store,
 		Limits: render.Limits{Memory: m.config.Render.Memory << 20, Time: m.config.Render.Timeout}})
 	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser, m.capabilities.of, m.config.SOPS}, Clock: time.Now, NewID: newID, NotSelf: m.config.Approvals.ForbidSelf, Previews: m.config.Previews.Listen != "",
 		Roles: m.heldRoles, Names: reviser.Names, Live: m.clusters.live, Routes: m.clusters.routes, Webhook: m.mayCall, Provider: m.mayAsk}
@@ -637,8 +634,8 @@ func (m *Main) Close() error {
 	if m.pool != nil {
 		errs = append(errs, m.pool.Close())
 	}
-	if m.fetcher != nil {
-		m.fetcher.Close()
+	if m.outside != nil {
+		m.outside.Close()
 	}
 	m.tasks.Wait()
 	for _, s := range sources {

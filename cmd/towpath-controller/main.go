@@ -163,7 +163,8 @@ func check(c *config.Config) error {
 	} else {
 		wrong = append(wrong, providers.check())
 	}
-	return errors.Join(wrong...)
+	_, err := openOutside(c, nil)
+	return errors.Join(append(wrong, err)...)
 }
 
 func withStore(ctx context.Context, file string, do func(*store.Store) error) error {

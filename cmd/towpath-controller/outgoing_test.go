@@ -29,6 +29,7 @@ var named = map[string]string{
 	"metadata.example.com": "169.254.169.254", "metadata6.example.com": "fd00:ec2::254", "linklocal.example.com": "169.254.10.10",
 	"loopback.example.com": "127.0.0.1", "private.example.com": "10.255.255.1",
 	"away.example.com": "127.0.0.1", "other.example.com": "127.0.0.1", "endless.example.com": "127.0.0.1", "silent.example.com": "127.0.0.1",
+	"tenant.example.com": "127.0.0.1", "shy.example.com": "127.0.0.1",
 }
 
 // resolveNamed makes the system's resolver of this process know named, and nothing else. What runs beside it would see that, so nothing may.
@@ -136,7 +137,7 @@ type outgoing struct {
 	operator bool // the address is the operator's own word, so it may be private
 	takes    bool // that the call was taken is enough, whatever else is said
 	whole    bool // it goes on for others when the one who asked no longer waits
-	call     func(ctx context.Context, address string) error
+	call     func(ctx context.Context, address, tenant string) error
 }
 
 // ways is all of them.
@@ -145,24 +146,24 @@ func (r *trap) ways(t *testing.T, c *controller) []outgoing {
 	secret := filepath.Join(t.TempDir(), "secret")
 	must(t, os.WriteFile(secret, []byte("a secret of a test"), 0o600))
 	ways := []outgoing{
-		{name: "a chart repository", call: func(ctx context.Context, address string) error {
-			_, _, err := c.fetcher.Chart(ctx, address, "web", "1.0.0")
+		{name: "a chart repository", call: func(ctx context.Context, address, tenant string) error {
+			_, _, err := c.outside.Chart(ctx, tenant, address, "web", "1.0.0")
 			return err
 		}},
-		{name: "a registry", call: func(ctx context.Context, address string) error {
-			_, _, err := c.fetcher.Chart(ctx, "", "oci://"+strings.TrimPrefix(address, "https://")+"/web", "1.0.0")
+		{name: "a registry", call: func(ctx context.Context, address, tenant string) error {
+			_, _, err := c.outside.Chart(ctx, tenant, "", "oci://"+strings.TrimPrefix(address, "https://")+"/web", "1.0.0")
 			return err
 		}},
-		{name: "manifests by URL", call: func(ctx context.Context, address string) error {
-			_, _, err := c.fetcher.File(ctx, "", address+"/m.yaml")
+		{name: "manifests by URL", call: func(ctx context.Context, address, tenant string) error {
+			_, _, err := c.outside.File(ctx, tenant, "", address+"/m.yaml")
 			return err
 		}},
-		{name: "a webhook", takes: true, call: func(ctx context.Context, address string) error {
-			return c.sendWebhook(ctx, rollout.Asked{Call: rollout.Call{Name: "hook"}, Path: "deploy.yml", Target: rollout.Target{Tenant: "main", Application: "shop"},
+		{name: "a webhook", takes: true, call: func(ctx context.Context, address, tenant string) error {
+			return c.sendWebhook(ctx, rollout.Asked{Call: rollout.Call{Name: "hook"}, Path: "deploy.yml", Target: rollout.Target{Tenant: tenant, Application: "shop"},
 				File: []byte("application: shop\ntargets: {prod: {account: prod}}\nmanifests: [{path: m}]\nwebhooks: [{name: hook, method: POST, uriTemplate: '" + address + "/hook', networkMode: direct, retryCount: 0}]\n")})
 		}},
-		{name: "a Git source", operator: true, call: func(ctx context.Context, address string) error {
-			s, err := openSource(config.Source{Tenant: "main", Name: "repo", URL: address + "/repo.git", Branch: "main", Auth: config.Auth{CAFile: r.ca}}, t.TempDir(), quiet())
+		{name: "a Git source", operator: true, call: func(ctx context.Context, address, tenant string) error {
+			s, err := openSource(config.Source{Tenant: tenant, Name: "repo", URL: address + "/repo.git", Branch: "main", Auth: config.Auth{CAFile: r.ca}}, t.TempDir(), quiet())
 			if err != nil {
 				return err
 			}
@@ -170,21 +171,21 @@ func (r *trap) ways(t *testing.T, c *controller) []outgoing {
 			must(t, s.close())
 			return err
 		}},
-		{name: "GitHub, to read", operator: true, call: func(ctx context.Context, address string) error {
+		{name: "GitHub, to read", operator: true, call: func(ctx context.Context, address, _ string) error {
 			g, err := gitHub(config.GitHub{Repository: "owner/name", TokenFile: secret, APIURL: address + "/", CAFile: r.ca})
 			if err == nil {
 				_, err = g.Latest(ctx, "owner/name", strings.Repeat("a", 40))
 			}
 			return err
 		}},
-		{name: "GitHub, to write", operator: true, call: func(ctx context.Context, address string) error {
+		{name: "GitHub, to write", operator: true, call: func(ctx context.Context, address, _ string) error {
 			g, err := gitHub(config.GitHub{Repository: "owner/name", TokenFile: secret, APIURL: address + "/", CAFile: r.ca})
 			if err == nil {
 				err = g.Create(ctx, "owner/name", strings.Repeat("a", 40), status.Status{State: "pending", Context: "towpath"})
 			}
 			return err
 		}},
-		{name: "an issuer", operator: true, whole: true, call: func(ctx context.Context, address string) error {
+		{name: "an issuer", operator: true, whole: true, call: func(ctx context.Context, address, _ string) error {
 			v, err := c.verifier(config.Issuer{URL: address, CAFile: r.ca})
 			if err != nil {
 				return err
@@ -195,7 +196,7 @@ func (r *trap) ways(t *testing.T, c *controller) []outgoing {
 		}},
 	}
 	for _, kind := range []string{"prometheus", "datadog", "newRelic", "http"} {
-		ways = append(ways, outgoing{name: "a metric provider: " + kind, operator: true, call: func(ctx context.Context, address string) error {
+		ways = append(ways, outgoing{name: "a metric provider: " + kind, operator: true, call: func(ctx context.Context, address, tenant string) error {
 			p := config.MetricProvider{Name: "p", Type: kind, URL: address, CAFile: r.ca}
 			p.Datadog.APIKeyFile, p.Datadog.ApplicationKeyFile, p.NewRelic.UserKeyFile, p.NewRelic.AccountID = secret, secret, secret, 1
 			p.HTTP.Body, p.HTTP.Value = `{"q": "{{query}}"}`, "$.a"
@@ -203,7 +204,7 @@ func (r *trap) ways(t *testing.T, c *controller) []outgoing {
 			if err != nil {
 				return err
 			}
-			provider, err := all.Provider("main", "p")
+			provider, err := all.Provider(tenant, "p")
 			if err != nil {
 				return err
 			}
@@ -214,14 +215,48 @@ func (r *trap) ways(t *testing.T, c *controller) []outgoing {
 	return ways
 }
 
+// tenants: what an entry lets its tenant call, it lets nobody else call, before and after that tenant did.
+func (r *trap) tenants(t *testing.T, way outgoing) {
+	t.Helper()
+	at := func(host string) string { return host + ":" + r.port }
+	refused := func(tenant, host, list string) {
+		t.Helper()
+		err := way.call(t.Context(), "https://"+at(host), tenant)
+		want := fmt.Sprintf("add %[1]q to egress.%[2]s, or, for the tenant %[3]s alone, to its %[2]s in egress.tenants", at(host), list, tenant)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s at %s: %v, want …%s", tenant, host, err, want)
+		}
+		if _, asked := r.asked.LoadAndDelete(host); asked {
+			t.Errorf("%s reached %s", tenant, host)
+		}
+	}
+	for _, host := range []string{"tenant.example.com", "shy.example.com"} {
+		list := map[string]string{"tenant.example.com": "allowHosts", "shy.example.com": "allowPrivate"}[host]
+		refused("main", host, list)   // which has no entry
+		refused("orders", host, list) // which has another
+		if err := way.call(t.Context(), "https://"+at(host), "payments"); err != nil && strings.Contains(err.Error(), "not allowed") {
+			t.Error(err)
+		}
+		if _, asked := r.asked.LoadAndDelete(host); !asked {
+			t.Errorf("%s was not asked", host)
+		}
+		refused("main", host, list)
+		refused("orders", host, list)
+	}
+}
+
 // Not parallel: it changes where names lead.
 func TestNoCallLeavesTheControllerForWhereItShouldNotGo(t *testing.T) {
 	resolveNamed(t)
 	r := newTrap(t)
 	c := start(t, configure(t, fmt.Sprintf(`egress:
   caFile: %[1]s
-  allowHosts: ['*.example.com:%[2]s', '169.254.169.254:%[2]s', '[fd00:ec2::254]:%[2]s', '127.0.0.1:%[2]s']
+  allowHosts: ['metadata.example.com:%[2]s', 'metadata6.example.com:%[2]s', 'linklocal.example.com:%[2]s', 'loopback.example.com:%[2]s', 'private.example.com:%[2]s',
+    'away.example.com:%[2]s', 'other.example.com:%[2]s', 'endless.example.com:%[2]s', 'silent.example.com:%[2]s', 'shy.example.com:%[2]s', '169.254.169.254:%[2]s', '[fd00:ec2::254]:%[2]s', '127.0.0.1:%[2]s']
   allowPrivate: ['away.example.com:%[2]s', 'other.example.com:%[2]s', 'endless.example.com:%[2]s', 'silent.example.com:%[2]s']
+  tenants:
+    - {name: payments, allowHosts: ['tenant.example.com:%[2]s'], allowPrivate: ['tenant.example.com:%[2]s', 'shy.example.com:%[2]s']}
+    - {name: orders, allowHosts: ['else.example.com:%[2]s']}
 `, r.ca, r.port)))
 	const most = 80 << 20 // the index of a chart repository, and what lies in buffers
 	for _, way := range r.ways(t, c) {
@@ -233,7 +268,7 @@ func TestNoCallLeavesTheControllerForWhereItShouldNotGo(t *testing.T) {
 				if way.operator && (strings.HasPrefix(what, "loopback") || strings.HasPrefix(what, "private")) {
 					continue
 				}
-				err := way.call(t.Context(), "https://"+host+":"+r.port)
+				err := way.call(t.Context(), "https://"+host+":"+r.port, "main")
 				if err == nil || !strings.Contains(err.Error(), what) || what != "" && !strings.Contains(err.Error(), "calls to "+host+":"+r.port+" are not allowed") {
 					t.Errorf("%s: %v", host, err) // metadata6: a machine without IPv6 has another reason
 				}
@@ -242,7 +277,11 @@ func TestNoCallLeavesTheControllerForWhereItShouldNotGo(t *testing.T) {
 				t.Error("a private address was called")
 			}
 
-			err := way.call(t.Context(), "https://away.example.com:"+r.port)
+			if !way.operator {
+				r.tenants(t, way)
+			}
+
+			err := way.call(t.Context(), "https://away.example.com:"+r.port, "main")
 			if err == nil || !strings.Contains(err.Error(), "other.example.com") && !strings.Contains(err.Error(), "answers 302") {
 				t.Errorf("a redirect: %v", err)
 			}
@@ -251,7 +290,7 @@ func TestNoCallLeavesTheControllerForWhereItShouldNotGo(t *testing.T) {
 			}
 
 			r.sent.Store(0)
-			if err := way.call(t.Context(), "https://endless.example.com:"+r.port); (err == nil) != way.takes {
+			if err := way.call(t.Context(), "https://endless.example.com:"+r.port, "main"); (err == nil) != way.takes {
 				t.Errorf("an endless answer: %v", err)
 			}
 			if _, asked := r.asked.LoadAndDelete("endless.example.com"); !asked {
@@ -266,7 +305,7 @@ func TestNoCallLeavesTheControllerForWhereItShouldNotGo(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
-			go func() { ended <- way.call(ctx, "https://silent.example.com:"+r.port) }()
+			go func() { ended <- way.call(ctx, "https://silent.example.com:"+r.port, "main") }()
 			<-r.silent
 			cancel()
 			if err := <-ended; err == nil {

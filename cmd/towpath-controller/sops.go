@@ -15,7 +15,7 @@ func sopsKeys(all []config.SOPS, tenant, source, application string) (sops.Keys,
 	}
 	var files sops.KeyFiles
 	for _, s := range all {
-		if s.Tenant == tenant && covers(s.Sources, source) && covers(s.Applications, application) {
+		if s.Tenant == tenant && anyOf(s.Sources, source) && anyOf(s.Applications, application) {
 			files.Age, files.PGP = append(files.Age, s.AgeKeyFiles...), append(files.PGP, s.PGPKeyFiles...)
 		}
 	}

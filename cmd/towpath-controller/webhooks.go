@@ -10,13 +10,13 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path"
 	"slices"
 	"strings"
 
 	"towpath/agent/hub"
 	"towpath/cmd/towpath-controller/config"
 	"towpath/deployment"
+	"towpath/policies"
 	"towpath/reconcile/rollout"
 	"towpath/webhook"
 )
@@ -69,7 +69,11 @@ func (m *Main) sendWebhook(ctx context.Context, asked rollout.Asked) error {
 		if hook.Remote {
 			return m.relay(asked.Target, hook.Agent, at), nil
 		}
-		return m.egress.Transport(), nil
+		to, err := m.outside.of(asked.Target.Tenant)
+		if err != nil {
+			return nil, err
+		}
+		return to.client.Transport(), nil
 	}}
 	return call.Send(ctx)
 }
@@ -136,7 +140,7 @@ func (s *secretsOf) value(name string) (string, error) {
 	if source == "" {
 		source = "push"
 	}
-	if !covers(secret.Sources, source) || !covers(secret.Applications, s.application) {
+	if !anyOf(secret.Sources, source) || !anyOf(secret.Applications, s.application) {
 		return "", fmt.Errorf("secret %s may not be used by application %s of %s; secrets of the controller's configuration says by whom", name, s.application, source)
 	}
 	text, err := os.ReadFile(secret.File)
@@ -147,18 +151,15 @@ func (s *secretsOf) value(name string) (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// covers reports whether globs cover a name; none at all cover everything.
-func covers(globs []string, name string) bool {
-	return len(globs) == 0 || slices.ContainsFunc(globs, func(glob string) bool {
-		matched, err := path.Match(glob, name)
-		return matched && err == nil
-	})
+// anyOf reports whether a name is one that a list says; one that says nothing leaves it open.
+func anyOf(patterns []string, name string) bool {
+	return len(patterns) == 0 || policies.Matches(patterns, name)
 }
 
 // allow says why the secrets may not be sent to an address.
 func (s *secretsOf) allow(at *url.URL) error {
 	for _, secret := range s.used {
-		if !covers(secret.Hosts, at.Host) {
+		if !policies.Matches(secret.Hosts, at.Host) {
 			return fmt.Errorf("secret %s may not be sent to %s; its hosts in the controller's configuration say where to", secret.Name, at.Host)
 		}
 	}

@@ -155,11 +155,11 @@ func (w *workspace) close() {
 // byController is where charts and files come from that are not in the workspace.
 type byController struct{}
 
-func (byController) Chart(context.Context, string, string, string) ([]byte, string, error) {
+func (byController) Chart(context.Context, string, string, string, string) ([]byte, string, error) {
 	return nil, "", errByController
 }
 
-func (byController) File(context.Context, string, string) ([]byte, string, error) {
+func (byController) File(context.Context, string, string, string) ([]byte, string, error) {
 	return nil, "", errByController
 }
 

@@ -46,6 +46,8 @@ type Config struct {
 	Proxy bool
 	// Setting is where this is written in the configuration, for messages: "egress" gives "add … to egress.allowHosts". Default "egress".
 	Setting string
+	// Tenant is whose calls these are, where the configuration has lines that hold for one tenant alone; messages name those too.
+	Tenant string
 	// Resolver looks hosts up. Default: the system's.
 	Resolver *net.Resolver
 }
@@ -238,7 +240,7 @@ func (c *Client) roundTrip(request *http.Request) (*http.Response, error) {
 }
 
 func (c *Client) tooLarge(r *http.Request) error {
-	return &TooLarge{Host: r.URL.Host, Limit: c.config.MaxResponseBytes, setting: c.config.Setting + ".maxResponseBytes"}
+	return &TooLarge{Host: r.URL.Host, Limit: c.config.MaxResponseBytes}
 }
 
 // limitedBody gives an answer up to its limit, and then an error, never a text that is cut short without a word.

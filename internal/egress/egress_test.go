@@ -340,7 +340,7 @@ func TestAnAnswerIsLimited(t *testing.T) {
 	for _, path := range []string{"/declared", "/streamed", "/packed"} {
 		_, err := get(h, base+path)
 		var large *egress.TooLarge
-		if !errors.As(err, &large) || !strings.Contains(err.Error(), "sends more than 1000 bytes; raise charts.maxResponseBytes") {
+		if !errors.As(err, &large) || !strings.Contains(err.Error(), "sends more than the 1000 bytes that are read of an answer") {
 			t.Errorf("%s: %v", path, err)
 		}
 	}

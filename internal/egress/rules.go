@@ -25,13 +25,12 @@ func (r *Refused) EgressRefused() bool { return true }
 
 // TooLarge is an answer longer than the limit.
 type TooLarge struct {
-	Host    string
-	Limit   int64 // bytes
-	setting string
+	Host  string
+	Limit int64 // bytes
 }
 
 func (t *TooLarge) Error() string {
-	return fmt.Sprintf("%s sends more than %d bytes; raise %s if that is right", t.Host, t.Limit, t.setting)
+	return fmt.Sprintf("%s sends more than the %d bytes that are read of an answer", t.Host, t.Limit)
 }
 
 // hosts are names that something holds for.
@@ -113,7 +112,16 @@ func (c *Client) checkHost(host, port string) error {
 	if !standardPort(port) {
 		line = net.JoinHostPort(host, port)
 	}
-	return &Refused{Host: host, text: fmt.Sprintf("calls to %s are not allowed; if they shall be, add %q to %s.allowHosts", net.JoinHostPort(host, port), line, c.config.Setting)}
+	return &Refused{Host: host, text: fmt.Sprintf("calls to %s are not allowed; if they shall be, add %q to %s", net.JoinHostPort(host, port), line, c.list("allowHosts"))}
+}
+
+// list is where a list of the configuration stands.
+func (c *Client) list(key string) string {
+	at := c.config.Setting + "." + key
+	if c.config.Tenant != "" {
+		at += fmt.Sprintf(", or, for the tenant %s alone, to its %s in %s.tenants", c.config.Tenant, key, c.config.Setting)
+	}
+	return at
 }
 
 type networks []netip.Prefix
@@ -220,7 +228,7 @@ func (c *Client) checkAddress(host, port string, at netip.Addr, proxy bool) erro
 		if c.nets.single(at) {
 			return nil
 		}
-		return c.refuse(host, port, at.String(), fmt.Sprintf("is %s; if it shall be called, add %q to %s.allowPrivate", what.name, at, c.config.Setting))
+		return c.refuse(host, port, at.String(), fmt.Sprintf("is %s; if it shall be called, add %q to %s", what.name, at, c.list("allowPrivate")))
 	case what.name == nat64Name && c.nets.contain(at):
 		// Such an address stands for one of IPv4, which has to be good by itself.
 		full := at.As16()
@@ -232,9 +240,9 @@ func (c *Client) checkAddress(host, port string, at netip.Addr, proxy bool) erro
 		if !standardPort(port) {
 			line = net.JoinHostPort(host, port)
 		}
-		return c.refuse(host, port, at.String(), fmt.Sprintf("is %s; if it shall be called, add %q to %s.allowPrivate", what.name, line, c.config.Setting))
+		return c.refuse(host, port, at.String(), fmt.Sprintf("is %s; if it shall be called, add %q to %s", what.name, line, c.list("allowPrivate")))
 	}
-	return c.refuse(host, port, at.String(), fmt.Sprintf("is %s; if it shall be called, add its network to %s.allowPrivate", what.name, c.config.Setting))
+	return c.refuse(host, port, at.String(), fmt.Sprintf("is %s; if it shall be called, add its network to %s", what.name, c.list("allowPrivate")))
 }
 
 func (c *Client) refuse(host, port, address, why string) error {

@@ -24,6 +24,7 @@ type judge struct {
 	lanes    map[string]*watched
 	words    map[string][]rollout.Word // by deployment, as they were said
 	holds    []held
+	links    map[string]bool // that steps have made, by step and Service
 	told     []rollout.Event // by decisions, as they were saved
 	onSaved  []func(rollout.Target)
 	troubled time.Time // the last time that anything kept a process from its work
@@ -51,7 +52,7 @@ type held struct {
 }
 
 func newJudge(h *house) *judge {
-	return &judge{house: h, numbers: map[string]int{}, lanes: map[string]*watched{}, words: map[string][]rollout.Word{}}
+	return &judge{house: h, numbers: map[string]int{}, lanes: map[string]*watched{}, words: map[string][]rollout.Word{}, links: map[string]bool{}}
 }
 
 // wrongly says what is wrong; only the first time counts.
@@ -355,6 +356,7 @@ func (j *judge) saved(r *run, d rollout.Decision) {
 	if w.saves++; w.saves > 1000 {
 		j.wrongly("%s of #%d was saved %d times and has not ended: %s in %s", w.name, t.Number, w.saves, t.State, t.Phase)
 	}
+	j.made(w, t, d.Exposes)
 	j.passed(w, was, t)
 	j.gaveUp(w, was, t)
 	j.halted(r, w, was, t)
@@ -485,19 +487,21 @@ func (j *judge) heard(t rollout.Target) bool {
 }
 
 // stepAt is the step of that name in a target's way; nil: there is none.
-func stepAt(t rollout.Target, gate string) *rollout.Step {
+func stepAt(t rollout.Target, gate string) *rollout.Step { return stepsOf(t)[gate] }
+
+// stepsOf is all steps of a target's way by their names.
+func stepsOf(t rollout.Target) map[string]*rollout.Step {
+	all := map[string]*rollout.Step{}
 	named := map[string][]rollout.Step{"beforeDeployment": t.Before, "canary.steps": t.Canary, "afterDeployment": t.After}
 	if t.BlueGreen != nil {
 		named["blueGreen.redirectTrafficAfter"], named["blueGreen.shutDownOldVersionAfter"] = t.BlueGreen.Redirect, t.BlueGreen.ShutDown
 	}
 	for name, steps := range named {
 		for i := range steps {
-			if fmt.Sprintf("%s[%d]", name, i) == gate {
-				return &steps[i]
-			}
+			all[fmt.Sprintf("%s[%d]", name, i)] = &steps[i]
 		}
 	}
-	return nil
+	return all
 }
 
 // passing is what trouble says that passes.

@@ -65,6 +65,7 @@ func (o *outside) known(a rollout.Asked) {
 		o.house.wrongly("%s is called under the key of %s", use, other)
 	}
 	o.keys[use], o.uses[a.ID] = a.ID, use
+	o.linked(a)
 	o.house.note("calls %s (try %d)", use, a.Try)
 }
 
@@ -133,6 +134,10 @@ func (j *judge) answered(w *watched, t rollout.Target, name string, step rollout
 	case step.Webhook != nil:
 		if !j.house.outside.done[stepOf(t.Deployment, t.Name, name)] {
 			j.wrongly("%s of #%d passes %s although webhook %s has not done what it was to do", w.name, t.Number, name, step.Webhook.Name)
+		}
+	case step.Expose != nil:
+		if service := j.unmade(t, name, *step.Expose); service != "" {
+			j.wrongly("%s of #%d passes %s although there is no link to %s", w.name, t.Number, name, service)
 		}
 	case step.Analysis != nil:
 		j.measured(w, t, name, *step.Analysis)

@@ -91,6 +91,21 @@ var planted = map[string]struct {
 			}
 		}}
 	}, "has not done what it was to do"},
+	"a link is forgotten": {func() fault {
+		return fault{lane: func(_ *house, lane *rollout.Lane) { lane.Links = nil }}
+	}, "a second time"},
+	"a step that makes links is taken for done": {func() fault {
+		return fault{lane: func(_ *house, lane *rollout.Lane) {
+			if lane.Current == nil {
+				return
+			}
+			for gate, step := range stepsOf(*lane.Current) {
+				if step.Expose != nil {
+					lane.Links = append(slices.Clip(lane.Links), rollout.Link{Gate: gate})
+				}
+			}
+		}}
+	}, "although there is no link to"},
 	"a measurement is taken for another": {func() fault {
 		return fault{lane: func(h *house, lane *rollout.Lane) {
 			lane.Calls = slices.Clone(lane.Calls)

@@ -195,27 +195,27 @@ func (s *story) way(p *place) rollout.Way {
 					w.Canary = append(w.Canary, s.comparison())
 				}
 			} else {
-				w.Canary = append(w.Canary, s.wait())
+				w.Canary = append(w.Canary, s.inside())
 			}
 		}
 	case 3:
-		w.BlueGreen = &rollout.BlueGreen{Services: []rollout.ServicePair{{Active: "web", Preview: "preview"}}, Redirect: s.waits(), ShutDown: s.waits()}
+		w.BlueGreen = &rollout.BlueGreen{Services: []rollout.ServicePair{{Active: "web", Preview: "preview"}}, Redirect: s.waits(s.inside), ShutDown: s.waits(s.inside)}
 	}
 	if w.BlueGreen == nil && s.happens(40) {
 		w.Traffic = []rollout.Route{{Kind: rollout.Istio, Name: "web"}}
 	}
 	if s.happens(30) {
-		w.Before = s.waits()
+		w.Before = s.waits(s.wait)
 	}
 	if s.happens(30) {
-		w.After = s.waits()
+		w.After = s.waits(s.wait)
 	}
 	return w
 }
 
-func (s *story) waits() (steps []rollout.Step) {
+func (s *story) waits(step func() rollout.Step) (steps []rollout.Step) {
 	for range s.r.IntN(3) {
-		steps = append(steps, s.wait())
+		steps = append(steps, step())
 	}
 	return steps
 }

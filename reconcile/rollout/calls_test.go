@@ -2,6 +2,7 @@ package rollout_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -373,5 +374,17 @@ webhooks: [{name: ticket, method: POST, uriTemplate: "https://example.com/URL", 
 	}
 	if promise(way("# a line more\n"+text)) != promise(w) {
 		t.Error("where a webhook stands in the file is part of the promise")
+	}
+}
+
+func TestTheVariablesOfCallsAreThoseThatAFileMayName(t *testing.T) {
+	values := rollout.Window(rollout.Target{}.Values(rollout.Set{}, nil), time.Unix(0, 0), time.Unix(60, 0))
+	var want []string
+	for _, name := range slices.Concat(deployment.TargetVariables, deployment.WindowVariables) {
+		want = append(want, "armory."+name)
+	}
+	slices.Sort(want)
+	if got := slices.Sorted(maps.Keys(values)); !slices.Equal(got, want) {
+		t.Errorf("they are %q, and files may name %q", got, want)
 	}
 }

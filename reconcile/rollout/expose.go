@@ -131,8 +131,6 @@ func (d *decision) looks(v verdict) bool {
 			d.Target.Deadline = d.f.Now.Add(d.Target.Timeout)
 		}
 		d.failed(v.unread, func() { d.give(v.unread.Error()) })
-	case len(v.read) > 0 && len(d.Calls) > 0: // they are saved before anything is read: what is read is judged by the facts of before
-		d.waitingFor(v)
 	case len(v.read) > 0:
 		d.Read = &Read{Others: v.read}
 	case len(v.exposes) > 0:

@@ -64,7 +64,12 @@ func TestLinksAreMadeBesideStepsThatWait(t *testing.T) {
 	m.blueGreen(nil, nil).run(t)
 	m.deploy(2, "m2", set("b", 3, webService, webPreview))
 	m.blueGreen([]rollout.Step{approval(), hook(rollout.Webhook{Name: "smoke"}), expose(time.Hour, "preview")}, []rollout.Step{expose(time.Minute, "web"), pause(time.Minute)})
-	m.outside = taken
+	m.outside = func(c rollout.Call) *rollout.Answer {
+		if len(m.facts.Links) != 1 {
+			t.Error("the webhook beside it cannot be told of the link")
+		}
+		return taken(c)
+	}
 	m.until(t, rollout.WaitApproval)
 	m.expectLinks(t, "blueGreen.redirectTrafficAfter[2] shop/preview:80 1h0m0s")
 	if got := strings.Join(m.tries, " "); got != "smoke:0:1" {

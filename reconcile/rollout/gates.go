@@ -21,12 +21,19 @@ type verdict struct {
 	exposes []Link         // to be made
 }
 
-// gates judges steps that wait side by side since the present phase began.
+// gates judges steps that wait side by side since the present phase began. Who is called beside a step that makes links may be told of them, so those are made first.
 func (d *decision) gates(where string, steps []Step) verdict {
 	var v verdict
-	for i, step := range steps {
-		d.gate(&v, fmt.Sprintf("%s[%d]", where, i), step)
+	judge := func(which func(Step) bool) {
+		for i, step := range steps {
+			if which(step) {
+				d.gate(&v, fmt.Sprintf("%s[%d]", where, i), step)
+			}
+		}
 	}
+	judge(func(s Step) bool { return s.Expose != nil })
+	made := v.unread == nil && len(v.read) == 0 && len(v.exposes) == 0
+	judge(func(s Step) bool { return s.Expose == nil && (made || s.Webhook == nil && s.Analysis == nil) })
 	return v
 }
 

@@ -27,6 +27,11 @@ func HooksFrom(objects []manifest.Object) (hooks []Hook) {
 	return hooks
 }
 
+// works reports whether a hook does its work in pods, which go on until somebody ends it.
+func (h Hook) works() bool {
+	return h.Key.Group == "batch" && h.Key.Kind == "Job" || h.Key.Group == "" && h.Key.Kind == "Pod"
+}
+
 // event names what happens, as hooks do: the first time something is installed, later upgraded; a person goes back.
 func (t Target) event() string {
 	when := "pre"
@@ -64,6 +69,8 @@ func (d *decision) hook(then func()) {
 	}
 	h := hooks[t.Hook]
 	switch {
+	case t.Ending != "":
+		d.halted(h)
 	case t.Intent == nil && len(t.Open) == 0:
 		d.intend(t.Phase, Action{Kind: RunHook, Manifests: t.Manifests, Only: []manifest.Key{h.Key}, Event: t.event()})
 	case t.Intent == nil:
@@ -106,13 +113,13 @@ func (d *decision) awaitHook(h Hook) {
 	late := !d.f.Now.Before(t.Deadline)
 	switch {
 	case live.Missing, live.UID != t.Open[0].UID:
-		d.hookEnds(h, fmt.Sprintf("hook %s was removed by somebody while it ran", h.Key))
+		d.hookEnds(h, fmt.Sprintf("hook %s was removed by somebody while it ran", h.Key), false)
 	case live.Health == Healthy:
-		d.hookEnds(h, "")
+		d.hookEnds(h, "", h.Goes("hook-succeeded"))
 	case live.Health == Broken:
-		d.hookEnds(h, "hook "+sentence(live))
+		d.hookEnds(h, "hook "+sentence(live), h.Goes("hook-failed"))
 	case late:
-		d.hookEnds(h, fmt.Sprintf("hook %s is not done within %s%s", h.Key, t.Timeout, strings.TrimSuffix(": "+live.Message, ": ")))
+		d.hookEnds(h, fmt.Sprintf("hook %s is not done within %s%s", h.Key, t.Timeout, strings.TrimSuffix(": "+live.Message, ": ")), h.works() || h.Goes("hook-failed"))
 	default:
 		d.Due = t.Deadline
 		if askAgain := d.f.Now.Add(askAgain); askAgain.Before(d.Due) { // no news comes of a hook's pods
@@ -122,11 +129,11 @@ func (d *decision) awaitHook(h Hook) {
 	}
 }
 
-// hookEnds removes a hook where it says so. why is why it failed; "": it did not.
-func (d *decision) hookEnds(h Hook, why string) {
+// hookEnds removes a hook that goes. why is why it failed; "": it did not.
+func (d *decision) hookEnds(h Hook, why string, goes bool) {
 	t := &d.Target
 	t.Open, t.Why = nil, why
-	if h.Goes("hook-succeeded") && why == "" || h.Goes("hook-failed") && why != "" {
+	if goes {
 		d.intend(t.Phase, Action{Kind: Remove, Remove: []manifest.Key{h.Key}})
 		return
 	}
@@ -143,4 +150,40 @@ func (d *decision) hookGone() {
 	d.enter(t.Phase, Running)
 	t.Hook++
 	t.Deadline = time.Time{}
+}
+
+// halts ends a hook that runs, or may have been made, since its target is to stop: it stops once that is done. false: there is none.
+func (d *decision) halts(why string) bool {
+	t := &d.Target
+	hooks, runs := d.hooks(), len(t.Open) > 0 || t.Intent != nil && t.Intent.Kind == RunHook
+	if t.Phase != Hooking && t.Phase != Concluding || !runs || !hooks[t.Hook].works() {
+		return false
+	}
+	t.Open, t.Ending, t.Why = nil, Cancelled, why
+	d.intend(t.Phase, Action{Kind: Remove, Remove: []manifest.Key{hooks[t.Hook].Key}})
+	return true
+}
+
+// halted stops a target whose hook was ended, or cannot be.
+func (d *decision) halted(h Hook) {
+	t := &d.Target
+	if !d.acted() {
+		return
+	}
+	stop := func(why string) {
+		switch {
+		case t.Phase == Hooking:
+			d.end(t.Ending, why)
+		case d.f.Cancel != nil:
+			d.revert(t.Ending, why)
+		default:
+			d.yield(why)
+		}
+	}
+	if failure := d.f.Outcome.Failure; failure != nil {
+		d.failed(failure, func() { stop(fmt.Sprintf("%s; hook %s runs on: %s", t.Why, h.Key, failure.Error())) })
+		return
+	}
+	d.say("target.hook", fmt.Sprintf("%s: hook %s is ended", t.Name, h.Key), t.Why)
+	stop(t.Why)
 }

@@ -114,6 +114,69 @@ func TestAHookThatIsNeverDoneIsWaitedForInItsTime(t *testing.T) {
 	expect(t, m, rollout.Failed, "hook Job.batch shop/migrate is not done within 10m0s: 0 of 1 completions", map[string]int32{"web-a": 2})
 }
 
+func TestAHookThatRunsIsEndedWithItsDeployment(t *testing.T) {
+	cancelled := func(m *model) { m.facts.Cancel = &rollout.Request{By: "ann", Reason: "wrong version"} }
+	replaced := func(m *model) { m.facts.ReplacedBy = 3 }
+	forbidden := &rollout.Failure{Class: rollout.Refused, Text: "jobs.batch \"migrate\" is forbidden"}
+	before, after := []string{"pre-upgrade migrate", "remove migrate"}, []string{"apply", "post-upgrade migrate", "remove migrate", "apply"}
+	for _, c := range []struct {
+		name    string
+		event   string
+		stop    func(*model)
+		refused *rollout.Failure
+		why     string
+		want    []string
+	}{
+		{"cancelled before", "pre-upgrade", cancelled, nil, "cancelled by ann: wrong version", before},
+		{"cancelled after", "post-upgrade", cancelled, nil, "cancelled by ann: wrong version; held at #1", after},
+		{"replaced before", "pre-upgrade", replaced, nil, "replaced by #3", before},
+		{"replaced after", "post-upgrade", replaced, nil, "replaced by #3", after[:3]},
+		{"which is forbidden", "pre-upgrade", cancelled, forbidden,
+			"cancelled by ann: wrong version; hook Job.batch shop/migrate runs on: jobs.batch \"migrate\" is forbidden", before[:1]},
+		{"which meets trouble", "post-upgrade", cancelled, &rollout.Failure{Class: rollout.Trouble, Text: "connection reset"}, "cancelled by ann: wrong version; held at #1",
+			[]string{"apply", "post-upgrade migrate", "remove migrate", "apply"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := job("migrate", 0, nil, c.event)
+			m := hooked(t, false, h, job("next", 1, nil, c.event))
+			m.unfinished = map[manifest.Key]bool{h.Key: true}
+			m.until(t, rollout.WaitHealth)
+			c.stop(m)
+			m.trouble = func(a rollout.Action) *rollout.Failure {
+				failure := c.refused
+				if a.Kind != rollout.Remove || failure == nil {
+					return nil
+				}
+				if failure.Class == rollout.Trouble {
+					c.refused = nil // once
+				}
+				return failure
+			}
+			m.run(t)
+			expect(t, m, rollout.Cancelled, c.why, map[string]int32{"web-a": 2})
+			if got := m.order(); !slices.Equal(got, c.want) {
+				t.Errorf("it did %q\nwant   %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestAHookThatMayHaveBeenMadeIsEnded(t *testing.T) {
+	m := hooked(t, false, job("migrate", 0, nil, "pre-upgrade"))
+	m.trouble = func(a rollout.Action) *rollout.Failure { // its answer is lost, and somebody has had enough
+		if a.Kind != rollout.RunHook {
+			return nil
+		}
+		m.facts.Cancel = &rollout.Request{By: "ann"}
+		return &rollout.Failure{Class: rollout.Trouble, Text: "connection reset"}
+	}
+	m.run(t)
+	expect(t, m, rollout.Cancelled, "cancelled by ann", map[string]int32{"web-a": 2})
+	if got := m.order(); !slices.Equal(got, []string{"remove migrate"}) {
+		t.Errorf("it did %q", got)
+	}
+}
+
 func TestASetOfHooksIsReadFromManifests(t *testing.T) {
 	object := func(kind, name, annotations string) manifest.Object {
 		group := map[string]string{"Job": "batch/v1", "ConfigMap": "v1"}[kind]

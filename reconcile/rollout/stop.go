@@ -15,6 +15,12 @@ func (d *decision) stopped() bool {
 		replaced = false // it stays where it is halted; the newer one waits
 	}
 	by := fmt.Sprintf("replaced by #%d", d.f.ReplacedBy)
+	switch {
+	case t.Ending != "" && t.Phase.stage() != backwards: // it stops once its hook is ended
+		return false
+	case replaced && d.halts(by), d.f.Cancel != nil && d.halts(d.f.Cancel.Sentence()):
+		return true
+	}
 	switch t.Phase.stage() {
 	case untouched:
 		switch {

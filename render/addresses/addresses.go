@@ -19,19 +19,11 @@ import (
 	"towpath/render/once"
 )
 
-// pins remembers what was brought. What is kept under a name never changes, and survives a restart.
-type pins interface {
-	// Kept is what is kept under a name.
-	Kept(ctx context.Context, name string) (content []byte, found bool, err error)
-	// Keep keeps content under a name, unless something is kept there already, and returns what is kept.
-	Keep(ctx context.Context, name string, content []byte) (kept []byte, err error)
-}
-
 // Config of Files.
 type Config struct {
 	HTTP  *http.Client
-	Pins  pins
-	Bytes int64 // of one file (2 MiB)
+	Pins  once.Pins // of what was brought
+	Bytes int64     // of one file (2 MiB)
 	Clock func() time.Time
 }
 

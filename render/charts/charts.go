@@ -19,22 +19,14 @@ import (
 	"towpath/render/once"
 )
 
-// pins remembers which content a version had. What is kept under a name never changes, and survives a restart.
-type pins interface {
-	// Kept is what is kept under a name.
-	Kept(ctx context.Context, name string) (content []byte, found bool, err error)
-	// Keep keeps content under a name, unless something is kept there already, and returns what is kept.
-	Keep(ctx context.Context, name string, content []byte) (kept []byte, err error)
-}
-
 // Config of a Fetcher.
 type Config struct {
 	HTTP         *http.Client
-	Pins         pins
-	Dir          string // of the cache; what is in it can be lost
-	CacheBytes   int64  // of all that is in Dir (512 MiB)
-	ArchiveBytes int64  // of one chart, packed (20 MiB)
-	IndexBytes   int64  // of a repository's index (64 MiB)
+	Pins         once.Pins // of the content that a version had
+	Dir          string    // of the cache; what is in it can be lost
+	CacheBytes   int64     // of all that is in Dir (512 MiB)
+	ArchiveBytes int64     // of one chart, packed (20 MiB)
+	IndexBytes   int64     // of a repository's index (64 MiB)
 	Credentials  []Credential
 	Clock        func() time.Time
 }

@@ -1,5 +1,5 @@
-// Package once keeps what many ask for at a time from being asked for many times: those who wait for one thing share its fetch, and what failed is not tried
-// again at once. A commit asks for one chart, or one file, for each of its targets.
+// Package once keeps what many ask for from being asked for many times: those who wait for one thing share its fetch, what failed is not tried again at once, and
+// what came is pinned. A commit asks for one chart, or one file, for each of its targets.
 package once
 
 import (
@@ -10,6 +10,14 @@ import (
 
 	"golang.org/x/sync/singleflight"
 )
+
+// Pins remembers what was brought. What is kept under a name never changes, and survives a restart.
+type Pins interface {
+	// Kept is what is kept under a name.
+	Kept(ctx context.Context, name string) (content []byte, found bool, err error)
+	// Keep keeps content under a name, unless something is kept there already, and returns what is kept.
+	Keep(ctx context.Context, name string, content []byte) (kept []byte, err error)
+}
 
 // RetryAfter is how long a failure is remembered.
 const RetryAfter = 30 * time.Second

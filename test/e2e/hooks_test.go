@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"towpath/internal/testkit/gitserver"
 	"towpath/internal/testkit/world"
 )
@@ -65,4 +67,33 @@ func TestHooksOfAChartRunInARollout(t *testing.T) {
 		t.Errorf("prod is %s: %s", got.State, got.Why)
 	}
 	expectImages(t, w, "prod", map[string]int64{"example.com/web:2": 2})
+}
+
+func TestAHookThatRunsIsEndedWithItsDeployment(t *testing.T) {
+	t.Parallel()
+	w := world.New(t, &shared, charted(1, "0 after 0.2s"))
+	expectState(t, w.Ended(w.Deployment("shop", w.Repository.Head("main")).ID), "SUCCEEDED")
+	running := func() (count int) {
+		for _, pod := range w.Objects("prod", "v1 pods") {
+			phase, _, _ := unstructured.NestedString(pod.Object, "status", "phase")
+			if pod.GetLabels()["batch.kubernetes.io/job-name"] == "migrate" && phase == "Running" {
+				count++
+			}
+		}
+		return count
+	}
+	d := w.Deployment("shop", w.Commit("version 2", charted(2, "0 after 1h")))
+	w.Await("the Job to run", func() (bool, error) { return running() == 1, nil })
+	must(t, w, "deploy", "cancel", d.ID, "--reason", "wrong version")
+	ended := w.Ended(d.ID)
+	expectState(t, ended, "CANCELLED")
+	if got := target(t, ended, "prod"); !strings.HasSuffix(got.Why, ": wrong version") {
+		t.Errorf("prod is %s: %s", got.State, got.Why)
+	}
+	says(t, w, "prod: hook Job.batch "+w.Namespace+"/migrate is ended")
+	if job, there := w.Objects("prod", "batch/v1 jobs")["migrate"]; there && job.GetDeletionTimestamp() == nil {
+		t.Error("the Job runs on")
+	}
+	w.Await("the end of its pods", func() (bool, error) { return running() == 0, nil })
+	expectImages(t, w, "prod", map[string]int64{"example.com/web:1": 2})
 }

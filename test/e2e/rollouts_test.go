@@ -224,7 +224,8 @@ func TestARunningDeploymentObjectIsTakenOverAndAtNoMomentFewerPodsServe(t *testi
 				})
 			}
 			least := leastReady(t, w)
-			d := w.Ended(w.Deployment("shop", w.Commit("taken over", gitserver.Files{"shop/towpath.yaml": world.OnProd(halfThenPause, ""), "shop/manifests/web.yaml": slow("example.com/web:1")})).ID)
+			d := w.Ended(w.Deployment("shop", w.Commit("taken over", gitserver.Files{"shop/manifests/web.yaml": slow("example.com/web:1"),
+				"shop/towpath.yaml": strings.Replace(world.OnProd(halfThenPause, ""), "duration: 60, unit: seconds", "duration: 1, unit: hours", 1)})).ID) // it hears of the end of that rollout, and does not wait for its own
 			expectState(t, d, "SUCCEEDED")
 			expectImages(t, w, "prod", map[string]int64{"example.com/web:1": 4})
 			if events := strings.Join(w.EventsOf(d.ID), "\n"); !strings.Contains(events, "prod: Deployment.apps "+w.Namespace+"/web is taken over, with its pods") {

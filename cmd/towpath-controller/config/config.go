@@ -242,9 +242,10 @@ type Charts struct {
 
 // Credential is for everything below an address.
 type Credential struct {
-	URL          string `yaml:"url" doc:"https://HOST/PATH or oci://HOST/PATH" required:"true"`
-	Username     string `yaml:"username" doc:"name beside the password; most servers take any beside a token" required:"true"`
-	PasswordFile string `yaml:"passwordFile" doc:"file with the password or token; read at each use" required:"true"`
+	URL          string   `yaml:"url" doc:"https://HOST/PATH or oci://HOST/PATH" required:"true"`
+	Tenants      []string `yaml:"tenants" doc:"tenants for whose deployment files it is sent; absent: all"`
+	Username     string   `yaml:"username" doc:"name beside the password; most servers take any beside a token" required:"true"`
+	PasswordFile string   `yaml:"passwordFile" doc:"file with the password or token; read at each use" required:"true"`
 }
 
 // Secret is a value that webhooks may send without their authors knowing it. All of the lists are globs.
@@ -268,11 +269,28 @@ type SOPS struct {
 
 // Egress is outgoing calls.
 type Egress struct {
-	AllowHosts   []string `yaml:"allowHosts" doc:"hosts of chart repositories, registries, manifests by URL and webhooks; *.example.com, host:port"`
-	AllowPrivate []string `yaml:"allowPrivate" doc:"hosts or networks that may be private addresses"`
-	RedirectTo   []string `yaml:"redirectTo" doc:"hosts that redirects may lead to over https; registries keep their content elsewhere"`
-	CAFile       string   `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
-	Proxy        bool     `yaml:"proxy" doc:"use HTTPS_PROXY and NO_PROXY of the environment" default:"false"`
+	AllowHosts   []string       `yaml:"allowHosts" doc:"hosts of chart repositories, registries, manifests by URL and webhooks; *.example.com, host:port"`
+	AllowPrivate []string       `yaml:"allowPrivate" doc:"hosts or networks that may be private addresses"`
+	Tenants      []TenantEgress `yaml:"tenants" doc:"what deployment files of single tenants may call beside that"`
+	RedirectTo   []string       `yaml:"redirectTo" doc:"hosts that redirects may lead to over https; registries keep their content elsewhere"`
+	CAFile       string         `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
+	Proxy        bool           `yaml:"proxy" doc:"use HTTPS_PROXY and NO_PROXY of the environment" default:"false"`
+}
+
+// TenantEgress is what the files of one tenant may call, and those of no other.
+type TenantEgress struct {
+	Name         string   `yaml:"name" doc:"the tenant" required:"true"`
+	AllowHosts   []string `yaml:"allowHosts" doc:"hosts, as in egress.allowHosts"`
+	AllowPrivate []string `yaml:"allowPrivate" doc:"hosts or networks, as in egress.allowPrivate"`
+}
+
+// Of is what a tenant's files may call, and whether an entry of its own says some of that.
+func (e Egress) Of(tenant string) (allowHosts, allowPrivate []string, own bool) {
+	i := slices.IndexFunc(e.Tenants, func(t TenantEgress) bool { return t.Name == tenant })
+	if i < 0 {
+		return e.AllowHosts, e.AllowPrivate, false
+	}
+	return slices.Concat(e.AllowHosts, e.Tenants[i].AllowHosts), slices.Concat(e.AllowPrivate, e.Tenants[i].AllowPrivate), true
 }
 
 // Log is what is logged.
@@ -377,6 +395,13 @@ func (c *Config) check() (wrong []error) {
 		base, err := url.Parse(credential.URL)
 		need(err == nil && base.Host != "" && slices.Contains([]string{"https", "http", "oci"}, base.Scheme), "charts.credentials[%d].url: %q is neither https://HOST/PATH nor oci://HOST/PATH", i, credential.URL)
 		need(credential.Username != "" && credential.PasswordFile != "", "charts.credentials[%d]: username and passwordFile are required", i)
+	}
+	tenants := map[string]bool{}
+	for i, t := range c.Egress.Tenants {
+		at := fmt.Sprintf("egress.tenants[%d].name", i)
+		need(sourceName.MatchString(t.Name), "%s: %q; letters, digits, - and _, at most 63", at, t.Name)
+		need(!tenants[t.Name], "%s: a second entry for %s", at, t.Name)
+		tenants[t.Name] = true
 	}
 	secrets := map[[2]string]bool{}
 	for i, s := range c.Secrets {

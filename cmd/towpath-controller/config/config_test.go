@@ -55,7 +55,9 @@ func TestWhatIsWrongIsToldAllAtOnceWithPlaceAndRemedy(t *testing.T) {
 		"peers beside SQLite": {good + "peers: {listen: ':8444'}\n", []string{"peers.listen: replicas share a PostgreSQL database; with SQLite there is one controller",
 			`peers.address: say how the other replicas reach this one; peers.listen (":8444") names no host`}},
 		"peers that nobody listens to": {good + "peers: {address: 10.0.0.1}\n", []string{"peers.address: peers.listen is missing"}},
-		"nothing":                      {"", []string{`externalURL: "" is no http(s) address`, "keyFile is required; `towpath-controller key` prints a new key", "data is required"}},
+		"tenants' egress": {good + "egress: {tenants: [{name: a b}, {name: shop}, {name: shop}]}\n",
+			[]string{`egress.tenants[0].name: "a b"; letters, digits, - and _, at most 63`, "egress.tenants[2].name: a second entry for shop"}},
+		"nothing": {"", []string{`externalURL: "" is no http(s) address`, "keyFile is required; `towpath-controller key` prints a new key", "data is required"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse("towpath.yaml", []byte(c.text))

@@ -520,6 +520,9 @@ func (c *Cluster) lives(keys []manifest.Key) []rollout.Live {
 		lives[i] = rollout.Live{Key: key, Missing: true}
 		if o := c.objects[key]; o != nil {
 			lives[i] = o.Live
+			if key.Kind == "Service" {
+				lives[i].Ports = []rollout.Port{{Protocol: "TCP", Number: 80}}
+			}
 		}
 	}
 	return lives

@@ -1,5 +1,5 @@
 // Package prometheus runs a Prometheus server of the distribution's package for a test, in a temporary directory, on a port of its own on this machine. It
-// scrapes values that the test sets, and lets in whoever has User and Password.
+// scrapes values that the test sets, and what else it is told to, and lets in whoever has User and Password.
 package prometheus
 
 import (
@@ -40,8 +40,8 @@ type Server struct {
 	values map[string]float64
 }
 
-// Start runs a server until the test ends.
-func Start(t testing.TB) *Server {
+// Start runs a server until the test ends. It finds what to scrape beside the test's values at addresses for its HTTP service discovery.
+func Start(t testing.TB, discover ...string) *Server {
 	t.Helper()
 	program, err := exec.LookPath("prometheus")
 	if err != nil {
@@ -54,10 +54,14 @@ func Start(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	jobs := fmt.Sprintf("- {job_name: test, static_configs: [{targets: ['%s']}]}\n", scraped.Listener.Addr())
+	for i, address := range discover {
+		jobs += fmt.Sprintf("- {job_name: found-%d, http_sd_configs: [{url: %q, refresh_interval: 500ms}]}\n", i, address)
+	}
 	dir := t.TempDir()
 	config, web := filepath.Join(dir, "prometheus.yml"), filepath.Join(dir, "web.yml")
 	for name, text := range map[string]string{
-		config: fmt.Sprintf("global: {scrape_interval: 500ms, scrape_timeout: 500ms}\nscrape_configs: [{job_name: test, static_configs: [{targets: ['%s']}]}]\n", scraped.Listener.Addr()),
+		config: "global: {scrape_interval: 500ms, scrape_timeout: 500ms}\nscrape_configs:\n" + jobs,
 		web:    fmt.Sprintf("basic_auth_users: {%s: '%s'}\n", User, hash),
 	} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {

@@ -166,11 +166,12 @@ func (d *decision) withdraw() {
 	d.withdrew()
 }
 
-// withdrew goes on once traffic is back: to the last good manifests, unless a newer deployment waits, which brings its own.
+// withdrew goes on once traffic is back: to the last good manifests, unless a newer deployment waits, which brings its own. Fleets that took a share are
+// brought back even then: what a newer one replaces of them would be left beside the pods of this one.
 func (d *decision) withdrew() {
 	t := &d.Target
 	switch {
-	case d.f.ReplacedBy > 0:
+	case d.f.ReplacedBy > 0 && (len(t.Fleets) == 0 || t.Reverted):
 		d.enter(Clearing, Running)
 		d.givesWay()
 	case t.Reverted && len(d.superfluous()) > 0:

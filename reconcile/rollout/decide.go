@@ -86,6 +86,8 @@ func (d *decision) phase() {
 		d.settle()
 	case Steering:
 		d.steer()
+	case Replacing:
+		d.replace()
 	case Lowering:
 		d.lower()
 	case Pausing:

@@ -131,6 +131,10 @@ func (j *judge) changed(c cloud.Change) {
 		j.turned(w, c)
 	case "divide":
 		j.divided(w, c)
+	case "share":
+		j.shared(w, c)
+	case "replace":
+		j.replaced(w, c)
 	case "remove":
 		if c.From > 0 && c.Key.Kind == "ReplicaSet" && !t.Removes && slices.ContainsFunc(j.house.sets[t.Manifests].Revisions, func(r rollout.Revision) bool { return r.ReplicaSet == c.Key }) && t.Phase == rollout.Pruning {
 			j.wrongly("%s: %s with %d pods is removed by the deployment that brought it", w.name, c.Key, c.From)
@@ -353,6 +357,7 @@ func (j *judge) saved(r *run, d rollout.Decision) {
 		j.wrongly("%s of #%d was saved %d times and has not ended: %s in %s", w.name, t.Number, w.saves, t.State, t.Phase)
 	}
 	j.passed(w, was, t)
+	j.rests(w, was, t)
 	j.gaveUp(w, was, t)
 	j.halted(r, w, was, t)
 	w.target, w.ready = t, time.Time{}
@@ -398,7 +403,7 @@ func (j *judge) passed(w *watched, was, t rollout.Target) {
 	}
 	if !t.First && t.BlueGreen == nil {
 		for i := was.Step; i < t.Step && i < len(t.Canary); i++ {
-			if t.Canary[i].Weight == nil && (was.Phase == rollout.Pausing || len(t.Former) > 0) {
+			if t.Canary[i].Weight == nil && (was.Phase == rollout.Pausing || len(t.Former)+len(t.Fleets) > 0) {
 				began := now
 				if i == was.Step {
 					began = since(rollout.Pausing)
@@ -421,7 +426,7 @@ func (j *judge) passed(w *watched, was, t rollout.Target) {
 }
 
 // forward is the phases of a good rollout in their order; those that may come several times stand where they may come last.
-var forward = []rollout.Phase{rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Settling, rollout.Steering, rollout.Lowering,
+var forward = []rollout.Phase{rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Replacing, rollout.Settling, rollout.Steering, rollout.Lowering,
 	rollout.Pausing,
 	rollout.Redirecting, rollout.Switching, rollout.Overlapping, rollout.Completing, rollout.Opening, rollout.Retiring, rollout.Draining, rollout.Joining, rollout.Pruning, rollout.Restoring, rollout.Following, rollout.Finished}
 

@@ -18,13 +18,13 @@ type anything struct {
 	rollout.Facts
 }
 
-var phases = []rollout.Phase{rollout.Observing, rollout.Comparing, rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Settling, rollout.Steering, rollout.Lowering,
+var phases = []rollout.Phase{rollout.Observing, rollout.Comparing, rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Replacing, rollout.Settling, rollout.Steering, rollout.Lowering,
 	rollout.Pausing, rollout.Redirecting, rollout.Switching, rollout.Overlapping, rollout.Completing, rollout.Opening, rollout.Retiring, rollout.Draining, rollout.Joining, rollout.Pruning, rollout.Restoring,
 	rollout.Following, rollout.Finished, rollout.Returning, rollout.Regaining, rollout.Withdrawing, rollout.Vacating, rollout.Rejoining, rollout.Reverting, rollout.Recovering,
 	rollout.Clearing}
 
 // acts is the phases that are entered with an intent.
-var acts = []rollout.Phase{rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Steering, rollout.Opening, rollout.Joining, rollout.Rejoining, rollout.Raising, rollout.Lowering, rollout.Switching, rollout.Returning, rollout.Reverting}
+var acts = []rollout.Phase{rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Steering, rollout.Opening, rollout.Joining, rollout.Rejoining, rollout.Raising, rollout.Replacing, rollout.Lowering, rollout.Switching, rollout.Returning, rollout.Reverting}
 
 var noon = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 
@@ -58,6 +58,13 @@ func any1(r *rand.Rand) anything {
 			t.Former = []rollout.Former{{Key: revision("a"), Workload: "web", Hash: "a", Count: count, Asked: int32(r.IntN(int(count) + 1)), Stable: true}}
 		}
 	}
+	if chance(30) || t.Phase == rollout.Replacing {
+		t.Workloads, t.Base = []string{"StatefulSet"}, &rollout.Release{Deployment: "d1", Number: 1, Manifests: "m1"}
+		a.New.Objects, a.New.Fleets, a.Facts.Base.Fleets = append(a.New.Objects, database), fleets(database).Fleets, fleets(database).Fleets
+		if len(t.Full) > 0 {
+			t.Fleets = []rollout.Moving{{Share: rollout.Share{Key: database, Weight: r.IntN(101)}, Pods: 4, Fresh: int32(r.IntN(5))}}
+		}
+	}
 	t.Step = r.IntN(len(t.Canary) + 1)
 	if t.Phase == rollout.Pausing {
 		t.BlueGreen, t.Canary = nil, append(t.Canary, anyWait(r))
@@ -79,7 +86,7 @@ func any1(r *rand.Rand) anything {
 	if slices.Contains(acts, t.Phase) || chance(10) {
 		t.Intent = anyIntent(r, *t)
 	}
-	for _, key := range []manifest.Key{revision("b"), revision("a"), webService} {
+	for _, key := range []manifest.Key{revision("b"), revision("a"), webService, database} {
 		if chance(40) {
 			t.Open = append(t.Open, rollout.Proof{Key: key, UID: "uid", Generation: int64(1 + r.IntN(3))})
 		}
@@ -192,6 +199,8 @@ func anyIntent(r *rand.Rand, t rollout.Target) *rollout.Action {
 	switch t.Phase {
 	case rollout.Applying, rollout.Completing:
 		return &rollout.Action{Kind: rollout.Apply, Manifests: "m2", Replicas: t.Full}
+	case rollout.Replacing:
+		return &rollout.Action{Kind: rollout.Apply, Manifests: "m2", Only: []manifest.Key{database}, Share: []rollout.Share{{Key: database, Weight: r.IntN(101)}}}
 	case rollout.Reverting:
 		return &rollout.Action{Kind: rollout.Apply, Manifests: "m1"}
 	case rollout.Adopting:
@@ -229,6 +238,11 @@ func anyLook(r *rand.Rand) *rollout.Look {
 	}
 	if r.IntN(4) == 0 {
 		look.Workloads = append(look.Workloads, live(webDeployment))
+	}
+	if r.IntN(4) > 0 {
+		fleet := live(database)
+		fleet.Fresh, fleet.Due, fleet.Stuck = int32(r.IntN(6)), r.IntN(4) == 0, r.IntN(8) == 0
+		look.Fleets = append(look.Fleets, fleet)
 	}
 	return look
 }
@@ -405,6 +419,9 @@ func answered(read rollout.Read, asked map[manifest.Key]int32) *rollout.Look {
 	look := &rollout.Look{}
 	for _, key := range read.Objects {
 		look.Objects = append(look.Objects, rollout.Live{Key: key, UID: "uid", Generation: 1 << 20, Health: rollout.Healthy})
+	}
+	for _, s := range read.Fleets {
+		look.Fleets = append(look.Fleets, rollout.Live{Key: s.Key, UID: "uid", Generation: 1 << 20, Health: rollout.Healthy, Replicas: 4, Fresh: 4, Within: true})
 	}
 	for _, r := range read.Routes {
 		r.Service, r.Selector = "web", map[string]string{"app": "web"}

@@ -90,8 +90,12 @@ func (d *decision) settle() {
 		return
 	}
 	if failure := d.f.Look.Failure; failure != nil {
+		drains := t.Phase == Draining || t.Phase == Vacating
+		if !drains && failure.Class == Trouble && t.Attempts < 2 && !d.f.Now.Before(t.Deadline) {
+			t.Deadline = d.f.Now.Add(backoff(t.Attempts + 2)) // a read that is lost says nothing of what is waited for: it is made again
+		}
 		d.failed(failure, func() {
-			if t.Phase == Draining || t.Phase == Vacating {
+			if drains {
 				d.settled()
 				return
 			}

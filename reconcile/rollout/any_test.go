@@ -131,7 +131,9 @@ func any1(r *rand.Rand) anything {
 			By: []string{"ann", "bob"}[r.IntN(2)], At: noon.Add(-time.Duration(r.IntN(3600)) * time.Second)})
 	}
 	if chance(40) {
-		a.Look = anyLook(r)
+		if a.Look = anyLook(r); len(t.Fleets) == 0 {
+			a.Look.Fleets = nil // nobody asked for them
+		}
 	} else if t.Intent != nil && chance(60) {
 		a.Outcome = &rollout.Outcome{Live: anyLook(r).Objects}
 		if chance(30) {
@@ -333,6 +335,12 @@ func proved(a anything) bool {
 		return false
 	}
 	for _, p := range a.Open {
+		if f := slices.IndexFunc(a.Target.Fleets, func(m rollout.Moving) bool { return m.Key == p.Key }); f >= 0 {
+			if !fleetProved(a.Target.Fleets[f], p, a.Look.Fleets) {
+				return false
+			}
+			continue
+		}
 		i := slices.IndexFunc(a.Look.Objects, func(l rollout.Live) bool { return l.Key == p.Key })
 		none := slices.ContainsFunc(append(slices.Clone(a.Asked), formerAsked(a)...), func(r rollout.Replicas) bool { return r.Key == p.Key && r.Count == 0 })
 		if i < 0 {
@@ -348,6 +356,17 @@ func proved(a anything) bool {
 		}
 	}
 	return true
+}
+
+// fleetProved reports whether a read shows that a fleet has its share.
+func fleetProved(m rollout.Moving, p rollout.Proof, lives []rollout.Live) bool {
+	return slices.ContainsFunc(lives, func(l rollout.Live) bool {
+		done := l.Fresh >= m.Of(l.Replicas)
+		if m.Weight >= 100 {
+			done = l.Health == rollout.Healthy
+		}
+		return l.Key == m.Key && !l.Missing && l.UID == p.UID && l.Generation >= p.Generation && l.Within && done
+	})
 }
 
 func formerAsked(a anything) (all []rollout.Replicas) {

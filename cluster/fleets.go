@@ -239,38 +239,28 @@ func (f fleet) fresh() (count int32) {
 }
 
 // due is the pods of a DaemonSet that go next so that in the end its share is of the newest version: in the order of the nodes, so that a repetition chooses
-// the same; and no more than may be missing at once, of which those count that are missing already. A pod that does not serve is missed by nobody.
+// the same; and no more than may be missing at once, of which those count that are missing already. A pod that does not serve is missed by nobody, but says
+// nothing of the new version either where its node is what fails: it goes only where the others do not make up the share.
 func (f fleet) due(s rollout.Share) (next []unstructured.Unstructured) {
 	if f.newest == "" {
 		return nil
 	}
-	wanted, room := s.Of(f.shall), f.batch()-f.shall
+	var serving, idle []unstructured.Unstructured // of older versions
+	wanted, room := int(s.Of(f.shall)), int(f.batch()-f.shall)
 	for _, pod := range f.pods {
-		switch {
-		case f.isNew(pod):
-			if wanted--; f.serves(pod) {
-				room++
-			}
+		switch isNew, serves := f.isNew(pod), f.serves(pod); {
+		case isNew && serves:
+			wanted, room = wanted-1, room+1
+		case isNew:
+			wanted--
+		case serves:
+			serving, room = append(serving, pod), room+1
 		default:
-			room++ // it serves, or does not count
+			idle, room = append(idle, pod), room+1
 		}
 	}
-	for _, pod := range f.pods {
-		switch {
-		case wanted <= 0:
-			return next
-		case f.isNew(pod):
-			continue
-		case !f.serves(pod):
-		case room > 0:
-			room--
-		default:
-			continue
-		}
-		next = append(next, pod)
-		wanted--
-	}
-	return next
+	next = idle[:min(max(wanted-len(serving), 0), len(idle))]
+	return append(next, serving[:max(min(wanted-len(next), room, len(serving)), 0)]...)
 }
 
 // batch is how many pods of a DaemonSet may be missing at once: what its manifest says, and at least one, since a pod is taken away before its successor comes.

@@ -295,6 +295,46 @@ func TestABatchIsWhatMayBeMissing(t *testing.T) {
 	expectNoDrift(t, b, bad("1"))
 }
 
+func TestAPodThatFailsAlreadySaysNothingOfTheNewVersion(t *testing.T) {
+	b := setUp(t)
+	b.ground()
+	key := b.key("apps", "DaemonSet", "agent")
+	s := b.share(key, 100, agent("1", ""))
+	b.everywhere(s, 4)
+	for _, pod := range b.podsOn("a") {
+		_, err := b.kube.Client.Resource(pods).Namespace(b.namespace).Patch(t.Context(), pod, "application/merge-patch+json",
+			[]byte(`{"metadata":{"annotations":{"localcluster/unready":"true"}}}`), metav1.PatchOptions{})
+		ok(t, err)
+	}
+	b.fleet("one pod to fail", s, func(l rollout.Live) bool { return l.Fresh == 3 })
+	s = b.share(key, 25, agent("2", ""))
+	expectPods(t, b.carry(s, agent("2", "")), "map[1:[a c d] 2:[b]]")
+	s = b.share(key, 99, agent("2", ""))
+	expectPods(t, b.carry(s, agent("2", "")), "map[1:[a] 2:[b c d]]")
+}
+
+// podsOn is the pods on a node of the test.
+func (b *bench) podsOn(node string) (names []string) {
+	b.t.Helper()
+	list, err := b.kube.Client.Resource(pods).Namespace(b.namespace).List(b.t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=" + b.namespace + "-" + node})
+	ok(b.t, err)
+	for _, pod := range list.Items {
+		names = append(names, pod.GetName())
+	}
+	return names
+}
+
+func TestWhatAnAutoscalerMadeOfAStatefulSetStaysWhileItHasAShare(t *testing.T) {
+	b := setUp(t)
+	key := b.key("apps", "StatefulSet", "db")
+	b.carry(b.share(key, 100, stateful("1", "")), stateful("1", ""))
+	_, err := b.kube.Client.Resource(statefulSets).Namespace(b.namespace).Patch(t.Context(), "db", "application/merge-patch+json", []byte(`{"spec":{"replicas":5}}`),
+		metav1.PatchOptions{FieldManager: "kube-controller-manager"}, "scale")
+	ok(t, err)
+	s := b.share(key, 20, stateful("2", ""))
+	expectPods(t, b.carry(s, stateful("2", "")), "map[1:[0 1 2 3] 2:[4]]")
+}
+
 func TestAShareIsWrittenAsTheFleetWasRead(t *testing.T) {
 	b := setUp(t)
 	key := b.key("apps", "StatefulSet", "db")

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -124,11 +123,11 @@ func TestADaemonSetGoesNodeByNodeToItsShareAndThenToAll(t *testing.T) {
 
 func TestABadImageOfAFleetReachesNoMoreThanABatchAndGoesBack(t *testing.T) {
 	for name, c := range map[string]struct {
-		manifest         func(image string) string
-		at, after, whose string
+		manifest                func(image string) string
+		at, after, whose, image string
 	}{
-		"StatefulSet": {fourPods, "0:1 1:1 2:1 3:missing", "0:1 1:1 2:1 3:1", "/db: 0 of 2 pods of #2 ready: "},
-		"DaemonSet":   {everywhere, "1 missing", "1 1", "/agent: 0 of 1 pods of #2 ready: "},
+		"StatefulSet": {fourPods, "0:1 1:1 2:1 3:missing", "0:1 1:1 2:1 3:1", "/db: 0 of 2 pods of #2 ready: ", "example.com/db:missing"},
+		"DaemonSet":   {everywhere, "1 missing", "1 1", "/agent: 0 of 1 pods of #2 ready: ", "example.com/agent:missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -136,11 +135,11 @@ func TestABadImageOfAFleetReachesNoMoreThanABatchAndGoesBack(t *testing.T) {
 			d := commits(w, "2", c.manifest("missing"))
 			w.Await("the reason why prod waits", func() (bool, error) {
 				_, out, _ := w.Towpath(t.TempDir(), nil, "why", "shop", "prod")
-				return strings.Contains(out, c.whose) && strings.Contains(out, fmt.Sprint("example.com/", map[string]string{"StatefulSet": "db", "DaemonSet": "agent"}[name], ":missing")), nil
+				return strings.Contains(out, c.whose) && strings.Contains(out, c.image), nil
 			})
 			expectPods(t, w, c.at)
-			must(t, w, "deploy", "cancel", d.ID, "--reason", "it is bad")
-			if got := target(t, w.Ended(d.ID), "prod"); got.State != "CANCELLED" || got.Why != "cancelled by test: it is bad; held at #1" {
+			if got := target(t, w.Ended(d.ID), "prod"); got.State != "ROLLED_BACK" || !strings.HasPrefix(got.Why, "not ready within 1m0s: "+name+".apps ") ||
+				!strings.Contains(got.Why, c.whose) || !strings.HasSuffix(got.Why, "; held at #1") {
 				t.Errorf("prod is %s: %s", got.State, got.Why)
 			}
 			expectPods(t, w, c.after)

@@ -191,24 +191,22 @@ func (o *Object) due(share rollout.Share) (next []int) {
 	if share.Weight >= 100 || f.seen < o.Generation {
 		return nil
 	}
+	var serving, idle []int // of older manifests
 	wanted, room := int(share.Of(int32(len(f.Pods)))), 1
-	for _, p := range f.Pods {
-		if p.From == o.From {
-			if wanted--; !p.Ready {
-				room--
-			}
-		}
-	}
 	for i, p := range f.Pods {
-		if wanted <= 0 || p.From == o.From || p.Ready && room <= 0 {
-			continue
+		switch {
+		case p.From == o.From && p.Ready:
+			wanted--
+		case p.From == o.From:
+			wanted, room = wanted-1, room-1
+		case p.Ready:
+			serving = append(serving, i)
+		default:
+			idle = append(idle, i)
 		}
-		if p.Ready {
-			room--
-		}
-		next, wanted = append(next, i), wanted-1
 	}
-	return next
+	next = idle[:min(max(wanted-len(serving), 0), len(idle))]
+	return append(next, serving[:max(min(wanted-len(next), room, len(serving)), 0)]...)
 }
 
 // stuck is the pods of a StatefulSet that its controller would replace, and waits for.

@@ -81,6 +81,9 @@ func TestAStatefulSetWaitsAtItsShareAndGoesBackWhenItIsRejected(t *testing.T) {
 	if out := must(t, w, "deploy", "status"); !strings.Contains(out, "2 of 4 pods of StatefulSet db run #2") {
 		t.Errorf("deploy status: %s", out)
 	}
+	if out := must(t, w, "why", "shop", "prod"); !strings.Contains(out, "is AWAITING_APPROVAL, 2 of 4 pods of StatefulSet db run #2") {
+		t.Errorf("why: %s", out)
+	}
 	must(t, w, "deploy", "reject", d.ID, "prod", "--reason", "errors rise")
 	if got := target(t, w.Ended(d.ID), "prod"); got.State != "ROLLED_BACK" || got.Why != "canary.steps[1] was rejected by test: errors rise; held at #1" {
 		t.Errorf("prod is %s: %s", got.State, got.Why)

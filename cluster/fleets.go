@@ -49,10 +49,10 @@ func fleets(objects []manifest.Object) (all []rollout.Fleet, err error) {
 	return all, nil
 }
 
-// shareOf is what an action gives a fleet less than all of; false: it is applied as its manifest has it.
+// shareOf is what an action gives a fleet; false: it says nothing of it.
 func shareOf(a rollout.Action, key manifest.Key) (rollout.Share, bool) {
 	for _, s := range a.Share {
-		if s.Key == key && s.Weight < 100 {
+		if s.Key == key {
 			return s, true
 		}
 	}
@@ -98,20 +98,12 @@ func (c *Client) applyShare(ctx context.Context, o manifest.Object, s rollout.Sh
 	return nil, &rollout.Failure{Class: rollout.Trouble, Object: o.Key, Text: "it changes faster than it can be written; it is read again"}
 }
 
-// withShare is the object of a fleet as it is while it has a share of its pods. The number of pods that an autoscaler gave a StatefulSet stays.
+// withShare is the object of a fleet as it is while it has a share of its pods; with all of them it is as its manifest has it. The number of pods that an
+// autoscaler gave a StatefulSet stays.
 func withShare(o manifest.Object, s rollout.Share, live *unstructured.Unstructured) (manifest.Object, error) {
 	fields := o.Map()
 	ensure(fields, "metadata")["resourceVersion"] = live.GetResourceVersion()
 	spec := ensure(fields, "spec")
-	rolling := maps.Clone(child(spec, "updateStrategy", "rollingUpdate"))
-	if o.Kind == "DaemonSet" {
-		strategy := map[string]any{"type": "OnDelete"}
-		if rolling != nil {
-			strategy["rollingUpdate"] = rolling // says how many may be missing
-		}
-		spec["updateStrategy"] = strategy
-		return manifest.FromMap(fields, o.Source)
-	}
 	pods, _, _ := unstructured.NestedInt64(live.Object, "spec", "replicas")
 	said, err := wholeNumber(spec["replicas"])
 	switch {
@@ -122,11 +114,21 @@ func withShare(o manifest.Object, s rollout.Share, live *unstructured.Unstructur
 	case said != nil:
 		pods = int64(*said)
 	}
-	if rolling == nil {
-		rolling = map[string]any{}
+	rolling := maps.Clone(child(spec, "updateStrategy", "rollingUpdate"))
+	switch {
+	case s.Weight >= 100:
+	case o.Kind == "DaemonSet":
+		spec["updateStrategy"] = map[string]any{"type": "OnDelete"}
+		if rolling != nil {
+			ensure(spec, "updateStrategy")["rollingUpdate"] = rolling // it says how many may be missing
+		}
+	default:
+		if rolling == nil {
+			rolling = map[string]any{}
+		}
+		rolling["partition"] = partition(int32(pods), s)
+		spec["updateStrategy"] = map[string]any{"type": "RollingUpdate", "rollingUpdate": rolling}
 	}
-	rolling["partition"] = partition(int32(pods), s)
-	spec["updateStrategy"] = map[string]any{"type": "RollingUpdate", "rollingUpdate": rolling}
 	return manifest.FromMap(fields, o.Source)
 }
 
@@ -135,7 +137,7 @@ func partition(pods int32, s rollout.Share) int64 { return int64(max(pods-s.Of(p
 
 // replace lets the pods of a DaemonSet go that are due; its controller makes them anew.
 func (c *Client) replace(ctx context.Context, set *unstructured.Unstructured, s rollout.Share) error {
-	if s.Key.Kind != "DaemonSet" {
+	if s.Key.Kind != "DaemonSet" || s.Weight >= 100 {
 		return nil
 	}
 	f, err := c.fleet(ctx, s.Key, set)

@@ -233,6 +233,12 @@ func (j *judge) aimed(w *watched, c *cloud.Cluster, last rollout.Target) {
 			continue
 		}
 		carrier := c.Object(o.Aimed)
+		if s.Workload.Kind == "StatefulSet" {
+			if o.Aimed != s.Workload {
+				j.wrongly("%s: after the end (%s) %s scales %s, and not %s", w.name, last.State, s.Key, o.Aimed, s.Workload)
+			}
+			continue
+		}
 		if carrier == nil || carrier.Key.Kind != "ReplicaSet" || carrier.Replicas == 0 {
 			j.wrongly("%s: after the end (%s) %s scales %s, which carries nothing", w.name, last.State, s.Key, o.Aimed)
 		}

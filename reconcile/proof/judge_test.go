@@ -37,11 +37,12 @@ type watched struct {
 	target  rollout.Target
 	touched int64 // target that changed something in the cluster already
 	good    *rollout.Release
-	goods   []rollout.Release // all that ever were
-	ended   []rollout.Target  // in that order
-	saves   int               // of the present target
-	left    bool              // the last target that failed left its routes to a person
-	ready   time.Time         // since when all that it waits for is there; zero: it is not
+	goods   []rollout.Release      // all that ever were
+	ended   []rollout.Target       // in that order
+	saves   int                    // of the present target
+	had     map[manifest.Key]int32 // pods of fleets that were of its manifests when the present target began
+	left    bool                   // the last target that failed left its routes to a person
+	ready   time.Time              // since when all that it waits for is there; zero: it is not
 }
 
 // held is a hold and the time from which it is in force.

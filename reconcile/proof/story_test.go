@@ -150,6 +150,9 @@ func (s *story) version(a *app, p *place, n int) version {
 	}
 	for _, k := range s.fleetsOf(space) {
 		set.Objects, set.Fleets = append(set.Objects, k), append(set.Fleets, rollout.Fleet{Key: k})
+		if scaler := key("autoscaling", "HorizontalPodAutoscaler", space, "db"); k.Kind == "StatefulSet" {
+			set.Objects, set.Scalers = append(set.Objects, scaler), append(set.Scalers, rollout.Scaler{Key: scaler, Workload: k})
+		}
 	}
 	for i := range extras {
 		set.Objects = append(set.Objects, key("", "ConfigMap", space, fmt.Sprintf("extra-%d", (n+i)%5)))

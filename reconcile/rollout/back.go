@@ -198,7 +198,7 @@ func (d *decision) superfluous() (zero []Replicas) {
 // reverting is the last good manifests, with the pods that their revisions had.
 func (d *decision) reverting() Action {
 	t := &d.Target
-	back := Action{Kind: Apply, Manifests: t.Base.Manifests, StandIns: t.StandIns, Divide: d.divisions(Held), Aim: d.aims()}
+	back := Action{Kind: Apply, Manifests: t.Base.Manifests, StandIns: t.StandIns, Divide: d.divisions(Held), Aim: d.aims(), Share: d.shares(100)}
 	for _, r := range d.f.Base.Revisions {
 		count := Replicas{r.ReplicaSet, 1}
 		if r.Replicas != nil {

@@ -224,7 +224,7 @@ func (d *decision) again() {
 	case Recovering:
 		d.intend(Reverting, d.reverting())
 	default:
-		d.intend(Applying, Action{Kind: Apply, Manifests: t.Manifests, Replicas: t.Asked, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false), Share: d.given(), Divide: d.present()})
+		d.intend(Applying, Action{Kind: Apply, Manifests: t.Manifests, Replicas: t.Asked, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false), Share: d.given(), Divide: d.present(), Aim: d.still()})
 	}
 	t.Attempts, t.Deadline = attempts, deadline
 	t.NotBefore = d.f.Now.Add(backoff(attempts))

@@ -252,7 +252,7 @@ func (d *decision) begin() {
 		t.Weight = d.firstWeight()
 	}
 	d.Claim = d.f.New.Objects
-	if kept, rest := d.kept(), d.rest(); len(kept)+len(rest) > 0 && len(t.Former) > 0 {
+	if kept, rest := d.kept(), d.rest(); len(kept)+len(rest) > 0 && d.replaces() {
 		d.intend(Holding, Action{Kind: Shift, Divide: kept, Aim: rest})
 		return
 	}
@@ -267,7 +267,7 @@ func (d *decision) applies() {
 		counts[i].Count = max(counts[i].Count, t.Asked[i].Count) // what runs already is lowered once the rest is proved
 	}
 	action := Action{Kind: Apply, Manifests: t.Manifests, Replicas: counts, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false),
-		Share: d.shares(t.Weight), Divide: d.present()}
+		Share: d.shares(t.Weight), Divide: d.present(), Aim: d.still()}
 	d.intend(Applying, action)
 }
 

@@ -232,6 +232,16 @@ func (f *Fleet) Fresh(from string) (count int32) {
 	return count
 }
 
+// Of is how many pods are of some manifests, ready or not.
+func (f *Fleet) Of(from string) (count int32) {
+	for _, p := range f.Pods {
+		if p.From == from {
+			count++
+		}
+	}
+	return count
+}
+
 func (c *Cluster) judgeFleet(o *Object) {
 	o.Health, o.Message = rollout.Progressing, "its pods are replaced"
 	if o.Fleet.seen == o.Generation && o.Fleet.Fresh(o.From) >= o.Fleet.Share.Of(int32(len(o.Fleet.Pods))) {

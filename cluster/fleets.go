@@ -109,7 +109,7 @@ func withShare(o manifest.Object, s rollout.Share, live *unstructured.Unstructur
 	switch {
 	case err != nil:
 		return o, fmt.Errorf("%s: %s: spec.replicas: %w", o.Source, o.Key, err)
-	case said != nil && scaled(live, "/spec/replicas"):
+	case said != nil && s.Scaled:
 		spec["replicas"] = pods
 	case said != nil:
 		pods = int64(*said)

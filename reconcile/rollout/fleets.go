@@ -22,6 +22,7 @@ type Share struct {
 	Key    manifest.Key `json:"key"`
 	Weight int          `json:"weight"` // 0–100, of the pods that it shall have when this is carried out; 100: as the manifest has it
 	Stays  int32        `json:"stays,omitempty"`
+	Scaled bool         `json:"scaled,omitempty"` // an autoscaler says how many pods there are: what runs is kept, whatever its manifest says
 }
 
 // Of is that share of so many pods.
@@ -82,7 +83,7 @@ func (d *decision) muster() {
 		steps = true
 		runs := slices.ContainsFunc(d.f.Look.Fleets, func(l Live) bool { return l.Key == f.Key && !l.Missing })
 		if runs && slices.ContainsFunc(d.f.Base.Fleets, func(b Fleet) bool { return b.Key == f.Key }) {
-			t.Fleets = append(t.Fleets, Moving{Share: Share{Key: f.Key, Stays: f.Stays}})
+			t.Fleets = append(t.Fleets, Moving{Share: Share{Key: f.Key, Stays: f.Stays, Scaled: d.f.New.scaled(f.Key)}})
 		}
 	}
 	switch {

@@ -43,7 +43,12 @@ func (c *Client) Apply(ctx context.Context, id rollout.Identity, objects []manif
 	for rank := range manifest.RankDependent + 1 {
 		var jobs []job
 		for _, o := range revised.Plain {
-			if o.Rank() == rank {
+			share, shares := shareOf(a, o.Key)
+			switch {
+			case o.Rank() != rank:
+			case shares:
+				jobs = append(jobs, func() ([]rollout.Live, error) { return c.applyShare(ctx, o, share) })
+			default:
 				jobs = append(jobs, func() ([]rollout.Live, error) { return c.applyOne(ctx, o) })
 			}
 		}

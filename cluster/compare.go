@@ -62,7 +62,8 @@ func (c *Client) Compare(ctx context.Context, k rollout.Kept, objects []manifest
 	}
 	for _, o := range revised.Plain {
 		if o.Group != "batch" || o.Kind != "Job" {
-			look(o.Key, o.Key, func() (*rollout.Drift, error) { return c.compareOne(ctx, k, o) })
+			scaled := slices.ContainsFunc(set.Scalers, func(s rollout.Scaler) bool { return s.Workload == o.Key })
+			look(o.Key, o.Key, func() (*rollout.Drift, error) { return c.compareOne(ctx, k, o, scaled) })
 		}
 	}
 	for _, r := range revised.Revisions {
@@ -103,7 +104,8 @@ func standing(r Revision, standIns []rollout.StandIn) Revision {
 	return r
 }
 
-func (c *Client) compareOne(ctx context.Context, k rollout.Kept, o manifest.Object) (*rollout.Drift, error) {
+// compareOne compares an object; one that is scaled has as many pods as its autoscaler says.
+func (c *Client) compareOne(ctx context.Context, k rollout.Kept, o manifest.Object, scaled bool) (*rollout.Drift, error) {
 	live, err := c.get(ctx, o.Key)
 	if err != nil {
 		return nil, c.failure(o.Key, err)
@@ -129,7 +131,7 @@ func (c *Client) compareOne(ctx context.Context, k rollout.Kept, o manifest.Obje
 		drift.By, drift.At = changer(live, nil)
 		return drift, nil
 	}
-	fields := c.differences(o.Key, live, would)
+	fields := slices.DeleteFunc(c.differences(o.Key, live, would), func(pointer string) bool { return scaled && pointer == "/spec/replicas" })
 	if len(fields) == 0 {
 		c.prints.note(o.Key, live)
 		return nil, nil

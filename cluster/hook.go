@@ -103,7 +103,7 @@ const (
 
 // lastWords is the last lines of the log of a Job's newest pod, for people; "" where they cannot be read.
 func (c *Client) lastWords(ctx context.Context, job *unstructured.Unstructured) string {
-	pods, err := c.podsOf(ctx, job)
+	pods, err := c.podsOf(ctx, job, explainable)
 	if err != nil || len(pods) == 0 {
 		return ""
 	}

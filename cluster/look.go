@@ -35,6 +35,12 @@ func (c *Client) Look(ctx context.Context, id rollout.Identity, read rollout.Rea
 		look.Others, err = c.read(ctx, read.Others, "")
 		return nil, err
 	}}
+	if len(read.Fleets) > 0 {
+		jobs = append(jobs, func() (_ []rollout.Live, err error) {
+			look.Fleets, err = c.readFleets(ctx, read.Fleets)
+			return nil, err
+		})
+	}
 	switch {
 	case read.Foreign:
 		jobs = append(jobs, c.named(ctx, read.Workloads)...)

@@ -27,10 +27,15 @@ func hasPods(key manifest.Key) bool {
 // podTroubles says why pods of a workload are not ready, in the words of kubelet and scheduler: each reason once, at most three. It is for people, so a
 // failure to read them is no failure.
 func (c *Client) podTroubles(ctx context.Context, workload *unstructured.Unstructured) string {
-	pods, err := c.podsOf(ctx, workload)
+	pods, err := c.podsOf(ctx, workload, explainable)
 	if err != nil {
 		return ""
 	}
+	return c.troubles(ctx, pods)
+}
+
+// troubles says why pods are not ready.
+func (c *Client) troubles(ctx context.Context, pods []unstructured.Unstructured) string {
 	var reasons []string
 	var silent *unstructured.Unstructured // a pod that does not say itself why it does not start
 	for i := range pods {
@@ -52,22 +57,36 @@ func (c *Client) podTroubles(ctx context.Context, workload *unstructured.Unstruc
 	return strings.Join(reasons[:min(len(reasons), 3)], "; ")
 }
 
-// podsOf is the pods that a workload owns, at most a hundred.
-func (c *Client) podsOf(ctx context.Context, workload *unstructured.Unstructured) ([]unstructured.Unstructured, error) {
-	var selector metav1.LabelSelector
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(child(workload.Object, "spec", "selector"), &selector); err != nil {
-		return nil, err
-	}
-	chosen, err := metav1.LabelSelectorAsSelector(&selector)
-	if err != nil || chosen.Empty() {
+// explainable is how many pods of a workload are looked at for what people may want to know.
+const explainable = 100
+
+// podsOf is the pods that a workload owns; at most limit of them when it is not 0.
+func (c *Client) podsOf(ctx context.Context, workload *unstructured.Unstructured, limit int64) ([]unstructured.Unstructured, error) {
+	selector, err := selectorOf(workload)
+	if err != nil || selector == "" {
 		return nil, err
 	}
 	kind := podKind
 	kind.Namespace = workload.GetNamespace()
-	pods, err := c.list(ctx, kind, chosen.String(), 100)
-	return slices.DeleteFunc(pods, func(pod unstructured.Unstructured) bool {
-		return !slices.ContainsFunc(pod.GetOwnerReferences(), func(o metav1.OwnerReference) bool { return o.UID == workload.GetUID() })
-	}), err
+	pods, err := c.list(ctx, kind, selector, limit)
+	return slices.DeleteFunc(pods, func(pod unstructured.Unstructured) bool { return !ownedBy(pod, workload) }), err
+}
+
+// selectorOf is the selector of a workload as lists take it; "": it selects nothing.
+func selectorOf(workload *unstructured.Unstructured) (string, error) {
+	var selector metav1.LabelSelector
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(child(workload.Object, "spec", "selector"), &selector); err != nil {
+		return "", err
+	}
+	chosen, err := metav1.LabelSelectorAsSelector(&selector)
+	if err != nil || chosen.Empty() {
+		return "", err
+	}
+	return chosen.String(), nil
+}
+
+func ownedBy(object unstructured.Unstructured, owner *unstructured.Unstructured) bool {
+	return slices.ContainsFunc(object.GetOwnerReferences(), func(o metav1.OwnerReference) bool { return o.UID == owner.GetUID() })
 }
 
 // warning is a warning event of a pod: of a volume that cannot be mounted only events tell.

@@ -76,7 +76,9 @@ func (r Reviser) Names(objects []manifest.Object) (rollout.Set, error) {
 		}
 	}
 	set.Services, set.Scalers = services(objects), scalers(objects)
-	return set, nil
+	var err error
+	set.Fleets, err = fleets(objects)
+	return set, err
 }
 
 // kept is the objects but for hooks.

@@ -271,6 +271,11 @@ func TestAutoscalersOfDeploymentObjectsOfTheManifestsAreKnown(t *testing.T) {
 	if strings.Join(names, " ") != "two one" {
 		t.Errorf("known are %v", names)
 	}
+	set, err = reviser.Names(objectsOf(t, strings.Replace(web, "kind: Deployment", "kind: StatefulSet", 1)+"\n---\n"+scaler("autoscaling/v2", "db", "StatefulSet", "web")))
+	ok(t, err)
+	if len(set.Scalers) != 1 || set.Scalers[0].Workload.Kind != "StatefulSet" {
+		t.Errorf("of a StatefulSet known are %v", set.Scalers)
+	}
 }
 
 func FuzzRevise(f *testing.F) {

@@ -16,15 +16,15 @@ import (
 	"towpath/reconcile/rollout"
 )
 
-// scalers is the autoscalers among objects that scale Deployment objects of the same manifests.
+// scalers is the autoscalers among objects that scale Deployment objects and StatefulSets of the same manifests.
 func scalers(objects []manifest.Object) (all []rollout.Scaler) {
 	for _, o := range objects {
 		if !isScaler(o) {
 			continue
 		}
 		ref := child(o.Map(), "spec", "scaleTargetRef")
-		workload := manifest.Key{Group: "apps", Kind: "Deployment", Namespace: o.Namespace, Name: fmt.Sprint(ref["name"])}
-		if ref["kind"] == "Deployment" && slices.ContainsFunc(objects, func(d manifest.Object) bool { return d.Key == workload }) {
+		workload := manifest.Key{Group: "apps", Kind: fmt.Sprint(ref["kind"]), Namespace: o.Namespace, Name: fmt.Sprint(ref["name"])}
+		if (workload.Kind == "Deployment" || workload.Kind == "StatefulSet") && slices.ContainsFunc(objects, func(d manifest.Object) bool { return d.Key == workload }) {
 			all = append(all, rollout.Scaler{Key: o.Key, Workload: workload})
 		}
 	}

@@ -63,7 +63,7 @@ func (c *Client) stuckPods(ctx context.Context, set *unstructured.Unstructured) 
 		return nil, nil
 	}
 	partition, _, _ := unstructured.NestedInt64(strategy, "rollingUpdate", "partition")
-	pods, err := c.podsOf(ctx, set)
+	pods, err := c.podsOf(ctx, set, explainable)
 	if err != nil {
 		return nil, err
 	}

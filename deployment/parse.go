@@ -218,6 +218,11 @@ func buildManifest(f *File, v *value) Manifest {
 
 func buildStrategy(e entry) Strategy {
 	s := Strategy{Name: e.name, Position: e.at, Canary: buildSteps(e.get("canary").get("steps"))}
+	for _, kind := range e.get("canary").get("workloads").strings() {
+		if !slices.Contains(s.Workloads, kind) {
+			s.Workloads = append(s.Workloads, kind)
+		}
+	}
 	if b := e.get("blueGreen"); b != nil {
 		s.BlueGreen = &BlueGreen{ActiveService: b.get("activeService").text(), PreviewService: b.get("previewService").text(),
 			RedirectTrafficAfter: buildSteps(b.get("redirectTrafficAfter")), ShutDownOldVersionAfter: buildSteps(b.get("shutDownOldVersionAfter"))}

@@ -48,6 +48,7 @@ strategies:
   rolling: {canary: {steps: [{setWeight: {weight: 100}}]}}
   careful:
     canary:
+      workloads: [statefulset, DaemonSet]
       steps:
         - setWeight: {weight: 10}
         - analysis: {queries: [errors], interval: 10, units: seconds, numberOfJudgmentRuns: 3, rollForwardMode: MANUAL}
@@ -89,6 +90,9 @@ func TestAWholeFileIsReadWithItsDefaults(t *testing.T) {
 	steps := f.Strategy("careful").Canary
 	if steps[1].Analysis.Interval != 10*time.Second || !steps[1].Analysis.ManualRollForward || steps[2].ExposeServices.TTL != 10*time.Minute || steps[3].Pause.Duration != 30*time.Second {
 		t.Errorf("steps were read as %+v", steps)
+	}
+	if kinds := f.Strategy("careful").Workloads; !slices.Equal(kinds, []string{"StatefulSet", "DaemonSet"}) || f.Strategy("rolling").Workloads != nil {
+		t.Errorf("workloads were read as %q", kinds)
 	}
 	if f.Webhooks[0].Method != "POST" || f.Manifests[3].Helm.Repository != "https://charts.example.com" || !f.Manifests[3].Helm.IncludeCRDs {
 		t.Errorf("webhooks %+v, manifests %+v", f.Webhooks, f.Manifests)
@@ -140,6 +144,9 @@ var problems = map[string]struct{ text, want string }{
 	"broken YAML":                       {"application: [\n", "1:1 error not valid YAML: did not find expected node content"},
 	"an unknown alias":                  {"application: *x\n", "1:14 error unknown alias x: no anchor &x comes before it"},
 	"nothing":                           {"", "1:1 error the file is empty; a deployment file needs targets and manifests"},
+	"an unknown kind of workload":       {strings.Replace(base, "canary: {", "canary: {workloads: [StatefulSets], ", 1), `6:45 error "StatefulSets" is none of StatefulSet, DaemonSet → StatefulSet`},
+	"workloads of blue/green":           {strings.Replace(base, "canary: {steps: [{setWeight: {weight: 100}}]}", "blueGreen: {activeService: a, workloads: [DaemonSet]}", 1), "6:54 error unknown key workloads"},
+	"tolerated: a kind named twice":     {strings.Replace(base, "canary: {", "canary: {workloads: [DaemonSet, daemonset], ", 1), "6:56 warning DaemonSet is named twice"},
 	"tolerated: another case":           {strings.Replace(base, "manifests:", "Manifests:", 1), "5:1 warning the key is written manifests → manifests"},
 	"tolerated: a short weight":         {strings.Replace(base, "{weight: 100}", "100", 1), "6:53 warning write it as setWeight: {weight: …}; the short form is understood"},
 	"tolerated: no strategy":            {strings.Replace(base, "prod: {account: prod, strategy: rolling}", "prod: {account: prod}", 1), "4:3 warning no strategy; one is needed if a manifest of this target is a Deployment object"},

@@ -37,6 +37,7 @@ var beyondSchema = []string{
 	"A chart comes from one place: `path`, or `repository` with `chart`, or `chart: oci://…`. One that is not in the Git repository has a `version`; a `repository` is an http:// or https:// address.",
 	"A pause has `duration` with `unit`, or `untilApproved: true`.",
 	"An analysis step has `units`, or `unit`, or both alike. Each of its queries has a metric provider: its own, the step's, or the default.",
+	"An analysis with `baseline: true` stands in a canary, at a weight from 1 to 50. It has at least 5 runs, which look back one interval, and each of its queries names `{{armory.replicaSetName}}`.",
 	"A query has `upperLimit` or `lowerLimit`, and a name of its own.",
 	"An entry of `trafficManagement` has one of `kubernetes`, `smi`, `istio`, `gateway`.",
 	"The timeout is at least 60 seconds. The `ttl` of `exposeServices` is 1 minute to 24 hours, and its `services` are names as Kubernetes has them.",

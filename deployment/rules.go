@@ -224,6 +224,11 @@ func (r *reader) strategy(f *value, name string, s *value) {
 	}
 	r.steps(f, canary.get("steps").list(), field+".canary.steps", true)
 	r.baselines(f, canary.get("steps").list(), field+".canary.steps")
+	for i, kind := range canary.get("workloads").list() {
+		if slices.ContainsFunc(canary.get("workloads").list()[:i], func(o *value) bool { return o.scalar == kind.scalar }) {
+			r.warn(kind.at, fmt.Sprintf("%s.canary.workloads[%d]", field, i), "%s is named twice", kind.scalar)
+		}
+	}
 	for _, key := range []string{"redirectTrafficAfter", "shutDownOldVersionAfter"} {
 		r.steps(f, blueGreen.get(key).list(), field+".blueGreen."+key, true)
 		r.noBaselines(blueGreen.get(key).list(), field+".blueGreen."+key)

@@ -70,6 +70,11 @@ var beyond = map[string][]string{
 	"An analysis step has `units`, or `unit`, or both alike. Each of its queries has a metric provider: its own, the step's, or the default.": {
 		step("{analysis: {queries: [q], interval: 1, numberOfJudgmentRuns: 1}}"), step("{analysis: {queries: [q], interval: 1, units: seconds, unit: minutes, numberOfJudgmentRuns: 1}}"),
 		strings.Replace(step("{analysis: {queries: [q], interval: 1, units: seconds, numberOfJudgmentRuns: 1}}"), "defaultMetricProviderName: p, ", "", 1)},
+	"An analysis with `baseline: true` stands in a canary, at a weight from 1 to 50. It has at least 5 runs, which look back one interval, and each of its queries names `{{armory.replicaSetName}}`.": {
+		problems["a baseline without a share"].text, problems["a baseline without room"].text, problems["a baseline of few runs"].text, problems["a baseline that looks back"].text,
+		problems["a baseline that is not told apart"].text,
+		strings.Replace(base, "prod: {", "prod: {constraints: {afterDeployment: [{analysis: {queries: [q], interval: 1, units: seconds, numberOfJudgmentRuns: 5, baseline: true}}]}, ", 1) +
+			"analysis: {defaultMetricProviderName: p, queries: [{name: q, queryTemplate: '{{armory.replicaSetName}}', upperLimit: 1}]}\n"},
 	"A query has `upperLimit` or `lowerLimit`, and a name of its own.": {
 		base + "analysis: {defaultMetricProviderName: p, queries: [{name: q, queryTemplate: x}]}\n",
 		base + "analysis: {defaultMetricProviderName: p, queries: [{name: q, queryTemplate: x, upperLimit: 1}, {name: q, queryTemplate: x, upperLimit: 1}]}\n"},

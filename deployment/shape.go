@@ -152,7 +152,10 @@ func manifestShape() *shape {
 
 func strategyShape() *shape {
 	return oneOf(
-		field("canary", obj(required(field("steps", atLeastOne(stepShape(canarySteps)), "in sequence"))), "weights, one after another"),
+		field("canary", obj(
+			required(field("steps", atLeastOne(stepShape(canarySteps)), "in sequence")),
+			ours(defaults(field("workloads", listOf(enum("StatefulSet", "DaemonSet")), "kinds that take the steps beside Deployment objects; others are applied as they are"), "none")),
+		), "weights, one after another"),
 		field("blueGreen", obj(
 			field("redirectTrafficAfter", listOf(stepShape(switchSteps)), "in parallel; when all pass, the active Service points at the new version"),
 			field("shutDownOldVersionAfter", listOf(stepShape(switchSteps)), "in parallel; when all pass, the old version goes"),

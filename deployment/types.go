@@ -114,6 +114,7 @@ type Strategy struct {
 	Name      string
 	Position  Position
 	Canary    []Step
+	Workloads []string // of a canary: kinds that take its steps beside Deployment objects, StatefulSet or DaemonSet. Ours
 	BlueGreen *BlueGreen
 }
 

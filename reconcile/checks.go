@@ -177,3 +177,18 @@ func (p *Planner) routes(ctx context.Context, plan *Plan, ask Ask, target deploy
 	}
 	return nil
 }
+
+// fleets refuses StatefulSets and DaemonSets that cannot take the steps which the strategy gives them.
+func (p *Planner) fleets(plan *Plan, target deployment.Target, planned PlannedTarget) error {
+	if len(planned.Workloads) == 0 {
+		return nil
+	}
+	set, err := p.Names(planned.Objects)
+	if err != nil {
+		return err
+	}
+	if why := rollout.Balks(planned.Way, set); why != "" {
+		plan.refuse(target, []string{why})
+	}
+	return nil
+}

@@ -324,7 +324,7 @@ func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deploy
 		return planned, err
 	}
 	plan.refuse(target, taken)
-	if err := errors.Join(p.services(ctx, plan, ask.Tenant, target, planned), p.routes(ctx, plan, ask, target, planned)); err != nil {
+	if err := errors.Join(p.services(ctx, plan, ask.Tenant, target, planned), p.routes(ctx, plan, ask, target, planned), p.fleets(plan, target, planned)); err != nil {
 		return planned, err
 	}
 	var before []manifest.Object

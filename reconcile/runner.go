@@ -390,7 +390,11 @@ func watched(t rollout.Target, read rollout.Read) []manifest.Key {
 	switch {
 	case t.Phase == rollout.Settling, t.Phase == rollout.Draining, t.Phase == rollout.Recovering, t.Phase == rollout.Regaining,
 		t.Phase == rollout.Vacating:
-		return read.Objects
+		keys := slices.Clone(read.Objects)
+		for _, fleet := range read.Fleets {
+			keys = append(keys, fleet.Key)
+		}
+		return keys
 	case t.Phase == rollout.Redirecting, t.Phase == rollout.Overlapping, t.Phase == rollout.Hooking, t.Phase == rollout.Concluding:
 		return read.Objects
 	case slices.ContainsFunc(t.Waits, func(w rollout.Wait) bool { return w.Kind == rollout.WaitTakeOver }):

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -241,7 +242,7 @@ func (s *Store) laneViews(ctx context.Context, tenant, application string) ([]La
 				if err := json.Unmarshal([]byte(current.String), &t); err != nil {
 					return err
 				}
-				views[i].Current, views[i].State, views[i].Why, views[i].Waits = t.Deployment, t.State, t.Why, t.Waits
+				views[i].Current, views[i].State, views[i].Why, views[i].Waits = t.Deployment, t.State, cmp.Or(t.Why, t.Progress()), t.Waits
 			}
 		}
 		return nil

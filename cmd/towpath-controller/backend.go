@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,7 +130,7 @@ func (b *backend) deployment(v store.DeploymentView, ways func(account string) s
 		Path: v.Origin.Path, Commit: v.Origin.Commit, Repeats: v.Origin.Repeat, Trigger: v.Trigger.Kind, By: v.Trigger.By, Reason: v.Trigger.Reason, Title: v.Trigger.Title,
 		Context: v.Context, Created: v.Created, Started: moment(v.Started), Ended: moment(v.Ended), Link: b.link(v.Tenant, v.ID), Targets: []api.Target{}}
 	for _, t := range v.Targets {
-		d.Targets = append(d.Targets, api.Target{Name: t.Name, Account: t.Account, Namespace: t.Namespace, State: string(t.State), Phase: string(t.Phase), Weight: share(t), Why: t.Why,
+		d.Targets = append(d.Targets, api.Target{Name: t.Name, Account: t.Account, Namespace: t.Namespace, State: string(t.State), Phase: string(t.Phase), Weight: share(t), Why: cmp.Or(t.Why, t.Progress()),
 			DependsOn: t.DependsOn, CarriedBy: t.CarriedBy, Digest: t.Digest, Waits: waits(t.Waits, t.Account, ways), Started: moment(t.Started), Ended: moment(t.Ended)})
 	}
 	return d
@@ -137,7 +138,7 @@ func (b *backend) deployment(v store.DeploymentView, ways func(account string) s
 
 // share is the new version's share, of traffic or of pods, while both versions run; 0 otherwise.
 func share(t store.TargetView) int {
-	if t.State.Final() || t.Weight >= 100 || len(t.Former) == 0 {
+	if t.State.Final() || t.Weight >= 100 || len(t.Former)+len(t.Fleets) == 0 {
 		return 0
 	}
 	return t.Weight

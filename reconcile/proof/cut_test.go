@@ -22,6 +22,7 @@ type scenario struct {
 	before  func(*cutting)
 	then    func(*cutting) // what people do meanwhile
 	sick    bool           // version 2 never becomes ready
+	fleets  bool           // there are a StatefulSet and a DaemonSet, which take the steps
 	ends    rollout.State  // of the deployment of version 2
 }
 
@@ -59,6 +60,13 @@ var scenarios = map[string]scenario{
 		cluster.Put(key("apps", "ReplicaSet", space, "web-theirs"), func(o *cloud.Object) { o.Workload, o.Hash, o.Replicas, o.Ready, o.Proved = "web", "theirs", 4, 4, 4 })
 		c.After(3*time.Minute, func() { deployment.Health, deployment.Message = rollout.Healthy, "" })
 	}, then: approves("d2"), ends: rollout.Succeeded},
+	"fleets":              {fleets: true, way: rollout.Way{Canary: []rollout.Step{at(25), {Pause: time.Minute}, at(75)}}, ends: rollout.Succeeded},
+	"fleets that go back": {fleets: true, way: rollout.Way{Canary: []rollout.Step{at(50), approval(time.Hour)}}, ends: rollout.Cancelled},
+	"sick fleets":         {fleets: true, way: rollout.Way{Canary: []rollout.Step{at(50)}}, sick: true, ends: rollout.Failed},
+	"supersede fleets": {fleets: true, way: rollout.Way{Canary: []rollout.Step{at(50), approval(0)}}, then: func(c *cutting) {
+		c.when("d2", rollout.WaitApproval, func() { c.deploy(3) })
+		approves("d3")(c)
+	}, ends: rollout.Cancelled},
 	"hold": {way: rollout.Way{Canary: []rollout.Step{at(25), {Pause: time.Hour}, at(50)}}, then: func(c *cutting) {
 		h := store.Hold{Tenant: "main", Scope: store.ScopeApplication, Name: "shop", By: "ann", Reason: "incident"}
 		c.when("d2", rollout.WaitPause, func() {
@@ -117,13 +125,16 @@ func (c *cutting) deploy(version int) {
 // cutAt runs a scenario with the process killed at some of its points, and says how it ended.
 func cutAt(sc scenario, cuts ...int) (c *cutting, end string) {
 	h := newHouse(inMemory, 1, true, fault{})
-	c = &cutting{story: &story{house: h, r: rand.New(rand.NewPCG(1, 7)), plain: true}, app: &app{name: "shop"}, cuts: cuts}
+	c = &cutting{story: &story{house: h, r: rand.New(rand.NewPCG(1, 7)), plain: true, fleets: sc.fleets}, app: &app{name: "shop"}, cuts: cuts}
 	if sc.targets == nil {
 		sc.targets = []string{"prod"}
 	}
 	for i, name := range sc.targets {
 		p := &place{name: name, account: name, versions: map[int]version{}, way: sc.way}
 		p.way.Timeout = 20 * time.Minute
+		if sc.fleets {
+			p.way.Workloads = []string{"StatefulSet", "DaemonSet"}
+		}
 		if i > 0 {
 			p.dependsOn = sc.targets[i-1 : i]
 			p.way.DependsOn = p.dependsOn
@@ -135,6 +146,9 @@ func cutAt(sc scenario, cuts ...int) (c *cutting, end string) {
 				fate.Never = "ErrImagePull"
 			}
 			h.cloud.Cluster(name).Fate(set.Revisions[0].ReplicaSet, fate)
+			for _, f := range set.Fleets {
+				h.cloud.Cluster(name).Fate(cloud.FateOf(f.Key, p.versions[v].digest), fate)
+			}
 			h.cloud.Cluster(name).Refuse(p.versions[v].digest, "")
 		}
 		c.app.targets = append(c.app.targets, p)
@@ -176,6 +190,9 @@ func (c *cutting) ended() string {
 	for _, cluster := range c.cloud.All() {
 		for _, o := range cluster.Objects() {
 			fmt.Fprintln(&out, cluster.Name, o.Key, o.Replicas, o.From, o.Selects, o.Divided.Stage)
+			if o.Fleet != nil {
+				fmt.Fprintln(&out, " ", o.Fleet.Runs(), o.Fleet.Share.Weight)
+			}
 		}
 	}
 	events, err := c.store.Events(context.Background(), store.EventFilter{Tenant: "main", After: c.events})

@@ -194,6 +194,8 @@ func (j *judge) runs(w *watched, c *cloud.Cluster, good *rollout.Release) {
 		case key.Kind == "Deployment":
 		case o == nil:
 			j.wrongly("%s is held at #%d, and %s is not there", w.name, good.Number, key)
+		case o.Fleet != nil && (o.Fleet.Fresh(good.Manifests) < int32(len(o.Fleet.Pods)) || o.Fleet.Share.Weight != 100):
+			j.wrongly("%s is held at #%d, and the pods of %s run %s, with a share of %d %%", w.name, good.Number, key, o.Fleet.Runs(), o.Fleet.Share.Weight)
 		case o.From != good.Manifests:
 			j.wrongly("%s is held at #%d, and %s has the content of %s instead of %s", w.name, good.Number, key, o.From, good.Manifests)
 		}
@@ -231,6 +233,12 @@ func (j *judge) aimed(w *watched, c *cloud.Cluster, last rollout.Target) {
 			continue
 		}
 		carrier := c.Object(o.Aimed)
+		if s.Workload.Kind == "StatefulSet" {
+			if o.Aimed != s.Workload {
+				j.wrongly("%s: after the end (%s) %s scales %s, and not %s", w.name, last.State, s.Key, o.Aimed, s.Workload)
+			}
+			continue
+		}
 		if carrier == nil || carrier.Key.Kind != "ReplicaSet" || carrier.Replicas == 0 {
 			j.wrongly("%s: after the end (%s) %s scales %s, which carries nothing", w.name, last.State, s.Key, o.Aimed)
 		}

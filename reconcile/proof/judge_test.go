@@ -38,11 +38,12 @@ type watched struct {
 	target  rollout.Target
 	touched int64 // target that changed something in the cluster already
 	good    *rollout.Release
-	goods   []rollout.Release // all that ever were
-	ended   []rollout.Target  // in that order
-	saves   int               // of the present target
-	left    bool              // the last target that failed left its routes to a person
-	ready   time.Time         // since when all that it waits for is there; zero: it is not
+	goods   []rollout.Release      // all that ever were
+	ended   []rollout.Target       // in that order
+	saves   int                    // of the present target
+	had     map[manifest.Key]int32 // pods of fleets that were of its manifests when the present target began
+	left    bool                   // the last target that failed left its routes to a person
+	ready   time.Time              // since when all that it waits for is there; zero: it is not
 }
 
 // held is a hold and the time from which it is in force.
@@ -132,6 +133,10 @@ func (j *judge) changed(c cloud.Change) {
 		j.turned(w, c)
 	case "divide":
 		j.divided(w, c)
+	case "share":
+		j.shared(w, c)
+	case "replace":
+		j.replaced(w, c)
 	case "remove":
 		if c.From > 0 && c.Key.Kind == "ReplicaSet" && !t.Removes && slices.ContainsFunc(j.house.sets[t.Manifests].Revisions, func(r rollout.Revision) bool { return r.ReplicaSet == c.Key }) && t.Phase == rollout.Pruning {
 			j.wrongly("%s: %s with %d pods is removed by the deployment that brought it", w.name, c.Key, c.From)
@@ -358,6 +363,7 @@ func (j *judge) saved(r *run, d rollout.Decision) {
 	}
 	j.made(w, t, d.Exposes)
 	j.passed(w, was, t)
+	j.rests(w, was, t)
 	j.gaveUp(w, was, t)
 	j.halted(r, w, was, t)
 	w.target, w.ready = t, time.Time{}
@@ -403,7 +409,7 @@ func (j *judge) passed(w *watched, was, t rollout.Target) {
 	}
 	if !t.First && t.BlueGreen == nil {
 		for i := was.Step; i < t.Step && i < len(t.Canary); i++ {
-			if t.Canary[i].Weight == nil && (was.Phase == rollout.Pausing || len(t.Former) > 0) {
+			if t.Canary[i].Weight == nil && (was.Phase == rollout.Pausing || len(t.Former)+len(t.Fleets) > 0) {
 				began := now
 				if i == was.Step {
 					began = since(rollout.Pausing)
@@ -426,7 +432,7 @@ func (j *judge) passed(w *watched, was, t rollout.Target) {
 }
 
 // forward is the phases of a good rollout in their order; those that may come several times stand where they may come last.
-var forward = []rollout.Phase{rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Settling, rollout.Steering, rollout.Lowering,
+var forward = []rollout.Phase{rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Replacing, rollout.Settling, rollout.Steering, rollout.Lowering,
 	rollout.Pausing,
 	rollout.Redirecting, rollout.Switching, rollout.Overlapping, rollout.Completing, rollout.Opening, rollout.Retiring, rollout.Draining, rollout.Joining, rollout.Pruning, rollout.Restoring, rollout.Following, rollout.Finished}
 

@@ -67,6 +67,14 @@ var planted = map[string]struct {
 			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return tired{c} }}
 		}}
 	}, "which carries nothing"},
+	"a fleet is believed to be ready": {func() fault {
+		return fault{look: func(_ *house, look rollout.Look) rollout.Look { return blindly(look) }}
+	}, "and StatefulSet.apps"},
+	"a fleet gets more than its share": {func() fault {
+		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
+			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return greedy{c} }}
+		}}
+	}, "% at a weight of"},
 	"a route is left divided": {func() fault {
 		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
 			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return untidy{c} }}

@@ -21,6 +21,7 @@ type story struct {
 	lasts        time.Duration // until calm comes
 	calm         bool
 	plain        bool // manifests are much the same in each version: four pods, and one ConfigMap that comes and goes
+	fleets       bool // plain ones have a StatefulSet and a DaemonSet, too
 	commits      int
 }
 
@@ -147,6 +148,12 @@ func (s *story) version(a *app, p *place, n int) version {
 		scaler := key("autoscaling", "HorizontalPodAutoscaler", space, "web")
 		set.Objects, set.Scalers = append(set.Objects, scaler), []rollout.Scaler{{Key: scaler, Workload: web}}
 	}
+	for _, k := range s.fleetsOf(space) {
+		set.Objects, set.Fleets = append(set.Objects, k), append(set.Fleets, rollout.Fleet{Key: k})
+		if scaler := key("autoscaling", "HorizontalPodAutoscaler", space, "db"); k.Kind == "StatefulSet" {
+			set.Objects, set.Scalers = append(set.Objects, scaler), append(set.Scalers, rollout.Scaler{Key: scaler, Workload: k})
+		}
+	}
 	for i := range extras {
 		set.Objects = append(set.Objects, key("", "ConfigMap", space, fmt.Sprintf("extra-%d", (n+i)%5)))
 	}
@@ -167,8 +174,27 @@ func (s *story) version(a *app, p *place, n int) version {
 		cluster.Refuse(v.digest, "denied by admission")
 	}
 	cluster.Fate(revision.ReplicaSet, fate)
+	for _, f := range set.Fleets {
+		fate := cloud.Pods{After: time.Duration(r.IntN(60)) * time.Second}
+		if r.IntN(8) == 0 {
+			fate.Never = "ErrImagePull"
+		}
+		cluster.Fate(cloud.FateOf(f.Key, v.digest), fate)
+	}
 	s.sets[v.digest], p.versions[n] = set, v
 	return v
+}
+
+// fleetsOf a target come with all of its versions, or with none.
+func (s *story) fleetsOf(space string) (keys []manifest.Key) {
+	last := space[len(space)-1] % 4
+	if s.fleets || !s.plain && last < 2 {
+		keys = append(keys, key("apps", "StatefulSet", space, "db"))
+	}
+	if s.fleets || !s.plain && last > 0 && last < 3 {
+		keys = append(keys, key("apps", "DaemonSet", space, "agent"))
+	}
+	return keys
 }
 
 // way is a strategy and constraints of a target.
@@ -200,6 +226,9 @@ func (s *story) way(p *place) rollout.Way {
 		}
 	case 3:
 		w.BlueGreen = &rollout.BlueGreen{Services: []rollout.ServicePair{{Active: "web", Preview: "preview"}}, Redirect: s.waits(s.inside), ShutDown: s.waits(s.inside)}
+	}
+	if w.BlueGreen == nil && s.happens(70) {
+		w.Workloads = []string{"StatefulSet", "DaemonSet"}
 	}
 	if w.BlueGreen == nil && s.happens(40) {
 		w.Traffic = []rollout.Route{{Kind: rollout.Istio, Name: "web"}}

@@ -18,13 +18,13 @@ type anything struct {
 	rollout.Facts
 }
 
-var phases = []rollout.Phase{rollout.Observing, rollout.Comparing, rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Settling, rollout.Steering, rollout.Lowering,
+var phases = []rollout.Phase{rollout.Observing, rollout.Comparing, rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Replacing, rollout.Settling, rollout.Steering, rollout.Lowering,
 	rollout.Pausing, rollout.Redirecting, rollout.Switching, rollout.Overlapping, rollout.Completing, rollout.Opening, rollout.Retiring, rollout.Draining, rollout.Joining, rollout.Pruning, rollout.Restoring,
 	rollout.Following, rollout.Finished, rollout.Returning, rollout.Regaining, rollout.Withdrawing, rollout.Vacating, rollout.Rejoining, rollout.Reverting, rollout.Recovering,
 	rollout.Clearing}
 
 // acts is the phases that are entered with an intent.
-var acts = []rollout.Phase{rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Steering, rollout.Opening, rollout.Joining, rollout.Rejoining, rollout.Raising, rollout.Lowering, rollout.Switching, rollout.Returning, rollout.Reverting}
+var acts = []rollout.Phase{rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Steering, rollout.Opening, rollout.Joining, rollout.Rejoining, rollout.Raising, rollout.Replacing, rollout.Lowering, rollout.Switching, rollout.Returning, rollout.Reverting}
 
 var noon = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 
@@ -58,6 +58,13 @@ func any1(r *rand.Rand) anything {
 			t.Former = []rollout.Former{{Key: revision("a"), Workload: "web", Hash: "a", Count: count, Asked: int32(r.IntN(int(count) + 1)), Stable: true}}
 		}
 	}
+	if chance(30) || t.Phase == rollout.Replacing {
+		t.Workloads, t.Base = []string{"StatefulSet"}, &rollout.Release{Deployment: "d1", Number: 1, Manifests: "m1"}
+		a.New.Objects, a.New.Fleets, a.Facts.Base.Fleets = append(a.New.Objects, database), fleets(database).Fleets, fleets(database).Fleets
+		if len(t.Full) > 0 {
+			t.Fleets = []rollout.Moving{{Share: rollout.Share{Key: database, Weight: r.IntN(101)}, Pods: 4, Fresh: int32(r.IntN(5))}}
+		}
+	}
 	t.Step = r.IntN(len(t.Canary) + 1)
 	if t.Phase == rollout.Pausing {
 		t.BlueGreen, t.Canary = nil, append(t.Canary, anyWait(r))
@@ -79,7 +86,7 @@ func any1(r *rand.Rand) anything {
 	if slices.Contains(acts, t.Phase) || chance(10) {
 		t.Intent = anyIntent(r, *t)
 	}
-	for _, key := range []manifest.Key{revision("b"), revision("a"), webService} {
+	for _, key := range []manifest.Key{revision("b"), revision("a"), webService, database} {
 		if chance(40) {
 			t.Open = append(t.Open, rollout.Proof{Key: key, UID: "uid", Generation: int64(1 + r.IntN(3))})
 		}
@@ -124,7 +131,9 @@ func any1(r *rand.Rand) anything {
 			By: []string{"ann", "bob"}[r.IntN(2)], At: noon.Add(-time.Duration(r.IntN(3600)) * time.Second)})
 	}
 	if chance(40) {
-		a.Look = anyLook(r)
+		if a.Look = anyLook(r); len(t.Fleets) == 0 {
+			a.Look.Fleets = nil // nobody asked for them
+		}
 	} else if t.Intent != nil && chance(60) {
 		a.Outcome = &rollout.Outcome{Live: anyLook(r).Objects}
 		if chance(30) {
@@ -192,6 +201,8 @@ func anyIntent(r *rand.Rand, t rollout.Target) *rollout.Action {
 	switch t.Phase {
 	case rollout.Applying, rollout.Completing:
 		return &rollout.Action{Kind: rollout.Apply, Manifests: "m2", Replicas: t.Full}
+	case rollout.Replacing:
+		return &rollout.Action{Kind: rollout.Apply, Manifests: "m2", Only: []manifest.Key{database}, Share: []rollout.Share{{Key: database, Weight: r.IntN(101)}}}
 	case rollout.Reverting:
 		return &rollout.Action{Kind: rollout.Apply, Manifests: "m1"}
 	case rollout.Adopting:
@@ -229,6 +240,11 @@ func anyLook(r *rand.Rand) *rollout.Look {
 	}
 	if r.IntN(4) == 0 {
 		look.Workloads = append(look.Workloads, live(webDeployment))
+	}
+	if r.IntN(4) > 0 {
+		fleet := live(database)
+		fleet.Fresh, fleet.Due, fleet.Stuck = int32(r.IntN(6)), r.IntN(4) == 0, r.IntN(8) == 0
+		look.Fleets = append(look.Fleets, fleet)
 	}
 	return look
 }
@@ -319,6 +335,12 @@ func proved(a anything) bool {
 		return false
 	}
 	for _, p := range a.Open {
+		if f := slices.IndexFunc(a.Target.Fleets, func(m rollout.Moving) bool { return m.Key == p.Key }); f >= 0 {
+			if !fleetProved(a.Target.Fleets[f], p, a.Look.Fleets) {
+				return false
+			}
+			continue
+		}
 		i := slices.IndexFunc(a.Look.Objects, func(l rollout.Live) bool { return l.Key == p.Key })
 		none := slices.ContainsFunc(append(slices.Clone(a.Asked), formerAsked(a)...), func(r rollout.Replicas) bool { return r.Key == p.Key && r.Count == 0 })
 		if i < 0 {
@@ -334,6 +356,17 @@ func proved(a anything) bool {
 		}
 	}
 	return true
+}
+
+// fleetProved reports whether a read shows that a fleet has its share.
+func fleetProved(m rollout.Moving, p rollout.Proof, lives []rollout.Live) bool {
+	return slices.ContainsFunc(lives, func(l rollout.Live) bool {
+		done := l.Fresh >= m.Of(l.Replicas)
+		if m.Weight >= 100 {
+			done = l.Health == rollout.Healthy
+		}
+		return l.Key == m.Key && !l.Missing && l.UID == p.UID && l.Generation >= p.Generation && l.Within && done
+	})
 }
 
 func formerAsked(a anything) (all []rollout.Replicas) {
@@ -405,6 +438,9 @@ func answered(read rollout.Read, asked map[manifest.Key]int32) *rollout.Look {
 	look := &rollout.Look{}
 	for _, key := range read.Objects {
 		look.Objects = append(look.Objects, rollout.Live{Key: key, UID: "uid", Generation: 1 << 20, Health: rollout.Healthy})
+	}
+	for _, s := range read.Fleets {
+		look.Fleets = append(look.Fleets, rollout.Live{Key: s.Key, UID: "uid", Generation: 1 << 20, Health: rollout.Healthy, Replicas: 4, Fresh: 4, Within: true})
 	}
 	for _, r := range read.Routes {
 		r.Service, r.Selector = "web", map[string]string{"app": "web"}

@@ -25,7 +25,7 @@ func WayOf(file *deployment.File, target deployment.Target, notSelf bool) Way {
 		w.BlueGreen = &BlueGreen{Services: servicePairs(file, target.Name, *strategy.BlueGreen),
 			Redirect: asked.steps(strategy.BlueGreen.RedirectTrafficAfter), ShutDown: asked.steps(strategy.BlueGreen.ShutDownOldVersionAfter)}
 	default:
-		w.Canary = asked.steps(strategy.Canary)
+		w.Canary, w.Workloads = asked.steps(strategy.Canary), strategy.Workloads
 		w.Traffic = routes(file, target.Name)
 	}
 	return w

@@ -187,11 +187,12 @@ func (d *decision) withdraw() {
 	d.withdrew()
 }
 
-// withdrew goes on once traffic is back: to the last good manifests, unless a newer deployment waits, which brings its own.
+// withdrew goes on once traffic is back: to the last good manifests, unless a newer deployment waits, which brings its own. Fleets that took a share are
+// brought back even then: what a newer one replaces of them would be left beside the pods of this one.
 func (d *decision) withdrew() {
 	t := &d.Target
 	switch {
-	case d.f.ReplacedBy > 0:
+	case d.f.ReplacedBy > 0 && (len(t.Fleets) == 0 || t.Reverted):
 		d.enter(Clearing, Running)
 		d.givesWay()
 	case t.Reverted && len(d.superfluous()) > 0:
@@ -218,7 +219,7 @@ func (d *decision) superfluous() (zero []Replicas) {
 // reverting is the last good manifests, with the pods that their revisions had.
 func (d *decision) reverting() Action {
 	t := &d.Target
-	back := Action{Kind: Apply, Manifests: t.Base.Manifests, StandIns: t.StandIns, Divide: d.divisions(Held), Aim: d.aims()}
+	back := Action{Kind: Apply, Manifests: t.Base.Manifests, StandIns: t.StandIns, Divide: d.divisions(Held), Aim: d.aims(), Share: d.shares(100)}
 	for _, r := range d.f.Base.Revisions {
 		count := Replicas{r.ReplicaSet, 1}
 		if r.Replicas != nil {

@@ -42,8 +42,11 @@ func (d *decision) baselines() {
 // compares reports whether a step that is still to be done compares the canary with a baseline.
 func (d *decision) compares() bool {
 	t := &d.Target
-	return slices.ContainsFunc(t.Canary[min(t.Step, len(t.Canary)):], func(s Step) bool { return s.Analysis != nil && s.Analysis.Baseline })
+	return slices.ContainsFunc(t.Canary[min(t.Step, len(t.Canary)):], Step.compares)
 }
+
+// compares reports whether a step compares the canary with a baseline.
+func (s Step) compares() bool { return s.Analysis != nil && s.Analysis.Baseline }
 
 // beside reports whether baselines have pods at the present step and weight.
 func (d *decision) beside() bool {

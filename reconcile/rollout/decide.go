@@ -87,6 +87,8 @@ func (d *decision) phase() {
 		d.settle()
 	case Steering:
 		d.steer()
+	case Replacing:
+		d.replace()
 	case Lowering:
 		d.lower()
 	case Pausing:

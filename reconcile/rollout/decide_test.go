@@ -298,7 +298,7 @@ func TestARunCutAnywhereEndsWhereAnUndisturbedOneEnds(t *testing.T) {
 
 type cutShort struct{}
 
-// runCut runs until the n-th action was just done, then forgets all that was not saved; false when the run ended before.
+// runCut runs until the n/2-th action is about to be done, or was just done, then forgets all that was not saved; false when the run ended before.
 func (m *model) runCut(t testing.TB, n int) (cut bool) {
 	defer func() {
 		m.trouble = nil
@@ -311,8 +311,8 @@ func (m *model) runCut(t testing.TB, n int) (cut bool) {
 	}()
 	count := 0
 	m.trouble = func(a rollout.Action) *rollout.Failure {
-		before := count == 2*n
-		after := count == 2*n+1
+		before := count == n
+		after := count+1 == n
 		count += 2
 		if before {
 			panic(cutShort{})

@@ -20,6 +20,7 @@ func (d *decision) apply() {
 		return
 	}
 	t.Open = d.proofs(d.applied())
+	d.shared(t.Intent.Share)
 	if t.Phase == Reverting {
 		t.Reverted = true
 		d.enter(Recovering, Running)
@@ -35,11 +36,11 @@ func (d *decision) apply() {
 	d.say("target.applied", fmt.Sprintf("%s: the manifests of #%d are applied", t.Name, t.Number), "")
 }
 
-// proofs is what an outcome leaves to be proved: each object that is not healthy yet, and each revision of the set.
+// proofs is what an outcome leaves to be proved: each object that is not healthy yet, each revision of the set, and each fleet that takes the steps.
 func (d *decision) proofs(set Set) []Proof {
 	var open []Proof
 	for _, live := range d.f.Outcome.Live {
-		if live.Health != Healthy || set.has(live.Key) {
+		if live.Health != Healthy || set.has(live.Key) || d.Target.moving(live.Key) != nil {
 			open = append(open, proofOf(live))
 		}
 	}
@@ -96,16 +97,23 @@ func (d *decision) settle() {
 		t.Intent, d.f.Outcome, d.f.Look, d.Changed = nil, nil, nil, true
 	}
 	if d.f.Look == nil {
-		keys := make([]manifest.Key, len(t.Open))
-		for i, proof := range t.Open {
-			keys[i] = proof.Key
+		d.Read = &Read{}
+		for _, proof := range t.Open {
+			if moving := t.moving(proof.Key); moving != nil {
+				d.Read.Fleets = append(d.Read.Fleets, moving.Share)
+			} else {
+				d.Read.Objects = append(d.Read.Objects, proof.Key)
+			}
 		}
-		d.Read = &Read{Objects: keys}
 		return
 	}
 	if failure := d.f.Look.Failure; failure != nil {
+		drains := t.Phase == Draining || t.Phase == Vacating
+		if !drains && failure.Class == Trouble && t.Attempts < 2 && !d.f.Now.Before(t.Deadline) {
+			t.Deadline = d.f.Now.Add(backoff(t.Attempts + 2)) // a read that is lost says nothing of what is waited for: it is made again
+		}
 		d.failed(failure, func() {
-			if t.Phase == Draining || t.Phase == Vacating {
+			if drains {
 				d.settled()
 				return
 			}
@@ -114,6 +122,7 @@ func (d *decision) settle() {
 		return
 	}
 	judged := d.judge()
+	d.count()
 	switch {
 	case judged.broken != "":
 		d.give(judged.broken)
@@ -124,6 +133,8 @@ func (d *decision) settle() {
 		deadline := t.Deadline
 		d.intend(t.Phase, Action{Kind: Free, Workloads: judged.stuck})
 		t.Deadline = deadline // it is still the same that is waited for
+	case len(judged.due) > 0:
+		d.intend(t.Phase, d.replacing(judged.due))
 	case !d.f.Now.Before(t.Deadline) && (t.Phase == Draining || t.Phase == Vacating):
 		d.settled() // what shall serve does; the rest goes when it can
 	case !d.f.Now.Before(t.Deadline):
@@ -138,7 +149,7 @@ func (d *decision) settle() {
 		if t.Attempts > 0 {
 			t.Attempts, t.NotBefore, d.Changed = 0, time.Time{}, true
 		}
-		if (t.Phase == Regaining || t.Phase == Vacating) && d.f.ReplacedBy > 0 {
+		if d.lingers() && d.f.ReplacedBy > 0 {
 			d.Due = t.Since.Add(d.f.Limits.Yield)
 		}
 		t.Open = judged.open
@@ -155,14 +166,15 @@ type judgement struct {
 	unready []string // a phrase each
 	broken  string   // a sentence when one says itself that it will never be ready
 	stuck   []manifest.Key
-	silent  bool // one has pods of which no news comes
-	again   bool // one was deleted or replaced by somebody: the set has to be applied again
+	due     []Share // of fleets that can go on
+	silent  bool    // one has pods of which no news comes
+	again   bool    // one was deleted or replaced by somebody: the set has to be applied again
 }
 
 func (d *decision) judge() judgement {
 	var j judgement
-	live := make(map[manifest.Key]Live, len(d.f.Look.Objects))
-	for _, l := range d.f.Look.Objects {
+	live := make(map[manifest.Key]Live, len(d.f.Look.Objects)+len(d.f.Look.Fleets))
+	for _, l := range slices.Concat(d.f.Look.Objects, d.f.Look.Fleets) {
 		live[l.Key] = l
 	}
 	for _, proof := range d.Target.Open {
@@ -180,6 +192,8 @@ func (d *decision) judge() judgement {
 			j.unready = append(j.unready, proof.Key.String()+" was replaced by another object of that name")
 		case l.Generation < proof.Generation:
 			j.unready = append(j.unready, proof.Key.String()+" was read as it stood before")
+		case d.Target.moving(proof.Key) != nil:
+			d.judgeFleet(&j, *d.Target.moving(proof.Key), l)
 		case d.shrinks(proof) && l.Within:
 		case l.Health == Broken:
 			j.broken = sentence(l)
@@ -234,7 +248,7 @@ func (d *decision) again() {
 				t.Former[i].Asked = 0 // it is not among what is applied
 			}
 		}
-		d.intend(Applying, Action{Kind: Apply, Manifests: t.Manifests, Replicas: t.Asked, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false), Divide: d.present()})
+		d.intend(Applying, Action{Kind: Apply, Manifests: t.Manifests, Replicas: t.Asked, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false), Share: d.given(), Divide: d.present(), Aim: d.still()})
 	}
 	t.Attempts, t.Deadline = attempts, deadline
 	t.NotBefore = d.f.Now.Add(backoff(attempts))
@@ -258,12 +272,17 @@ func (d *decision) settled() {
 	}
 }
 
-// weigh sends traffic where it shall go by now, takes from the former revisions what the present share leaves over, then goes to the next step.
+// weigh lets fleets replace the pods of the present share, sends traffic where it shall go by now, takes from the former revisions what the present share
+// leaves over, then goes to the next step.
 func (d *decision) weigh() {
 	t := &d.Target
 	raise, lower := d.moves()
 	if len(raise) > 0 { // baselines, which are not among what is applied
 		d.intend(Raising, Action{Kind: Shift, Replicas: raise, Baselines: t.baselinesAmong(raise)})
+		return
+	}
+	if d.unshared() {
+		d.intend(Replacing, d.replacing(d.shares(t.Weight)))
 		return
 	}
 	if d.undivided() {
@@ -275,7 +294,7 @@ func (d *decision) weigh() {
 		return
 	}
 	if t.Weight > 0 && t.Weight < 100 && t.Divided == nil {
-		d.say("target.weight", fmt.Sprintf("%s: %d %% of the pods run #%d", t.Name, t.Weight, t.Number), "")
+		d.say("target.weight", fmt.Sprintf("%s: %d %% of the pods run #%d", t.Name, t.Weight, t.Number), t.Progress())
 	}
 	d.onward()
 }
@@ -302,7 +321,7 @@ func (d *decision) prove(phase Phase) {
 // onward goes to the next step of a canary, and after the last one to the end.
 func (d *decision) onward() {
 	t := &d.Target
-	if t.First || len(t.Former) == 0 && !d.waitsToCome() {
+	if t.First || !d.replaces() && !d.waitsToCome() {
 		t.Step = len(t.Canary)
 	}
 	for t.Step < len(t.Canary) {
@@ -342,7 +361,7 @@ func (d *decision) setWeight(weight int) bool {
 	switch {
 	case len(raise) > 0:
 		d.intend(Raising, Action{Kind: Shift, Replicas: raise, Baselines: t.baselinesAmong(raise)})
-	case len(lower) > 0:
+	case len(lower) > 0, d.unshared():
 		d.weigh()
 	default:
 		return false

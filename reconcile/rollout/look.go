@@ -37,6 +37,7 @@ func (d *decision) look() {
 		return
 	}
 	d.stand()
+	d.muster()
 	if why := d.pair(); why != "" {
 		d.end(Failed, why)
 		return
@@ -54,6 +55,11 @@ func (d *decision) first() *Read {
 	read.Foreign = read.Revisions && len(d.f.Inventory) == 0
 	for _, revision := range d.f.New.Revisions {
 		read.Workloads = append(read.Workloads, revision.Workload)
+	}
+	for _, fleet := range d.f.New.Fleets {
+		if d.Target.takes(fleet) {
+			read.Fleets = append(read.Fleets, Share{Key: fleet.Key})
+		}
 	}
 	if t := &d.Target; t.BlueGreen != nil {
 		for _, key := range ServicesOf(t.Way, t.Namespace, d.f.New) {
@@ -246,11 +252,11 @@ func (d *decision) pair() string {
 func (d *decision) begin() {
 	t := &d.Target
 	t.Step, t.Weight = 0, 100
-	if t.BlueGreen == nil && !t.First && len(t.Former) > 0 {
+	if t.BlueGreen == nil && !t.First && d.replaces() {
 		t.Weight = d.firstWeight()
 	}
 	d.Claim = d.f.New.Objects
-	if kept, rest := d.kept(), d.rest(); len(kept)+len(rest) > 0 && len(t.Former) > 0 {
+	if kept, rest := d.kept(), d.rest(); len(kept)+len(rest) > 0 && d.replaces() {
 		d.intend(Holding, Action{Kind: Shift, Divide: kept, Aim: rest})
 		return
 	}
@@ -264,7 +270,8 @@ func (d *decision) applies() {
 	for i := range counts {
 		counts[i].Count = max(counts[i].Count, t.Asked[i].Count) // what runs already is lowered once the rest is proved
 	}
-	action := Action{Kind: Apply, Manifests: t.Manifests, Replicas: counts, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false), Divide: d.present()}
+	action := Action{Kind: Apply, Manifests: t.Manifests, Replicas: counts, StandIns: t.StandIns, Leave: d.deferred(), Select: d.selections(false),
+		Share: d.shares(t.Weight), Divide: d.present(), Aim: d.still()}
 	d.intend(Applying, action)
 }
 

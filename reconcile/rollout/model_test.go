@@ -48,6 +48,8 @@ type object struct {
 	selects string           // of a Service: the hash that traffic goes to
 	divided rollout.Division // of a router
 	aimed   manifest.Key     // of an autoscaler: what it scales
+	pods    []string         // of a fleet: the manifests that each is of
+	share   rollout.Share    // of a fleet: as it was applied last; Weight 100: as its manifest has it
 }
 
 var (
@@ -213,6 +215,10 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 		for _, key := range a.Workloads {
 			m.put(key)
 		}
+	case rollout.Free:
+		for _, key := range a.Workloads {
+			m.free(m.objects[key])
+		}
 	case rollout.RunHook:
 		o := m.put(a.Only[0])
 		if why, breaks := m.broken[a.Only[0]]; breaks {
@@ -247,6 +253,10 @@ func (m *model) apply(set rollout.Set, a rollout.Action) rollout.Outcome {
 		}
 		if key.Kind != "Deployment" {
 			o := m.put(key)
+			if isFleet(key) {
+				out.Live = append(out.Live, m.applyFleet(o, a))
+				continue
+			}
 			if o.from = a.Manifests; key.Kind == "HorizontalPodAutoscaler" {
 				o.aimed = set.Scalers[0].Workload
 			}
@@ -354,6 +364,9 @@ func (m *model) look(read rollout.Read) rollout.Look {
 	}
 	for _, key := range read.Workloads {
 		look.Workloads = append(look.Workloads, live(key))
+	}
+	for _, s := range read.Fleets {
+		look.Fleets = append(look.Fleets, m.fleet(s))
 	}
 	for _, r := range read.Routes {
 		r.Service, r.Selector = "web", map[string]string{"app": "web"}

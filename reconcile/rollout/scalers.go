@@ -6,10 +6,18 @@ import (
 	"towpath/manifest"
 )
 
-// Scaler is a HorizontalPodAutoscaler of the manifests, and the Deployment object that it scales there.
+// Scaler is a HorizontalPodAutoscaler of the manifests, and the Deployment object or StatefulSet that it scales there.
 type Scaler struct {
 	Key      manifest.Key
 	Workload manifest.Key
+}
+
+// nowhere is what an autoscaler is aimed at while it rests: a Deployment object that is not there. That of a Deployment object's manifest is not.
+func (s Scaler) nowhere() manifest.Key {
+	if s.Workload.Kind == "Deployment" {
+		return s.Workload
+	}
+	return manifest.Key{Group: "apps", Kind: "Deployment", Namespace: s.Workload.Namespace, Name: s.Workload.Name + "-at-rest"}
 }
 
 // Aim is an autoscaler and what it scales: a revision, or the Deployment object of its manifest. While that is not there the autoscaler rests.
@@ -18,7 +26,7 @@ type Aim struct {
 	At     manifest.Key `json:"at"`
 }
 
-// scalers is those of the new manifests and of the last good ones.
+// scalers is those of the new manifests and of the last good ones; of StatefulSets, those of the ones that take the steps.
 func (d *decision) scalers() []Scaler {
 	all := slices.Clone(d.f.New.Scalers)
 	for _, s := range d.f.Base.Scalers {
@@ -26,13 +34,20 @@ func (d *decision) scalers() []Scaler {
 			all = append(all, s)
 		}
 	}
-	return all
+	return slices.DeleteFunc(all, func(s Scaler) bool { return s.Workload.Kind == "StatefulSet" && d.Target.moving(s.Workload) == nil })
+}
+
+// still is the autoscalers of StatefulSets at rest: the manifests that are applied would wake them.
+func (d *decision) still() []Aim {
+	return slices.DeleteFunc(d.rest(), func(a Aim) bool {
+		return !slices.ContainsFunc(d.scalers(), func(s Scaler) bool { return s.Key == a.Scaler && s.Workload.Kind == "StatefulSet" })
+	})
 }
 
 // rest is all autoscalers at rest: while revisions change places each would undo what is done, or scale what is on its way out.
 func (d *decision) rest() (all []Aim) {
 	for _, s := range d.scalers() {
-		all = append(all, Aim{s.Key, s.Workload})
+		all = append(all, Aim{s.Key, s.nowhere()})
 	}
 	return all
 }
@@ -85,6 +100,9 @@ func (s Set) scaled(workload manifest.Key) bool {
 // Aims is what the autoscalers of a release are aimed at, given its names.
 func (k Kept) Aims(set Set) (all []Aim) {
 	for _, s := range set.Scalers {
+		if s.Workload.Kind == "StatefulSet" {
+			continue // it is as its manifest has it
+		}
 		at := s.Workload
 		if !k.Target.KeepDeployment {
 			at = set.carrier(s.Workload)

@@ -62,6 +62,34 @@ func TestAnAutoscalerGoesBackWithItsPods(t *testing.T) {
 	}
 }
 
+func TestAnAutoscalerOfAStatefulSetRestsWhileItTakesTheSteps(t *testing.T) {
+	s := fleets(database)
+	s.Objects, s.Scalers = append(s.Objects, webScaler), []rollout.Scaler{{Key: webScaler, Workload: database}}
+	for name, c := range map[string]struct {
+		workloads []string
+		verb      rollout.Verb
+		rests     string // what it scales while a person is waited for
+	}{
+		"approved":                {[]string{"StatefulSet"}, rollout.Approve, "db-at-rest"},
+		"rejected":                {[]string{"StatefulSet"}, rollout.Reject, "db-at-rest"},
+		"one that takes no steps": {nil, rollout.Approve, "db"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := herd(t, s, weight(50), approval())
+			m.target.Workloads = c.workloads
+			m.until(t, rollout.WaitApproval)
+			if at := m.objects[webScaler].aimed; at.Name != c.rests {
+				t.Errorf("in the middle it scales %s", at)
+			}
+			m.say(c.verb, "canary.steps[1]", "ann")
+			m.run(t)
+			if at := m.objects[webScaler].aimed; at != database {
+				t.Errorf("at the end, %s, it scales %s", m.target.State, at)
+			}
+		})
+	}
+}
+
 func TestAnAutoscalerScalesTheDeploymentObjectThatIsPutBack(t *testing.T) {
 	m := growing(t, weight(50), pause(time.Minute))
 	m.target.KeepDeployment = true

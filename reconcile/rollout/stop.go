@@ -69,13 +69,11 @@ func (d *decision) givesWay() bool {
 		return false
 	}
 	by := fmt.Sprintf("replaced by #%d", d.f.ReplacedBy)
-	switch t.Phase {
-	case Returning, Withdrawing, Rejoining:
+	switch {
+	case t.Phase == Returning, t.Phase == Withdrawing, t.Phase == Rejoining, t.Phase == Reverting && len(t.Fleets) > 0:
 		return false
-	case Regaining, Vacating:
-		if d.f.Now.Before(t.Since.Add(d.f.Limits.Yield)) {
-			return false
-		}
+	case d.lingers() && d.f.Now.Before(t.Since.Add(d.f.Limits.Yield)):
+		return false
 	}
 	if t.Why != by {
 		by = t.Why + "; " + by
@@ -86,6 +84,12 @@ func (d *decision) givesWay() bool {
 	}
 	d.end(Cancelled, by)
 	return true
+}
+
+// lingers reports whether a rollback waits for something that a newer deployment leaves it some time for.
+func (d *decision) lingers() bool {
+	t := &d.Target
+	return t.Phase == Regaining || t.Phase == Vacating || t.Phase == Recovering && len(t.Fleets) > 0
 }
 
 // finishesFirst reports whether this deployment goes on although a newer one waits: so many before it were replaced that nothing would ever be
@@ -103,7 +107,7 @@ func (d *decision) inTrouble() bool {
 // yield leaves the lane to a newer deployment. Traffic goes back to what ran before, and the new revision to zero, so that the newer one starts from
 // where this one did.
 func (d *decision) yield(why string) {
-	if len(d.Target.Former) == 0 {
+	if !d.replaces() {
 		d.end(Cancelled, why)
 		return
 	}

@@ -49,6 +49,7 @@ const (
 	Holding     Phase = "holding"     // autoscalers rest, and routes keep all traffic with what runs, before anything else has pods
 	Applying    Phase = "applying"    // manifests go to the cluster, the new revision at its first share of pods
 	Raising     Phase = "raising"     // revisions get the pods that the next share needs
+	Replacing   Phase = "replacing"   // StatefulSets and DaemonSets replace as many pods as the present share says
 	Settling    Phase = "settling"    // until each object is proved healthy
 	Steering    Phase = "steering"    // routes send the present share of traffic to the new revision
 	Lowering    Phase = "lowering"    // revisions lose the pods that the present share leaves over
@@ -119,6 +120,7 @@ type Target struct {
 	StandIns  []StandIn      `json:"standIns,omitempty"` // adopted ReplicaSets that are revisions of ours under their own names
 	Pairs     []Pair         `json:"pairs,omitempty"`    // Services of a blue/green rollout
 	Routes    []Route        `json:"routes,omitempty"`   // that divide traffic between the revisions
+	Fleets    []Moving       `json:"fleets,omitempty"`   // StatefulSets and DaemonSets that take the steps
 	Divided   *int           `json:"divided,omitempty"`  // the weight that routes were last given; nil: they are as they were, or hold all traffic where it was
 	Compared  bool           `json:"compared,omitempty"` // routes were last told to give baselines as much as the new revisions
 	Yields    bool           `json:"yields,omitempty"`   // it gives way to a newer deployment as soon as its routes are what they were
@@ -232,6 +234,7 @@ type Action struct {
 	Replicas  []Replicas     `json:"replicas,omitempty"`  // Apply: of the set's revisions; Shift: of any
 	Baselines []Baseline     `json:"baselines,omitempty"` // Shift: those among Replicas, which are made where they are not there
 	Select    []Selection    `json:"select,omitempty"`    // Apply, Shift: before Replicas
+	Share     []Share        `json:"share,omitempty"`     // Apply: of fleets of the set; one that is not named is applied as its manifest has it
 	Divide    []Division     `json:"divide,omitempty"`    // Shift: after Select, before Replicas; Apply: of routes that come with the set
 	Aim       []Aim          `json:"aim,omitempty"`       // Apply, Shift: autoscalers; those that rest first, the others last. A revision that one is aimed at keeps its pods
 	StandIns  []StandIn      `json:"standIns,omitempty"`  // Apply, PutBack: revisions of the set that are there under other names
@@ -258,6 +261,7 @@ const (
 type Set struct {
 	Objects       []manifest.Key // as the manifests name them, Deployment objects included
 	Revisions     []Revision     // one for each Deployment object
+	Fleets        []Fleet        // its StatefulSets and DaemonSets
 	Services      []Service
 	Hooks         []Hook // in their order; they are not among Objects
 	Scalers       []Scaler
@@ -298,11 +302,13 @@ type Live struct {
 	Commit          string            // of that deployment; "": it was an upload
 	Replicas        int32             // wanted by the live object
 	Ready           int32             // pods
-	Within          bool              // of a ReplicaSet: its controller has seen what is wanted of it, and it has no more pods than that
+	Within          bool              // of a ReplicaSet: its controller has seen what is wanted of it, and it has no more pods than that; of a fleet: the former
 	Health          Health
 	Message         string // why it is not Healthy, in the cluster's words: "ErrImagePull: …"
 	Found           bool   // as the answer to an apply: it was there before, made by somebody else
 	Stuck           bool   // of a StatefulSet: a pod of an older version is not ready, and its controller replaces no other before it is
+	Fresh           int32  // of a fleet: pods of the version that was applied, ready for long enough
+	Due             bool   // of a fleet: carrying out its share again would do more of it
 }
 
 // Health of a live object, judged at the generation that was read.
@@ -345,6 +351,7 @@ type Read struct {
 	Revisions bool           // all managed ReplicaSets of the target
 	Foreign   bool           // instead, those of the Workloads' names, whoever's: the target has claimed nothing yet, so it has no others
 	Workloads []manifest.Key // Deployment objects of these names
+	Fleets    []Share        // each of these, with its pods, held against its share
 	Routes    []Route        // to be found in the target's manifests, else in the cluster
 	Survey    bool           // instead of all this: what differs from the manifests, and what else says that it is the target's
 }
@@ -356,6 +363,7 @@ type Look struct {
 	Revisions []Live
 	Workloads []Live
 	Foreign   []Live // managed ReplicaSets of other targets
+	Fleets    []Live
 	Routes    []Route
 	Drifts    []Drift
 	Claims    []manifest.Key // objects whose labels say that they are the target's, as manifests name them

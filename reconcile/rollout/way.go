@@ -9,6 +9,7 @@ type Way struct {
 	Unreachable    Unreachable   `json:"unreachable,omitempty"`
 	Before         []Step        `json:"before,omitempty"`         // all must pass before the target is touched
 	Canary         []Step        `json:"canary,omitempty"`         // in sequence; what is left goes to 100 % by itself
+	Workloads      []string      `json:"workloads,omitempty"`      // kinds that take the steps of Canary beside Deployment objects
 	BlueGreen      *BlueGreen    `json:"blueGreen,omitempty"`      // in place of Canary
 	Traffic        []Route       `json:"traffic,omitempty"`        // divide traffic by the weights of Canary, in place of pods
 	After          []Step        `json:"after,omitempty"`          // all must pass before dependents start

@@ -24,6 +24,7 @@ type object struct {
 	from  string    // the manifests that it has the content of
 	ready time.Time // it is healthy from then on
 	never bool      // it does not become healthy
+	fleet *fleet    // while it has a share of its pods; nil: it is none, or has none
 }
 
 // unsaid is how many pods an earlier version is taken to run with where the manifest does not say.
@@ -132,10 +133,12 @@ func (c *cluster) apply(a rollout.Action, now time.Time) (all []rollout.Live) {
 			continue
 		}
 		o := c.objects[key]
-		if o == nil || o.from != a.Manifests {
+		if fresh := o == nil || o.from != a.Manifests; fresh || isFleet(set, key) {
 			o = c.put(key, a.Manifests)
 			o.live.Generation++
-			c.begin(o, now)
+			if !c.share(set, o, a, now) && fresh {
+				c.begin(o, now)
+			}
 		}
 		all = append(all, o.at(now))
 	}
@@ -231,6 +234,7 @@ func (c *cluster) look(read rollout.Read, now time.Time) (look rollout.Look) {
 		return found
 	}
 	look.Objects, look.Others, look.Workloads = all(read.Objects), all(read.Others), all(read.Workloads)
+	look.Fleets = c.fleets(read.Fleets, now)
 	for i, r := range read.Routes {
 		r.Selector = c.sets[newManifests].Revisions[min(i, len(c.sets[newManifests].Revisions)-1)].Labels
 		look.Routes = append(look.Routes, r)
@@ -249,8 +253,8 @@ func (c *cluster) look(read rollout.Read, now time.Time) (look rollout.Look) {
 // next is when the next object becomes healthy; zero when none will.
 func (c *cluster) next(now time.Time) (nearest time.Time) {
 	for _, o := range c.objects {
-		if !o.never && o.ready.After(now) && (nearest.IsZero() || o.ready.Before(nearest)) {
-			nearest = o.ready
+		if at := c.step(o, now); !at.IsZero() && (nearest.IsZero() || at.Before(nearest)) {
+			nearest = at
 		}
 	}
 	return nearest

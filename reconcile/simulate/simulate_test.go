@@ -37,6 +37,13 @@ func target(name string, way rollout.Way) simulate.Target {
 	return simulate.Target{Name: name, Account: name, Namespace: "shop", Way: way, Set: web()}
 }
 
+// database is a target with a StatefulSet of four pods, which takes the steps.
+func database(way rollout.Way) simulate.Target {
+	way.Timeout, way.Workloads = time.Minute, []string{"StatefulSet"}
+	key, pods := manifest.Key{Group: "apps", Kind: "StatefulSet", Namespace: "shop", Name: "db"}, int32(4)
+	return simulate.Target{Name: "prod", Account: "prod", Namespace: "shop", Way: way, Set: rollout.Set{Objects: []manifest.Key{key}, Fleets: []rollout.Fleet{{Key: key, Replicas: &pods}}}}
+}
+
 func weight(w int) rollout.Step { return rollout.Step{Weight: &w} }
 
 func pause(d time.Duration) rollout.Step { return rollout.Step{Pause: d} }
@@ -100,6 +107,19 @@ staging is SUCCEEDED, reached after 30s; people 0s, pauses 0s, pods 30s
 3h1m0s prod: all objects of #2 are healthy
 3h1m0s prod: #2 is SUCCEEDED
 prod is SUCCEEDED, reached after 3h1m0s; people 2h0m0s, pauses 1h0m0s, pods 1m0s
+`},
+		{"a StatefulSet that takes the steps replaces one pod after another", []simulate.Target{database(rollout.Way{Canary: careful})}, nil, `
+0s prod: #2 started
+0s prod: the manifests of #2 are applied
+0s prod: waits for StatefulSet.apps shop/db: 0 of 2 pods of #2 ready
+1m0s prod: 50 % of the pods run #2: 2 of 4 pods of StatefulSet db run #2
+1m0s prod: waits for the pause canary.steps[1] of 1h0m0s to be over
+1h1m0s prod: waits for approval of canary.steps[2]: 0 of 1, by sre
+1h1m0s prod: canary.steps[2] is approved by person 1 of sre
+1h1m0s prod: waits for StatefulSet.apps shop/db: 2 of 4 pods of #2 ready
+1h2m0s prod: all objects of #2 are healthy
+1h2m0s prod: #2 is SUCCEEDED
+prod is SUCCEEDED, reached after 1h2m0s; people 0s, pauses 1h0m0s, pods 2m0s
 `},
 		{"an approval that nobody gives expires, and what was moved goes back", []simulate.Target{target("prod", rollout.Way{Canary: careful})}, func(a *simulate.Assumptions) {
 			a.Otherwise = simulate.Answer{}

@@ -96,3 +96,38 @@ func TestAnAutoscalerRestsDuringARolloutAndScalesWhatCarriesAfterIt(t *testing.T
 		}
 	}
 }
+
+func TestAnAutoscalerOfAStatefulSetRestsWhileItTakesTheSteps(t *testing.T) {
+	t.Parallel()
+	autoscaled := func(version string) string {
+		return database("example.com/db:"+version) + `
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: web}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: StatefulSet, name: db}
+  minReplicas: 4
+  maxReplicas: 6
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]
+`
+	}
+	w := fleet(t, autoscaled)
+	scaledTo := func(want string) {
+		t.Helper()
+		w.Await(want, func() (bool, error) { return podsOf(w) == want, nil })
+	}
+	scaledTo("0:1 1:1 2:1 3:1")
+	d := waits(t, w, commits(w, "2", autoscaled("2")).ID, "approval")
+	expectPods(t, w, "0:1 1:1 2:2 3:2")
+	if got := scales(w); got != "Deployment db-at-rest" {
+		t.Errorf("during the rollout it scales %s", got)
+	}
+	must(t, w, "deploy", "approve", d.ID)
+	expectState(t, w.Ended(d.ID), "SUCCEEDED")
+	expectPods(t, w, "0:2 1:2 2:2 3:2")
+	if got := scales(w); got != "StatefulSet db" {
+		t.Errorf("at the end it scales %s", got)
+	}
+	expectNothingLeft(t, w)
+}

@@ -122,8 +122,12 @@ func start(t *testing.T, s scenario) *cutting {
 	if d := c.Ended(c.Deployment("shop", c.Repository.Head("main")).ID); d.State != "SUCCEEDED" {
 		t.Fatalf("the first deployment is %s: %+v", d.State, d.Targets)
 	}
+	runs := version
+	if s.runs != nil {
+		runs = s.runs
+	}
 	for range 5 { // until as many revisions are kept as ever will be
-		c.forth(version)
+		c.forth(runs)
 	}
 	if s.routed {
 		c.oracle = routers.Watch(t, shared.Clusters["prod"].Kubeconfig, c.Namespace)
@@ -306,7 +310,7 @@ func (c *cutting) end(run *course) string {
 // are told by their age.
 func (c *cutting) objects(cluster string) (lines []string) {
 	c.Helper()
-	resources := []string{"v1 configmaps", "v1 services", "apps/v1 deployments", "apps/v1 replicasets"}
+	resources := []string{"v1 configmaps", "v1 services", "apps/v1 deployments", "apps/v1 replicasets", "apps/v1 statefulsets", "apps/v1 daemonsets"}
 	if c.routed && cluster == "prod" {
 		resources = append(resources, "split.smi-spec.io/v1alpha4 trafficsplits")
 	}
@@ -316,7 +320,7 @@ func (c *cutting) objects(cluster string) (lines []string) {
 				continue
 			}
 			line := fmt.Sprintf("%s %s", resource, hashes.ReplaceAllString(name, "-HASH"))
-			for _, path := range [][]string{{"data"}, {"spec", "selector"}, {"spec", "replicas"}} {
+			for _, path := range [][]string{{"data"}, {"spec", "selector"}, {"spec", "replicas"}, {"spec", "updateStrategy"}} {
 				if value, found, _ := unstructured.NestedFieldNoCopy(o.Object, path...); found {
 					line += fmt.Sprintf(" %s=%v", path[len(path)-1], value)
 				}

@@ -14,6 +14,7 @@ import (
 type scenario struct {
 	file     string                        // the deployment file
 	next     func(version int) string      // manifests of a version
+	runs     func(version int) string      // manifests of what runs before; nil: those of a workload
 	back     func(version int) string      // manifests that bring the world back to where the next cut starts; nil: the next version does
 	people   func(*course, api.Deployment) // what people do about a deployment as they see it; they look often
 	sample   int                           // of the points, by seed; 0: each of them
@@ -26,6 +27,7 @@ const (
 	halfThenPause    = `{canary: {steps: [{setWeight: {weight: 50}}, {pause: {duration: 1, unit: seconds}}]}}`
 	halfThenApproval = `{canary: {steps: [{setWeight: {weight: 50}}, {pause: {untilApproved: true}}]}}`
 	nobodyApproves   = `{canary: {steps: [{setWeight: {weight: 50}}, {pause: {untilApproved: true, approvalExpiration: {duration: 1, unit: seconds}}}]}}`
+	fleetsToHalf     = `{canary: {workloads: [StatefulSet, DaemonSet], steps: [{setWeight: {weight: 50}}, {pause: {untilApproved: true}}]}}`
 	halfThenMeasured = `{canary: {steps: [{setWeight: {weight: 50}}, {analysis: {queries: [errors], interval: 1, units: seconds, numberOfJudgmentRuns: 3}}]}}`
 	measured         = `analysis: {defaultMetricProviderName: outside, queries: [{name: errors, queryTemplate: "{{armory.endTimeEpochMillis}}", upperLimit: 1}]}`
 	halfThenJob      = `{canary: {steps: [{setWeight: {weight: 50}}, {runWebhook: {name: job}}]}}`
@@ -47,11 +49,22 @@ var scenarios = map[string]scenario{
 	"taken over": {file: world.OnProd(halfThenPause, "  keepDeploymentObject: true"), next: version, sample: 8},
 	"webhook":    {file: world.OnProd(halfThenJob, job), next: version, job: true, sample: 8},
 	"analysis":   {file: world.OnProd(halfThenMeasured, measured), next: version, measures: true, sample: 8},
+	"fleets":     {file: world.OnProd(fleetsToHalf, ""), runs: fleets, next: fleets, people: approve, sample: 16},
 	"held":       {file: world.OnProd(halfThenApproval, ""), next: version, people: holdOnce, sample: 8},
 }
 
 // version is a workload that differs from all others.
 func version(n int) string { return world.Workload("web", fmt.Sprint("example.com/web:", n)) }
+
+// fleets is a version with a StatefulSet and a DaemonSet.
+func fleets(n int) string {
+	image := fmt.Sprint("example.com/web:", n)
+	one := func(kind, name, more string) string {
+		return fmt.Sprintf("\n---\napiVersion: apps/v1\nkind: %s\nmetadata: {name: %s}\nspec: {%sselector: {matchLabels: {app: %[2]s}}, template: {metadata: {labels: {app: %[2]s}}, "+
+			"spec: {containers: [{name: main, image: %[4]q}]}}}\n", kind, name, more, image)
+	}
+	return version(n) + one("StatefulSet", "db", "serviceName: db, replicas: 2, ") + one("DaemonSet", "agent", "")
+}
 
 // course is one run of a scenario.
 type course struct {

@@ -58,9 +58,9 @@ type Request struct {
 type Change struct {
 	Request
 	Cluster  *Cluster
-	Kind     string // "scale", "turn", "divide", "apply", "create", "remove", "adopt", "putBack"
+	Kind     string // "scale", "turn", "divide", "apply", "create", "remove", "adopt", "putBack", "share", "replace"
 	Key      manifest.Key
-	From, To int32  // scale, create: pods
+	From, To int32  // scale, create: pods; share: To is its weight; replace: From is the pod's place
 	Hash     string // turn: where traffic goes to; its revision
 	Was      string // turn: where it went before
 	Division rollout.Division
@@ -91,6 +91,7 @@ type Object struct {
 	Selects string           // of a Service: the hash that traffic goes to
 	Divided rollout.Division // of a router's object; its Stage is "" while nobody divided it
 	Aimed   manifest.Key     // of an autoscaler: what it scales
+	Fleet   *Fleet           // of a StatefulSet or DaemonSet
 	Proved  int32            // pods that a fresh read showed ready since they were asked for
 
 	gone int32 // pods on their way out

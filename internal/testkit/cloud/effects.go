@@ -75,7 +75,11 @@ func (r *reach) Apply(ctx context.Context, id rollout.Identity, objects []manife
 		if slices.Contains(a.Leave, o.Key) || len(a.Only) > 0 && !slices.Contains(a.Only, o.Key) || o.Kind == "Deployment" {
 			continue
 		}
-		live, failure := r.applyOne(ctx, by, set, o, a)
+		one := r.applyOne
+		if isFleet(o.Key) {
+			one = r.applyFleet
+		}
+		live, failure := one(ctx, by, set, o, a)
 		if failure != nil {
 			out.Failure = failure
 			return out
@@ -438,11 +442,6 @@ func (r *reach) RunHook(context.Context, rollout.Identity, []manifest.Object, ro
 	return rollout.Outcome{Failure: &rollout.Failure{Class: rollout.Refused, Text: "there are no hooks"}}
 }
 
-// Free implements reconcile.Cluster: there are no StatefulSets.
-func (r *reach) Free(context.Context, rollout.Identity, rollout.Action) rollout.Outcome {
-	return rollout.Outcome{}
-}
-
 // Remove implements reconcile.Cluster.
 func (r *reach) Remove(ctx context.Context, id rollout.Identity, keys []manifest.Key) rollout.Outcome {
 	by := r.From(id)
@@ -466,7 +465,7 @@ func (r *reach) Remove(ctx context.Context, id rollout.Identity, keys []manifest
 func (r *reach) Look(ctx context.Context, id rollout.Identity, read rollout.Read, namespaces []string) (look rollout.Look) {
 	by := r.From(id)
 	failure := r.request(ctx, func() *rollout.Failure {
-		look = rollout.Look{Objects: r.at.lives(read.Objects), Others: r.at.lives(read.Others), Workloads: r.at.lives(read.Workloads)}
+		look = rollout.Look{Objects: r.at.lives(read.Objects), Others: r.at.lives(read.Others), Workloads: r.at.lives(read.Workloads), Fleets: r.at.fleets(read.Fleets)}
 		if read.Revisions {
 			for _, o := range r.at.Objects() {
 				if o.Key.Kind == "ReplicaSet" && o.Owner == by.Lane && slices.Contains(namespaces, o.Key.Namespace) {

@@ -125,7 +125,7 @@ func (c *Client) bring(ctx context.Context, id rollout.Identity, p traffic.Part)
 		if is.GetLabels()[LabelLane] != LaneLabel(id) {
 			return nil
 		}
-		return c.delete(ctx, removal{p.Key, is.GetUID(), p.Key.String()})
+		return c.delete(ctx, removal{key: p.Key, uid: is.GetUID(), name: p.Key.String()})
 	case is == nil:
 		if shall["apiVersion"] == nil {
 			mapping, err := c.kinds.mapping(ctx, p.Key, "")

@@ -147,7 +147,7 @@ func (c *Client) replace(ctx context.Context, set *unstructured.Unstructured, s 
 	for _, pod := range f.due(s) {
 		at := podKind
 		at.Namespace, at.Name = pod.GetNamespace(), pod.GetName()
-		if err := c.delete(ctx, removal{at, pod.GetUID(), "pod of " + s.Key.String()}); err != nil {
+		if err := c.delete(ctx, removal{key: at, uid: pod.GetUID(), name: "pod of " + s.Key.String(), version: pod.GetResourceVersion()}); err != nil {
 			return err
 		}
 	}

@@ -73,7 +73,7 @@ func (c *Client) replaced(ctx context.Context, id rollout.Identity, o manifest.O
 			Text: "an earlier deployment made it, and its helm.sh/hook-delete-policy does not say before-hook-creation: remove it, or add that policy"}
 	}
 	if former.GetDeletionTimestamp() == nil {
-		if err := c.delete(ctx, removal{o.Key, former.GetUID(), "hook " + o.Key.String()}); err != nil {
+		if err := c.delete(ctx, removal{key: o.Key, uid: former.GetUID(), name: "hook " + o.Key.String()}); err != nil {
 			return err
 		}
 	}

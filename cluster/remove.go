@@ -49,9 +49,10 @@ func (c *Client) Remove(ctx context.Context, id rollout.Identity, keys []manifes
 
 // removal is one object that may be removed.
 type removal struct {
-	key  manifest.Key
-	uid  types.UID
-	name string // of a crash point
+	key     manifest.Key
+	uid     types.UID
+	name    string // of a crash point
+	version string // of a pod: it goes only as it was read, since it may have become ready meanwhile; "": whatever it is by now
 }
 
 // removable reads which of the keys are there and are the target's.
@@ -79,7 +80,7 @@ func (c *Client) removable(ctx context.Context, id rollout.Identity, keys []mani
 		if workload := object.GetAnnotations()[AnnotationWorkload]; workload != "" {
 			name = "revision of Deployment.apps " + served[i].Namespace + "/" + workload
 		}
-		all = append(all, removal{served[i], object.GetUID(), name})
+		all = append(all, removal{key: served[i], uid: object.GetUID(), name: name})
 	}
 	return all, nil
 }
@@ -95,7 +96,7 @@ func (c *Client) revisionsOf(ctx context.Context, id rollout.Identity, workloads
 		for _, i := range places {
 			for _, set := range sets {
 				if set.Workload == workloads[i].Name {
-					all = append(all, removal{set.Key, types.UID(set.UID), "revision of " + workloads[i].String()})
+					all = append(all, removal{key: set.Key, uid: types.UID(set.UID), name: "revision of " + workloads[i].String()})
 				}
 			}
 		}
@@ -108,9 +109,12 @@ func (c *Client) delete(ctx context.Context, o removal) error {
 	if err != nil {
 		return c.failure(o.key, err)
 	}
-	background := metav1.DeletePropagationBackground
+	background, conditions := metav1.DeletePropagationBackground, metav1.Preconditions{UID: &o.uid}
+	if o.version != "" {
+		conditions.ResourceVersion = &o.version
+	}
 	_, err = write(ctx, c, "remove "+o.name, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, resource.Delete(ctx, o.key.Name, metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: &metav1.Preconditions{UID: &o.uid}})
+		return struct{}{}, resource.Delete(ctx, o.key.Name, metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: &conditions})
 	})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return c.failure(o.key, err)

@@ -46,7 +46,7 @@ func (c *Client) free(ctx context.Context, id rollout.Identity, key manifest.Key
 	for _, pod := range pods {
 		at := podKind
 		at.Namespace, at.Name = pod.GetNamespace(), pod.GetName()
-		if err := c.delete(ctx, removal{at, pod.GetUID(), fmt.Sprintf("stuck pod of %s", key)}); err != nil {
+		if err := c.delete(ctx, removal{key: at, uid: pod.GetUID(), name: fmt.Sprintf("stuck pod of %s", key), version: pod.GetResourceVersion()}); err != nil {
 			return err
 		}
 	}

@@ -45,7 +45,7 @@ func (j *judge) replaced(w *watched, c cloud.Change) {
 	}
 }
 
-// rests holds that a target waits at a step only once its fleets have their share, and no more than that, or than they had when it began: a rollout of the
+// rests holds that a target waits at a step only once its fleets have their share, and no more than that beside what they had when it began: a rollout of the
 // same manifests that was replaced may have given way before they were back.
 func (j *judge) rests(w *watched, was, t rollout.Target) {
 	begins := (t.Phase == rollout.Holding || t.Phase == rollout.Applying) && was.Phase != rollout.Holding && was.Phase != rollout.Applying && t.Step <= 1
@@ -64,7 +64,7 @@ func (j *judge) rests(w *watched, was, t rollout.Target) {
 			continue
 		}
 		share := rollout.Share{Weight: t.Weight}.Of(int32(len(o.Fleet.Pods)))
-		if fresh := o.Fleet.Fresh(t.Manifests); fresh < share || fresh > max(share, w.had[m.Key]) {
+		if fresh := o.Fleet.Fresh(t.Manifests); fresh < share || fresh > share+w.had[m.Key] {
 			j.wrongly("%s of #%d waits at %d %%, and %s has %d of %d pods of it: %s", w.name, t.Number, t.Weight, m.Key, fresh, share, o.Fleet.Runs())
 		}
 	}

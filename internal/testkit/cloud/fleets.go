@@ -89,12 +89,12 @@ func (r *reach) applyFleet(ctx context.Context, by Request, _ rollout.Set, o man
 
 // takePods reads a fleet, and lets some of its pods go, each as it was read.
 func (r *reach) takePods(ctx context.Context, by Request, key manifest.Key, what string, which func(*Object) []int) *rollout.Failure {
-	taken := map[int]int{} // uid by place
+	taken := map[int]Pod{} // by place
 	var places []int
 	if failure := r.request(ctx, func() *rollout.Failure {
 		if o := r.at.objects[key]; o != nil && o.Fleet != nil {
 			for _, i := range which(o) {
-				places, taken[i] = append(places, i), o.Fleet.Pods[i].uid
+				places, taken[i] = append(places, i), o.Fleet.Pods[i]
 			}
 		}
 		return nil
@@ -103,7 +103,7 @@ func (r *reach) takePods(ctx context.Context, by Request, key manifest.Key, what
 	}
 	for _, i := range places {
 		if failure := r.write(ctx, "remove "+what+" of "+key.String(), func() *rollout.Failure {
-			if o := r.at.objects[key]; o != nil && o.Fleet.Pods[i].uid == taken[i] {
+			if o := r.at.objects[key]; o != nil && o.Fleet.Pods[i] == taken[i] {
 				r.Cloud.tell(Change{Request: by, Cluster: r.at, Kind: "replace", Key: key, From: int32(i)})
 				r.at.renew(o, i, by.Lane)
 				r.at.judgeFleet(o)

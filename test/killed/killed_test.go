@@ -213,6 +213,7 @@ func (c *cutting) cut(point, second, want string) {
 		c.recover(run, second)
 	} else {
 		c.missed = append(c.missed, point)
+		c.relieve()
 	}
 	c.orderNothing()
 	c.Await("the end after a cut at "+point+" and "+second, func() (bool, error) { return c.goesOn(run), nil })
@@ -230,10 +231,19 @@ func (c *cutting) recover(run *course, second string) {
 		c.again++
 		if c.StartController() && !c.died(run) {
 			c.spared++
+			c.relieve()
 			return
 		}
 		c.orderNothing()
 	}
+	c.StartController()
+}
+
+// relieve puts another process in the place of one that all has ended under, and that may still come to the point that it is to die at.
+func (c *cutting) relieve() {
+	c.Helper()
+	c.orderNothing()
+	c.KillController()
 	c.StartController()
 }
 

@@ -86,7 +86,15 @@ func refuseUnknown(s *openapi3.SchemaRef) {
 
 // blank is the least that an object of the description's may hold: each field that it requires, empty. Addresses are this one.
 func (d *description) blank(schema, address string) object {
-	return blank(d.document.Components.Schemas[schema].Value, address).(object)
+	return required(d.document.Components.Schemas[schema].Value, address)
+}
+
+func required(s *openapi3.Schema, address string) object {
+	o := object{}
+	for _, field := range s.Required {
+		o[field] = blank(s.Properties[field].Value, address)
+	}
+	return o
 }
 
 func blank(s *openapi3.Schema, address string) any {
@@ -114,11 +122,7 @@ func blank(s *openapi3.Schema, address string) any {
 	case s.Type.Is(openapi3.TypeString):
 		return ""
 	}
-	o := object{}
-	for _, field := range s.Required {
-		o[field] = blank(s.Properties[field].Value, address)
-	}
-	return o
+	return required(s, address)
 }
 
 func (d *description) find(r *http.Request) (*routers.Route, map[string]string, error) {

@@ -11,6 +11,7 @@ import (
 
 	"towpath/deployment"
 	"towpath/manifest"
+	"towpath/manifest/diff"
 	"towpath/policies"
 	"towpath/reconcile/rollout"
 )
@@ -107,9 +108,12 @@ type Plan struct {
 // PlannedTarget is what would happen to one target.
 type PlannedTarget struct {
 	rollout.StartTarget
-	Objects                []manifest.Object
-	Adds, Changes, Removes []manifest.Key // against what was last asked for
+	Objects []manifest.Object
+	Before  []manifest.Object // what was last asked for; only looked up where the ask is to look
 }
+
+// Changes is what would be other than what was last asked for.
+func (t PlannedTarget) Changes() []diff.Change { return diff.Between(t.Before, t.Objects) }
 
 // Moves reports whether any target would change, or objects of a target that left would go.
 func (p Plan) Moves() bool {
@@ -327,14 +331,10 @@ func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deploy
 	if err := errors.Join(p.services(ctx, plan, ask.Tenant, target, planned), p.routes(ctx, plan, ask, target, planned), p.fleets(plan, target, planned)); err != nil {
 		return planned, err
 	}
-	var before []manifest.Object
-	if lane >= 0 && lanes[lane].Wanted != "" {
-		if before, err = p.Store.Manifests(ctx, lanes[lane].Wanted); err != nil {
-			return planned, err
-		}
+	if ask.Look && lane >= 0 && lanes[lane].Wanted != "" {
+		planned.Before, err = p.Store.Manifests(ctx, lanes[lane].Wanted)
 	}
-	planned.Adds, planned.Changes, planned.Removes = difference(before, planned.Objects)
-	return planned, nil
+	return planned, err
 }
 
 // tries reports whether what was asked for before, and never became good, is tried again: who pushes the same once more wants that.
@@ -388,31 +388,6 @@ type promised struct {
 
 // notPruned is why what nobody wants any more is kept all the same.
 const notPruned = ", and the file did not say deploymentConfig.prune: true"
-
-// difference compares two sets of manifests by key and content.
-func difference(before, after []manifest.Object) (added, changed, removed []manifest.Key) {
-	old := make(map[manifest.Key]string, len(before))
-	for _, o := range before {
-		old[o.Key] = string(o.JSON)
-	}
-	for _, o := range after {
-		text, found := old[o.Key]
-		switch {
-		case !found:
-			added = append(added, o.Key)
-		case text != string(o.JSON):
-			changed = append(changed, o.Key)
-		}
-		delete(old, o.Key)
-	}
-	for key := range old {
-		removed = append(removed, key)
-	}
-	for _, keys := range [][]manifest.Key{added, changed, removed} {
-		slices.SortFunc(keys, manifest.Key.Compare)
-	}
-	return added, changed, removed
-}
 
 // firstLine of a commit's message.
 func firstLine(message string) string {

@@ -228,8 +228,11 @@ func (b *backend) Plan(ctx context.Context, c api.Caller, u api.Upload) (api.Pla
 		out.Application = plan.File.Application
 	}
 	for _, t := range plan.Targets {
-		out.Targets = append(out.Targets, api.PlannedTarget{Name: t.Name, Account: t.Account, DependsOn: t.DependsOn, Digest: t.Digest, Changed: t.Changed,
-			Added: texts(t.Adds), Altered: texts(t.Changes), Removed: texts(t.Removes)})
+		target := api.PlannedTarget{Name: t.Name, Account: t.Account, DependsOn: t.DependsOn, Digest: t.Digest, Changed: t.Changed}
+		for _, c := range t.Changes() {
+			target.Changes = append(target.Changes, api.Change{Object: c.Key.String(), Kind: string(c.Kind), Diff: c.Text, Cut: c.Cut})
+		}
+		out.Targets = append(out.Targets, target)
 	}
 	return out, nil
 }

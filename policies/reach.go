@@ -19,7 +19,7 @@ type Reach struct {
 // Account reports whether any entry reaches the account at all.
 func Account(reach []Reach, account string) bool {
 	for _, r := range reach {
-		if matches(r.Accounts, account) {
+		if Fits(r.Accounts, account) {
 			return true
 		}
 	}
@@ -43,19 +43,20 @@ func Objects(reach []Reach, source, account string, objects []manifest.Object) [
 
 func reaches(reach []Reach, account string, key manifest.Key) bool {
 	for _, r := range reach {
-		if matches(r.Accounts, account) && matches(r.Namespaces, key.Namespace) && kind(r.Kinds, key) {
+		if Fits(r.Accounts, account) && Fits(r.Namespaces, key.Namespace) && FitsKind(r.Kinds, key) {
 			return true
 		}
 	}
 	return false
 }
 
-func kind(patterns []string, key manifest.Key) bool {
-	return matches(patterns, key.Kind) || matches(patterns, key.Kind+"."+key.Group)
+// FitsKind is Fits for the kind of an object, written as Kind or Kind.group.
+func FitsKind(patterns []string, key manifest.Key) bool {
+	return Fits(patterns, key.Kind) || Fits(patterns, key.Kind+"."+key.Group)
 }
 
-// matches compares whole names; a pattern that cannot be read matches nothing.
-func matches(patterns []string, name string) bool {
+// Fits reports whether a whole name fits any of the patterns, in which * stands for any run of characters; one that cannot be read fits nothing.
+func Fits(patterns []string, name string) bool {
 	for _, pattern := range patterns {
 		if ok, err := path.Match(pattern, name); ok && err == nil {
 			return true

@@ -12,6 +12,7 @@ import (
 	"towpath/deployment"
 	"towpath/manifest"
 	"towpath/policies"
+	"towpath/policies/rules"
 	"towpath/reconcile/rollout"
 )
 
@@ -64,7 +65,9 @@ type Planner struct {
 	// Webhook and Provider say why a webhook could not be called, or a metric provider not be asked, by what the configuration says. nil: that is not known.
 	Webhook  func(tenant, source, application string, w deployment.Webhook) error
 	Provider func(tenant, name string) error
-	NotSelf  bool // approvals do not come from those whose change it is, unless the file says allowSelfApproval: true
+	// Rules is what objects are held to before they are deployed; nil: nothing. A Refusal says that they are not known yet.
+	Rules   func(ctx context.Context, tenant string) (rules.Set, error)
+	NotSelf bool // approvals do not come from those whose change it is, unless the file says allowSelfApproval: true
 }
 
 // Ask is one file to be planned.
@@ -108,7 +111,8 @@ type Plan struct {
 type PlannedTarget struct {
 	rollout.StartTarget
 	Objects                []manifest.Object
-	Adds, Changes, Removes []manifest.Key // against what was last asked for
+	Adds, Changes, Removes []manifest.Key  // against what was last asked for
+	Findings               []rules.Finding // of the rules; those of the severity Error are among the problems that forbid a start
 }
 
 // Moves reports whether any target would change, or objects of a target that left would go.
@@ -272,6 +276,13 @@ func (p *Planner) compare(ctx context.Context, plan *Plan, ask Ask, records map[
 	for _, lane := range lanes {
 		if target := file.Target(lane.Target); !lane.Removed && (target == nil || target.Account != lane.Account) {
 			start.Gone = append(start.Gone, rollout.Gone{Lane: lane.ID, Prune: file.Config.Prune, Why: "the target left the file" + notPruned})
+			if file.Config.Prune {
+				findings, err := p.removal(ctx, ask.Tenant, file.Application, lane)
+				if err != nil {
+					return err
+				}
+				plan.find(deployment.Target{Name: lane.Target}, findings)
+			}
 		}
 	}
 	if !plan.Failed() {
@@ -334,7 +345,9 @@ func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deploy
 		}
 	}
 	planned.Adds, planned.Changes, planned.Removes = difference(before, planned.Objects)
-	return planned, nil
+	planned.Findings, err = p.judge(ctx, ask.Tenant, judged{plan.File.Application, target.Name, target.Account, target.Namespace}, before, planned.Objects)
+	plan.find(target, planned.Findings)
+	return planned, err
 }
 
 // tries reports whether what was asked for before, and never became good, is tried again: who pushes the same once more wants that.
@@ -344,9 +357,14 @@ func (ask Ask) tries(lane rollout.LaneState, manifests string) bool {
 
 // refuse adds an error at the target for each sentence.
 func (p *Plan) refuse(target deployment.Target, sentences []string) {
+	p.say(target, deployment.Error, sentences)
+}
+
+// say adds a problem at the target for each sentence.
+func (p *Plan) say(target deployment.Target, severity deployment.Severity, sentences []string) {
 	for _, text := range sentences {
 		p.Problems = append(p.Problems, deployment.Problem{File: p.File.Path, Field: "targets." + target.Name, Line: max(target.Position.Line, 1),
-			Column: max(target.Position.Column, 1), Severity: deployment.Error, Text: text})
+			Column: max(target.Position.Column, 1), Severity: severity, Text: text})
 	}
 }
 

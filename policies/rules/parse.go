@@ -18,14 +18,20 @@ type File struct {
 	Text   []byte
 }
 
-// maxFiles is how many files one set is made of.
-const maxFiles = 100
+// Limits of one set.
+const (
+	maxFiles = 100
+	maxTotal = 1 << 20 // bytes
+)
 
 // Parse reads policy files. It returns all problems, file by file and in the order of each; there are no rules when there is any.
 func Parse(files []File) (Set, []deployment.Problem) {
-	if len(files) > maxFiles {
-		return Set{}, []deployment.Problem{{File: files[maxFiles].Path, Line: 1, Column: 1, Severity: deployment.Error,
-			Text: fmt.Sprintf("%d policy files; at most %d are taken", len(files), maxFiles)}}
+	total := 0
+	for i, f := range files {
+		if total += len(f.Text); i >= maxFiles || total > maxTotal {
+			return Set{}, []deployment.Problem{{File: f.Path, Line: 1, Column: 1, Severity: deployment.Error,
+				Text: fmt.Sprintf("with this file there are more than %d policy files, or more than %d bytes of them; no more are taken", maxFiles, maxTotal)}}
+		}
 	}
 	var set Set
 	var problems []deployment.Problem

@@ -57,7 +57,9 @@ type entry struct {
 	path string
 }
 
-func (e entry) at() deployment.Position { return deployment.Position{Line: e.node.Line, Column: e.node.Column} }
+func (e entry) at() deployment.Position {
+	return deployment.Position{Line: e.node.Line, Column: e.node.Column}
+}
 
 var yamlLine = regexp.MustCompile(`^line (\d+): `)
 
@@ -118,7 +120,9 @@ type pair struct {
 	entry
 }
 
-func (p pair) at() deployment.Position { return deployment.Position{Line: p.key.Line, Column: p.key.Column} }
+func (p pair) at() deployment.Position {
+	return deployment.Position{Line: p.key.Line, Column: p.key.Column}
+}
 
 // pairs of a map in the order of the file.
 func (r *reader) pairs(e entry) []pair {

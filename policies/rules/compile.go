@@ -8,14 +8,13 @@ import (
 	"cel.dev/cel-go/common/types"
 )
 
-// Limits of evaluation: one expression of one object takes at most about a tenth of a second. The language has no loops beside those over lists and maps, and
-// nothing that waits.
+// Limits of evaluation. The language has no loops beside those over lists and maps, and nothing that waits; what is made of lists and texts costs steps by its
+// length, so that steps bound memory, too.
 const (
-	costLimit   = 1_000_000
-	memoryLimit = 4_000_000 // values
-	regexLimit  = 500       // instructions; long texts times long patterns is all that one call can cost
-	nodeLimit   = 5_000     // of an expression, macros written out
-	depthLimit  = 50
+	costLimit  = 1_000_000 // steps of one expression on one object: about a tenth of a second
+	regexLimit = 500       // instructions; long texts times long patterns is all that one call can cost
+	nodeLimit  = 5_000     // of an expression, macros written out
+	depthLimit = 50
 )
 
 // inVariables comes before the names of variables.
@@ -56,7 +55,7 @@ func (r *reader) compile(env *cel.Env, text string, in scalar, wanted ...*cel.Ty
 		r.fail(in.position(1, 0), in.path, "the expression is of the type %s; %s is wanted", cel.FormatCELType(is), cel.FormatCELType(wanted[0]))
 		return nil, nil
 	}
-	program, err := env.Program(ast, cel.CostLimit(costLimit), cel.MemoryLimit(memoryLimit), cel.EvalOptions(cel.OptOptimize))
+	program, err := env.Program(ast, cel.CostTracking(steps{}), cel.CostLimit(costLimit), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
 		r.fail(in.position(1, 0), in.path, "%s", plainly(err.Error()))
 		return nil, nil

@@ -32,6 +32,7 @@ func TestTheLibraryRefusesWhatItSays(t *testing.T) {
 		"no image at all":                     {"no-latest-tag", pods("{containers: [{name: web}]}"), "container web has the image ,"},
 		"latest before the containers":        {"no-latest-tag", pods("{initContainers: [{name: first, image: a}], containers: [{name: web, image: 'a:1'}]}"), "container first"},
 		"a tag":                               {"no-latest-tag", pods("{containers: [{name: web, image: 'registry:5000/web:1.2'}]}"), ""},
+		"a tag, and all that a container has": {"no-latest-tag", pods("{containers: [{name: a, image: 'example.com/web:1', envFrom: [{configMapRef: {name: web}}], env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]}]}"), ""},
 		"a digest":                            {"no-latest-tag", pods("{containers: [{name: web, image: 'web@sha256:12'}, {name: b, image: 'web:latest@sha256:12'}]}"), ""},
 		"no pods, no images":                  {"no-latest-tag", []string{service}, ""},
 		"no limits":                           {"limits", pods("{containers: [{name: web, image: a}]}"), "container web may take a node's whole memory, or is promised no processor time; set resources.limits.memory"},

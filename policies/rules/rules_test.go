@@ -229,13 +229,15 @@ func TestAnExpressionThatTakesTooMuchIsRefusedAndSaysSo(t *testing.T) {
 	}
 	large := object(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {"+items.String()+" all: '"+strings.Repeat("ab", 400_000)+"'}}")
 	for name, c := range map[string]struct{ variables, require string }{
-		"lists in lists":           {"", "object.data.all(a, object.data.all(b, object.data.all(c, a != b || b != c || c != '')))"},
-		"a list that is made":      {"", "object.data.map(a, object.data.map(b, object.data.map(c, a + b + c))).size() > 0"},
-		"texts that double":        {"a0: object.data.all, a1: v.a0+v.a0, a2: v.a1+v.a1, a3: v.a2+v.a2, a4: v.a3+v.a3, a5: v.a4+v.a4, a6: v.a5+v.a5, a7: v.a6+v.a6, a8: v.a7+v.a7, a9: v.a8+v.a8", "v.a9.size() > 0"},
-		"a regular expression":     {"", "object.data.map(k, object.data.all.matches('(a|b)*(a|b)*(a|b)*(a|b)*c')).size() > 0"},
-		"a pattern of the object":  {"", "object.data.all.matches(object.data.all)"},
-		"texts that are compared":  {"", "object.data.all(k, object.data.all + k != object.data.all)"},
-		"a list with many entries": {"", "object.data.all(k, object.data.map(x, x).size() > 0)"},
+		"lists in lists":            {"", "object.data.all(a, object.data.all(b, object.data.all(c, a != b || b != c || c != '')))"},
+		"a list that is made":       {"", "object.data.map(a, object.data.map(b, object.data.map(c, a + b + c))).size() > 0"},
+		"texts that double":         {"a0: object.data.all, a1: v.a0+v.a0, a2: v.a1+v.a1, a3: v.a2+v.a2, a4: v.a3+v.a3, a5: v.a4+v.a4, a6: v.a5+v.a5, a7: v.a6+v.a6, a8: v.a7+v.a7, a9: v.a8+v.a8", "v.a9.size() > 0"},
+		"a regular expression":      {"", "object.data.map(k, object.data.all.matches('(a|b)*(a|b)*(a|b)*(a|b)*c')).size() > 0"},
+		"a pattern of the object":   {"", "object.data.all.matches(object.data.all)"},
+		"texts that are compared":   {"", "object.data.all(k, object.data.all + k != object.data.all)"},
+		"objects that are compared": {"", "object.data.all(a, object.data.all(b, object == object))"},
+		"a list in which is looked": {"", "object.data.all(a, !(object in [1, object.metadata, object.data]))"},
+		"a list with many entries":  {"", "object.data.all(k, object.data.map(x, x).size() > 0)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

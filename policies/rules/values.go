@@ -125,8 +125,8 @@ func containers(pod map[string]any) []any {
 func told(err error) string {
 	text := strings.ReplaceAll(err.Error(), "\n", " ")
 	switch {
-	case strings.Contains(text, "cost limit exceeded"), strings.Contains(text, "memory limit exceeded"):
-		return fmt.Sprintf("it takes more than %d steps, or too much memory; the rule must ask for less", costLimit)
+	case strings.Contains(text, "cost limit exceeded"):
+		return fmt.Sprintf("it takes more than %d steps; the rule must ask for less", costLimit)
 	case strings.HasPrefix(text, "no such key: "):
 		return text + " (where it may be missing, the rule has to ask with .?NAME or has(…))"
 	}

@@ -276,3 +276,20 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkParse(b *testing.B) {
+	for b.Loop() {
+		rules.Parse([]rules.File{{Path: "p.yaml", Text: []byte(head + "use: [limits, no-latest-tag, not-privileged, keep-volumes]\n")}})
+	}
+}
+
+func BenchmarkJudge(b *testing.B) {
+	s, _ := rules.Parse([]rules.File{{Path: "p.yaml", Text: []byte(head + "use: [limits, no-latest-tag, not-privileged, keep-volumes]\n")}})
+	o, err := manifest.New([]byte(`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web"},"spec":{"template":{"spec":{"containers":[{"name":"web","image":"web:1","resources":{"limits":{"memory":"1Gi","cpu":1}}}]}}}}`), "web.yaml")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		s.Judge(rules.Case{Operation: rules.Apply, Object: &o})
+	}
+}

@@ -88,6 +88,7 @@ func (p *Planner) allowed(ctx context.Context, start rollout.Start) error {
 
 // find makes problems of findings, at the target: the first ones of it, and a count of the others.
 func (p *Plan) find(target deployment.Target, findings []rules.Finding) {
+	p.Findings = append(p.Findings, findings...)
 	const most = 10
 	for _, severity := range []deployment.Severity{deployment.Error, deployment.Warning} {
 		var sentences []string

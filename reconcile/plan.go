@@ -105,14 +105,14 @@ type Plan struct {
 	Renders  []rollout.RenderRecord // made for this plan
 	Start    *rollout.Start
 	Targets  []PlannedTarget
+	Findings []rules.Finding // of the rules in force; the first ones of each target are among the problems, too
 }
 
 // PlannedTarget is what would happen to one target.
 type PlannedTarget struct {
 	rollout.StartTarget
 	Objects                []manifest.Object
-	Adds, Changes, Removes []manifest.Key  // against what was last asked for
-	Findings               []rules.Finding // of the rules; those of the severity Error are among the problems that forbid a start
+	Adds, Changes, Removes []manifest.Key // against what was last asked for
 }
 
 // Moves reports whether any target would change, or objects of a target that left would go.
@@ -345,8 +345,8 @@ func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deploy
 		}
 	}
 	planned.Adds, planned.Changes, planned.Removes = difference(before, planned.Objects)
-	planned.Findings, err = p.judge(ctx, ask.Tenant, judged{plan.File.Application, target.Name, target.Account, target.Namespace}, before, planned.Objects)
-	plan.find(target, planned.Findings)
+	findings, err := p.judge(ctx, ask.Tenant, judged{plan.File.Application, target.Name, target.Account, target.Namespace}, before, planned.Objects)
+	plan.find(target, findings)
 	return planned, err
 }
 

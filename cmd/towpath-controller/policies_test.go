@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -205,5 +206,22 @@ func TestWhereRulesComeFromIsChecked(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", text, err, want)
 		}
+	}
+}
+
+func TestManyFindingsAreCounted(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "rules.yaml")
+	must(t, os.WriteFile(file, []byte(noThree), 0o600))
+	c := start(t, configure(t, "policies: [{file: "+file+"}]\n"))
+	u := upload("web", "3")
+	var manifests strings.Builder
+	for i := range 13 {
+		fmt.Fprintf(&manifests, "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c-%d}\ndata: {value: 3}\n", i)
+	}
+	u.Files["m.yaml"] = []byte(manifests.String())
+	p := c.call(c.token("main", "ci", api.Start), http.MethodPost, "/api/v1/deployments", u).problem(t, http.StatusUnprocessableEntity)
+	if n := len(p.Errors); n != 11 || p.Errors[10].Message != "and 3 more findings of rules on target prod" {
+		t.Errorf("%d errors: %+v", n, p.Errors)
 	}
 }

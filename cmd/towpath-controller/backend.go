@@ -377,6 +377,11 @@ func (b *backend) Sources(ctx context.Context, c api.Caller) ([]api.Source, erro
 		for _, f := range files {
 			out[i].Problems = append(out[i].Problems, f.Problems...)
 		}
+		wrong, err := b.rules.Problems(ctx, c.Tenant, v.Name)
+		if err != nil {
+			return nil, err
+		}
+		out[i].Problems = append(out[i].Problems, wrong...)
 	}
 	return out, err
 }

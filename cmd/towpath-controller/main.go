@@ -158,6 +158,9 @@ func check(c *config.Config) error {
 			}
 		}
 	}
+	if _, err := ruleSources(c); err != nil {
+		wrong = append(wrong, err)
+	}
 	if providers, err := newMetricProviders(c.MetricProviders, nil); err != nil {
 		wrong = append(wrong, err)
 	} else {

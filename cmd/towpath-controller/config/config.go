@@ -443,6 +443,7 @@ func (c *Config) check() (wrong []error) {
 		at := fmt.Sprintf("sources[%d]", i)
 		need(sourceName.MatchString(s.Name), "%s.name: %q; letters, digits, - and _, at most 63", at, s.Name)
 		need(!names[s.Name], "%s.name: a second source named %s", at, s.Name)
+		need(s.Name != "push", "%s.name: push stands for what is pushed; give the source another name", at)
 		names[s.Name] = true
 		need(s.URL != "", "%s.url is required", at)
 		_, err := cron.ParseStandard(s.Schedule)

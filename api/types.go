@@ -108,9 +108,15 @@ type PlannedTarget struct {
 	DependsOn []string `json:"dependsOn,omitempty"`
 	Digest    string   `json:"digest"`
 	Changed   bool     `json:"changed"`
-	Added     []string `json:"added,omitempty"`
-	Altered   []string `json:"altered,omitempty"`
-	Removed   []string `json:"removed,omitempty"`
+	Changes   []Change `json:"changes,omitempty" doc:"objects that would be other than what was last asked for"`
+}
+
+// Change is what would become of one object.
+type Change struct {
+	Object string `json:"object" doc:"its kind, namespace and name"`
+	Kind   string `json:"kind" enum:"added,changed,removed"`
+	Diff   string `json:"diff" doc:"of its YAML, with keys in order: lines begin with +, - or a blank, and with @@ between parts that lie apart. Values of Secrets are left out"`
+	Cut    int    `json:"cut,omitempty" doc:"lines of the diff that are left out, as there are too many"`
 }
 
 // Application is what is deployed under a name.

@@ -63,13 +63,14 @@ func (c *Client) stuckPods(ctx context.Context, set *unstructured.Unstructured) 
 		return nil, nil
 	}
 	partition, _, _ := unstructured.NestedInt64(strategy, "rollingUpdate", "partition")
+	first, _, _ := unstructured.NestedInt64(set.Object, "spec", "ordinals", "start") // that a partition counts from
 	pods, err := c.podsOf(ctx, set, explainable)
 	if err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(pods, func(pod unstructured.Unstructured) bool {
 		number, err := strconv.ParseInt(pod.GetName()[strings.LastIndexByte(pod.GetName(), '-')+1:], 10, 64)
-		return err != nil || number < partition || pod.GetDeletionTimestamp() != nil || pod.GetLabels()[labelRevision] == newest || isReady(pod.Object)
+		return err != nil || number-first < partition || pod.GetDeletionTimestamp() != nil || pod.GetLabels()[labelRevision] == newest || isReady(pod.Object)
 	}), nil
 }
 

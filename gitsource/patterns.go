@@ -53,7 +53,7 @@ func NewPatterns(globs []string) (Patterns, error) {
 			}
 		}
 		if err != nil {
-			return Patterns{}, fmt.Errorf("pattern %q for deployment files: %w", glob, err)
+			return Patterns{}, fmt.Errorf("pattern %q: %w", glob, err)
 		}
 		if parts[len(parts)-1] == "**" {
 			parts = append(parts, "*") // all files below

@@ -4,7 +4,6 @@ package policies
 import (
 	"fmt"
 	"path"
-	"slices"
 
 	"towpath/manifest"
 )
@@ -20,7 +19,7 @@ type Reach struct {
 // Account reports whether any entry reaches the account at all.
 func Account(reach []Reach, account string) bool {
 	for _, r := range reach {
-		if Matches(r.Accounts, account) {
+		if Fits(r.Accounts, account) {
 			return true
 		}
 	}
@@ -44,21 +43,24 @@ func Objects(reach []Reach, source, account string, objects []manifest.Object) [
 
 func reaches(reach []Reach, account string, key manifest.Key) bool {
 	for _, r := range reach {
-		if Matches(r.Accounts, account) && Matches(r.Namespaces, key.Namespace) && kind(r.Kinds, key) {
+		if Fits(r.Accounts, account) && Fits(r.Namespaces, key.Namespace) && FitsKind(r.Kinds, key) {
 			return true
 		}
 	}
 	return false
 }
 
-func kind(patterns []string, key manifest.Key) bool {
-	return Matches(patterns, key.Kind) || Matches(patterns, key.Kind+"."+key.Group)
+// FitsKind is Fits for the kind of an object, written as Kind or Kind.group.
+func FitsKind(patterns []string, key manifest.Key) bool {
+	return Fits(patterns, key.Kind) || Fits(patterns, key.Kind+"."+key.Group)
 }
 
-// Matches reports whether one of the patterns is that of a whole name; a pattern that cannot be read is of none.
-func Matches(patterns []string, name string) bool {
-	return slices.ContainsFunc(patterns, func(pattern string) bool {
-		ok, err := path.Match(pattern, name)
-		return ok && err == nil
-	})
+// Fits reports whether a whole name fits any of the patterns, in which * stands for any run of characters; one that cannot be read fits nothing.
+func Fits(patterns []string, name string) bool {
+	for _, pattern := range patterns {
+		if ok, err := path.Match(pattern, name); ok && err == nil {
+			return true
+		}
+	}
+	return false
 }

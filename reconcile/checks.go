@@ -180,7 +180,7 @@ func (p *Planner) routes(ctx context.Context, plan *Plan, ask Ask, target deploy
 
 // fleets refuses StatefulSets and DaemonSets that cannot take the steps which the strategy gives them.
 func (p *Planner) fleets(plan *Plan, target deployment.Target, planned PlannedTarget) error {
-	if len(planned.Workloads) == 0 {
+	if len(planned.Workloads) == 0 && !planned.Compares() {
 		return nil
 	}
 	set, err := p.Names(planned.Objects)

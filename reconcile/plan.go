@@ -11,7 +11,9 @@ import (
 
 	"towpath/deployment"
 	"towpath/manifest"
+	"towpath/manifest/diff"
 	"towpath/policies"
+	"towpath/policies/rules"
 	"towpath/reconcile/rollout"
 )
 
@@ -64,7 +66,9 @@ type Planner struct {
 	// Webhook and Provider say why a webhook could not be called, or a metric provider not be asked, by what the configuration says. nil: that is not known.
 	Webhook  func(tenant, source, application string, w deployment.Webhook) error
 	Provider func(tenant, name string) error
-	NotSelf  bool // approvals do not come from those whose change it is, unless the file says allowSelfApproval: true
+	// Rules is what objects are held to before they are deployed; nil: nothing. A Refusal says that they are not known yet.
+	Rules   func(ctx context.Context, tenant string) (rules.Set, error)
+	NotSelf bool // approvals do not come from those whose change it is, unless the file says allowSelfApproval: true
 }
 
 // Ask is one file to be planned.
@@ -102,14 +106,18 @@ type Plan struct {
 	Renders  []rollout.RenderRecord // made for this plan
 	Start    *rollout.Start
 	Targets  []PlannedTarget
+	Findings []rules.Finding // of the rules in force; the first ones of each target are among the problems, too
 }
 
 // PlannedTarget is what would happen to one target.
 type PlannedTarget struct {
 	rollout.StartTarget
-	Objects                []manifest.Object
-	Adds, Changes, Removes []manifest.Key // against what was last asked for
+	Objects []manifest.Object
+	Before  []manifest.Object // what was last asked for, where that is another
 }
+
+// Changes is what would be other than what was last asked for.
+func (t PlannedTarget) Changes() []diff.Change { return diff.Between(t.Before, t.Objects) }
 
 // Moves reports whether any target would change, or objects of a target that left would go.
 func (p Plan) Moves() bool {
@@ -272,6 +280,13 @@ func (p *Planner) compare(ctx context.Context, plan *Plan, ask Ask, records map[
 	for _, lane := range lanes {
 		if target := file.Target(lane.Target); !lane.Removed && (target == nil || target.Account != lane.Account) {
 			start.Gone = append(start.Gone, rollout.Gone{Lane: lane.ID, Prune: file.Config.Prune, Why: "the target left the file" + notPruned})
+			if file.Config.Prune {
+				findings, err := p.removal(ctx, ask.Tenant, file.Application, lane)
+				if err != nil {
+					return err
+				}
+				plan.find(deployment.Target{Name: lane.Target}, findings)
+			}
 		}
 	}
 	if !plan.Failed() {
@@ -327,14 +342,14 @@ func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deploy
 	if err := errors.Join(p.services(ctx, plan, ask.Tenant, target, planned), p.routes(ctx, plan, ask, target, planned), p.fleets(plan, target, planned)); err != nil {
 		return planned, err
 	}
-	var before []manifest.Object
 	if lane >= 0 && lanes[lane].Wanted != "" {
-		if before, err = p.Store.Manifests(ctx, lanes[lane].Wanted); err != nil {
+		if planned.Before, err = p.Store.Manifests(ctx, lanes[lane].Wanted); err != nil {
 			return planned, err
 		}
 	}
-	planned.Adds, planned.Changes, planned.Removes = difference(before, planned.Objects)
-	return planned, nil
+	findings, err := p.judge(ctx, ask.Tenant, judged{plan.File.Application, target.Name, target.Account, target.Namespace}, planned.Before, planned.Objects)
+	plan.find(target, findings)
+	return planned, err
 }
 
 // tries reports whether what was asked for before, and never became good, is tried again: who pushes the same once more wants that.
@@ -344,9 +359,14 @@ func (ask Ask) tries(lane rollout.LaneState, manifests string) bool {
 
 // refuse adds an error at the target for each sentence.
 func (p *Plan) refuse(target deployment.Target, sentences []string) {
+	p.say(target, deployment.Error, sentences)
+}
+
+// say adds a problem at the target for each sentence.
+func (p *Plan) say(target deployment.Target, severity deployment.Severity, sentences []string) {
 	for _, text := range sentences {
 		p.Problems = append(p.Problems, deployment.Problem{File: p.File.Path, Field: "targets." + target.Name, Line: max(target.Position.Line, 1),
-			Column: max(target.Position.Column, 1), Severity: deployment.Error, Text: text})
+			Column: max(target.Position.Column, 1), Severity: severity, Text: text})
 	}
 }
 
@@ -388,31 +408,6 @@ type promised struct {
 
 // notPruned is why what nobody wants any more is kept all the same.
 const notPruned = ", and the file did not say deploymentConfig.prune: true"
-
-// difference compares two sets of manifests by key and content.
-func difference(before, after []manifest.Object) (added, changed, removed []manifest.Key) {
-	old := make(map[manifest.Key]string, len(before))
-	for _, o := range before {
-		old[o.Key] = string(o.JSON)
-	}
-	for _, o := range after {
-		text, found := old[o.Key]
-		switch {
-		case !found:
-			added = append(added, o.Key)
-		case text != string(o.JSON):
-			changed = append(changed, o.Key)
-		}
-		delete(old, o.Key)
-	}
-	for key := range old {
-		removed = append(removed, key)
-	}
-	for _, keys := range [][]manifest.Key{added, changed, removed} {
-		slices.SortFunc(keys, manifest.Key.Compare)
-	}
-	return added, changed, removed
-}
 
 // firstLine of a commit's message.
 func firstLine(message string) string {

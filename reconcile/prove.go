@@ -22,7 +22,10 @@ type Doubt struct{ Path, Target, Why string }
 // as it was seen, and a share of them, made again from nothing, must come to the same. What does not was missed when it changed: its target is planned anew.
 func (in *Intake) Prove(ctx context.Context, s Source, share float64) (Proof, error) {
 	state, err := in.stands(ctx, s)
-	if err != nil || state.Processed == "" || state.Terms != s.Terms {
+	if err != nil {
+		return Proof{}, err
+	}
+	if s.Terms, err = in.terms(ctx, s); err != nil || state.Processed == "" || state.Terms != s.Terms {
 		return Proof{}, err // what was never taken in whole is looked at whole by the next fetch
 	}
 	tree, err := s.Repository.Tree(state.Processed)

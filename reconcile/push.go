@@ -115,6 +115,9 @@ func (p *Pusher) Repeat(ctx context.Context, id string, o Order) error {
 	if len(start.Targets) == 0 {
 		return rollout.Refuse(rollout.Missing, "deployment %s has no target %s", id, strings.Join(o.Filters, ", "))
 	}
+	if err := p.Planner.allowed(ctx, start); err != nil {
+		return err
+	}
 	if file, _ := deployment.Parse(old.Origin.Path, old.Text); file != nil {
 		start.Exclusive = Ask{Origin: old.Origin}.exclusive(file.Config.IfInProgress)
 	}

@@ -91,6 +91,7 @@ type Intake struct {
 	Traces  traces
 	Clock   func() time.Time
 	Log     *logrus.Entry
+	Rules   *Rulebook // nil: there are no rules
 	// Observe, when set, is asked about each file before it is planned: a store that was lost knows less than the clusters do.
 	Observe func(ctx context.Context, tenant string, file *deployment.File) (Sight, error)
 
@@ -185,14 +186,27 @@ func (in *Intake) take(ctx context.Context, s Source, commit string) error {
 	if err != nil {
 		return err
 	}
+	terms, err := in.terms(ctx, s)
+	if err != nil {
+		return err
+	}
 	c := &change{Intake: in, store: store, planner: &planner, source: s, commit: commit, known: known.files, dirty: map[string][]string{}, again: in.Traces.Stale(s.Tenant, s.Name)}
-	done := state.Processed == commit && state.Terms == s.Terms
+	done := state.Processed == commit && state.Terms == terms
 	if done && len(c.again) == 0 {
 		return nil
 	}
 	if c.tree, err = s.Repository.Tree(commit); err != nil {
 		return err
 	}
+	if !done && in.Rules != nil { // before its files are held to them
+		if err := in.Rules.Take(ctx, s.Tenant, s.Name, c.tree, commit); err != nil {
+			return err
+		}
+		if terms, err = in.terms(ctx, s); err != nil {
+			return err
+		}
+	}
+	c.source.Terms = terms
 	if err := c.describe(state.Processed); err != nil {
 		return err
 	}
@@ -209,13 +223,25 @@ func (in *Intake) take(ctx context.Context, s Source, commit string) error {
 		in.Log.WithFields(logrus.Fields{"source": s.Name, "commit": commit, "files": len(c.unseen)}).Info("files wait to be compared until the agents of their clusters connect")
 		return nil
 	}
-	if err := store.SourceProcessed(ctx, s.Tenant, s.Name, commit, s.Terms); err != nil {
+	if err := store.SourceProcessed(ctx, s.Tenant, s.Name, commit, terms); err != nil {
 		return err
 	}
 	known.at = commit
 	in.Log.WithFields(logrus.Fields{"source": s.Name, "commit": commit, "files": len(c.dirty) + len(c.gone), "renders": spent.renders.Load(),
 		"took": in.Clock().Sub(began).Seconds(), "rendering": inSeconds(&spent.rendering), "storing": inSeconds(&spent.storing)}).Info("a commit was taken in")
 	return nil
+}
+
+// terms is what a source's files are looked at under: its settings, and the rules in force.
+func (in *Intake) terms(ctx context.Context, s Source) (string, error) {
+	if in.Rules == nil {
+		return s.Terms, nil
+	}
+	held, err := in.Rules.Terms(ctx, s.Tenant, s.Name)
+	if held == "" {
+		return s.Terms, err
+	}
+	return digest([]byte(s.Terms + held)), err
 }
 
 // known is the recorded files of a source. They are loaded, with the traces of their renders, at first and when another process took a commit in.
@@ -319,7 +345,7 @@ func (c *change) everything(same bool) error {
 	}
 	c.anew = true
 	if same {
-		c.reason = "looked at anew: the settings of source " + c.source.Name + " changed"
+		c.reason = "looked at anew: the settings of source " + c.source.Name + " changed, or the rules that its files are held to"
 	}
 	differing := c.Traces.Differing(c.source.Name, c.tree)
 	for _, path := range paths {
@@ -617,12 +643,26 @@ func (c *change) ends(ctx context.Context, application string, file rollout.File
 	start := &rollout.Start{ID: c.planner.NewID(), Tenant: c.source.Tenant, Application: application, At: c.Clock().UTC(), Prune: file.Prune,
 		Origin:  rollout.Origin{Source: c.source.Name, Path: file.Path, Commit: c.commit},
 		Trigger: rollout.Trigger{Kind: "push", By: c.author, Title: firstLine(c.message)}}
-	for _, lane := range lanes {
-		if !lane.Removed {
-			start.Gone = append(start.Gone, rollout.Gone{Lane: lane.ID, Prune: file.Prune, Why: why})
-		}
+	if err != nil {
+		return nil, err
 	}
-	return start, err
+	for _, lane := range lanes {
+		if lane.Removed {
+			continue
+		}
+		gone := rollout.Gone{Lane: lane.ID, Prune: file.Prune, Why: why}
+		if file.Prune { // there is no file that could be refused, so what a rule wants to stay stays
+			findings, err := c.planner.removal(ctx, c.source.Tenant, application, lane)
+			if err != nil {
+				return nil, err
+			}
+			if d := denied(findings); d != nil {
+				gone.Prune, gone.Why = false, why+"; but "+d.Sentence()
+			}
+		}
+		start.Gone = append(start.Gone, gone)
+	}
+	return start, nil
 }
 
 // save records a file and keeps what is in memory equal to what is recorded.

@@ -67,14 +67,14 @@ func discard(result Result) Result {
 
 // sealed is where a Secret has a value that nobody decrypts; "" when it has none.
 func sealed(o manifest.Object) string {
-	if o.Group != "" || o.Kind != "Secret" || !strings.Contains(string(o.JSON), sops.Sealed) {
+	if o.Group != "" || o.Kind != "Secret" {
 		return ""
 	}
 	fields := o.Map()
 	for _, field := range []string{"data", "stringData"} {
 		texts, _ := fields[field].(map[string]any)
 		for _, key := range slices.Sorted(maps.Keys(texts)) {
-			if text, ok := texts[key].(string); ok && strings.HasPrefix(text, sops.Sealed) {
+			if text, ok := texts[key].(string); ok && (strings.Contains(text, sops.Sealed) || inBase64(text, sops.Sealed)) {
 				return field + "." + key
 			}
 		}
@@ -297,7 +297,7 @@ func (v *revealing) encoded(in string, depth int) (part, error) {
 	if depth == encodings {
 		return part{in, false}, nil
 	}
-	var out strings.Builder
+	var out, kept strings.Builder // kept is what stays as it is
 	at := 0
 	for _, run := range base64Run.FindAllStringIndex(in, -1) {
 		text, encoding := in[run[0]:run[1]], base64.StdEncoding
@@ -313,13 +313,30 @@ func (v *revealing) encoded(in string, depth int) (part, error) {
 			return part{}, err
 		}
 		if inner.found {
+			kept.WriteString(in[at:run[0]] + "\n")
 			out.WriteString(in[at:run[0]])
 			out.WriteString(encoding.EncodeToString([]byte(inner.text)))
 			at = run[1]
 		}
 	}
 	out.WriteString(in[at:])
+	if kept.WriteString(in[at:]); inBase64(kept.String(), sops.Prefix) {
+		return part{}, errors.New("an encrypted value stands in it in base64, directly after other letters, digits or slashes, so that it cannot be told from them; write something else before it, or encode all of the text")
+	}
 	return part{out.String(), at > 0}, nil
+}
+
+// inBase64 reports whether a text has another in it that was encoded in base64, wherever in what was encoded it stood: what three places in a group of three bytes
+// make of it differs, but for its first and last letters.
+func inBase64(text, other string) bool {
+	for shift := range 3 {
+		encoded := base64.StdEncoding.EncodeToString(append(make([]byte, shift), other...))
+		from, to := (shift*8+5)/6, (shift+len(other))*8/6
+		if strings.Contains(text, encoded[from:to]) {
+			return true
+		}
+	}
+	return false
 }
 
 // value is what a placeholder stands for.

@@ -330,3 +330,49 @@ func TestAWorkerNeverSeesWhatIsEncrypted(t *testing.T) {
 		}
 	}
 }
+
+// A placeholder in base64 that begins in the middle of a run of such letters is no value, and must not be deployed as one; nor what nobody decrypts.
+func TestWhatCannotBeTakenApartIsRefused(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t, render.Limits{})
+	key := sopsfile.NewKey(t)
+	chart := func(values, secret string) files {
+		return files{"app/values.yaml": values, "app/chart/Chart.yaml": "apiVersion: v2\nname: web\nversion: 1.0.0\n",
+			"app/chart/templates/s.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n" + secret}
+	}
+	encrypted := key.YAML(t, "p: hunter2\n", "")
+	const lost = "p: ENC[AES256_GCM,data:eHh4,iv:eHh4,tag:eHh4,type:str]\n"
+	for name, c := range map[string]struct {
+		files files
+		want  string
+	}{
+		"one letter before":     {chart(encrypted, `stringData: {a: "x{{ .Values.p | b64enc }}"}`), "cannot be told from them"},
+		"a path before":         {chart(encrypted, `stringData: {a: "https://h/v1/{{ .Values.p | b64enc }}"}`), "cannot be told from them"},
+		"three letters before":  {chart(encrypted, `stringData: {a: "xyz{{ .Values.p | b64enc }}"}`), "cannot be told from them"},
+		"lost metadata":         {chart(lost, `stringData: {a: "postgres://u:{{ .Values.p }}@h"}`), "its file has lost its metadata (sops)"},
+		"lost, and in base64":   {chart(lost, `data: {a: "{{ .Values.p | b64enc }}"}`), "its file has lost its metadata (sops)"},
+		"lost, and within text": {chart(lost, `data: {a: "{{ printf "%s=%s" "k" .Values.p | b64enc }}"}`), "its file has lost its metadata (sops)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := opening(t, pool, c.files, "{helm: {path: chart, valueFiles: [values.yaml]}}", key)
+			if got := said(r); !strings.Contains(got, c.want) || len(r.Objects) > 0 {
+				t.Errorf("%s, with %d objects\nwant %s", got, len(r.Objects), c.want)
+			}
+		})
+	}
+	good := opening(t, pool, chart(encrypted, `stringData: {a: "https://h/v1?p={{ .Values.p | b64enc }}"}`), "{helm: {path: chart, valueFiles: [values.yaml]}}", key)
+	if got := holds(t, good)["s.a"]; got != "https://h/v1?p=aHVudGVyMg==" {
+		t.Errorf("told apart it is %q: %s", got, said(good))
+	}
+}
+
+func TestAPageThatShowsAnEncryptedFileIsNone(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t, render.Limits{})
+	r := opening(t, pool, files{"app/chart/Chart.yaml": "apiVersion: v2\nname: web\nversion: 1.0.0\n", "app/chart/templates/o.yaml": settings("o", "1"),
+		"app/chart/README.md": "# How to\n\n```yaml\npassword: ENC[AES256_GCM,data:x]\nsops:\n  mac: x\n```\n* [a: b\n"}, "{helm: {path: chart}}")
+	if r.Failed() || len(r.Objects) != 1 {
+		t.Errorf("%d objects: %s", len(r.Objects), said(r))
+	}
+}

@@ -270,12 +270,24 @@ func (r *recorder) masked(physical string, text []byte) ([]byte, error) {
 	file := r.encrypted[physical]
 	if file == nil {
 		var err error
-		if file, err = sops.Read(physical, text); err != nil || file == nil {
+		if file, err = sops.Read(physical, text); err != nil && isProse(physical) {
+			return text, nil // it shows what such a file looks like
+		}
+		if err != nil || file == nil {
 			return text, err
 		}
 		r.encrypted[physical] = file
 	}
 	return file.Masked(), nil
+}
+
+// isProse reports whether a file is for people to read.
+func isProse(name string) bool {
+	switch strings.ToLower(path.Ext(name)) {
+	case ".md", ".txt", ".rst", ".adoc", ".gotmpl":
+		return true
+	}
+	return false
 }
 
 // item is one name in a directory. A submodule counts as a directory, as it would be one in a checkout: who goes into it gets the error that names it.

@@ -63,7 +63,6 @@ func (s *Store) commitAll(members []*member) {
 		}
 		close(m.ends)
 	}
-	s.compiledWrites.compile(s.writer)
 }
 
 // runAll fails when nothing could be written at all; what failed of a single write is in the member.
@@ -97,7 +96,7 @@ func (s *Store) runAll(members []*member) error {
 
 // runOne runs one write up to the commit, or leaves nothing of it. It fails when that cannot be done.
 func (s *Store) runOne(begun *sql.Tx, m *member) error {
-	t := &tx{Tx: begun, store: s, compiled: s.compiledWrites, shared: true}
+	t := &tx{Tx: begun, store: s, shared: true}
 	if m.err = m.ctx.Err(); m.err != nil {
 		return nil
 	}

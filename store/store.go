@@ -51,9 +51,7 @@ type Store struct {
 	clock          func() time.Time
 	log            *logrus.Entry
 	inserts        inserts
-	group          *group    // SQLite only
-	compiledWrites *compiled // SQLite only
-	compiledReads  *compiled // SQLite only
+	group          *group // SQLite only
 	news           news
 	moves          news // of agents' sessions
 	turns          news // observing has begun, or ended
@@ -102,13 +100,13 @@ func (s *Store) openSQLite(path string) (err error) {
 		return err
 	}
 	s.dialect = sqliteDialect
-	s.group, s.compiledWrites, s.compiledReads = newGroup(), newCompiled(), newCompiled()
+	s.group = newGroup()
 	name := "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=foreign_keys(1)"
-	if s.writer, err = sql.Open("sqlite", name+"&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"); err != nil {
+	if s.writer, err = openCompiled(name + "&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"); err != nil {
 		return err
 	}
 	s.writer.SetMaxOpenConns(1)
-	if s.reader, err = sql.Open("sqlite", name+"&_pragma=query_only(1)"); err != nil {
+	if s.reader, err = openCompiled(name + "&_pragma=query_only(1)"); err != nil {
 		return err
 	}
 	s.reader.SetMaxOpenConns(8)
@@ -234,7 +232,6 @@ func (d dialect) again(err error) bool {
 type tx struct {
 	*sql.Tx
 	store       *Store
-	compiled    *compiled
 	shared      bool // with other writes
 	wakes       []wake
 	events      []rollout.Event // to be written before the commit
@@ -250,27 +247,15 @@ func (tx *tx) of(ctx context.Context) context.Context {
 }
 
 func (tx *tx) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	ctx = tx.of(ctx)
-	if statement := tx.compiled.of(ctx, tx.Tx, query); statement != nil {
-		return statement.ExecContext(ctx, args...)
-	}
-	return tx.ExecContext(ctx, tx.store.dialect.bind(query), args...)
+	return tx.ExecContext(tx.of(ctx), tx.store.dialect.bind(query), args...)
 }
 
 func (tx *tx) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	ctx = tx.of(ctx)
-	if statement := tx.compiled.of(ctx, tx.Tx, query); statement != nil {
-		return statement.QueryContext(ctx, args...)
-	}
-	return tx.QueryContext(ctx, tx.store.dialect.bind(query), args...)
+	return tx.QueryContext(tx.of(ctx), tx.store.dialect.bind(query), args...)
 }
 
 func (tx *tx) queryRow(ctx context.Context, query string, args ...any) *sql.Row {
-	ctx = tx.of(ctx)
-	if statement := tx.compiled.of(ctx, tx.Tx, query); statement != nil {
-		return statement.QueryRowContext(ctx, args...)
-	}
-	return tx.QueryRowContext(ctx, tx.store.dialect.bind(query), args...)
+	return tx.QueryRowContext(tx.of(ctx), tx.store.dialect.bind(query), args...)
 }
 
 func (tx *tx) now() time.Time { return tx.store.clock() }
@@ -371,9 +356,8 @@ func (s *Store) read(ctx context.Context, do func(*tx) error) error {
 	if err != nil {
 		return err
 	}
-	defer s.compiledReads.compile(s.reader)
 	defer begun.Rollback() // nothing was written
-	return do(&tx{Tx: begun, store: s, compiled: s.compiledReads})
+	return do(&tx{Tx: begun, store: s})
 }
 
 // migrate brings the tables up to the newest migration, each in one transaction.

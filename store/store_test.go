@@ -66,6 +66,7 @@ func suite(t *testing.T, url func(t *testing.T) string) {
 		"one look at an App's deliveries at a time":  looks,
 		"wakes reach their handlers":                 wakes,
 		"sources remember how far they are":          sources,
+		"policy files are kept":                      policyFiles,
 		"issuer's keys and clients":                  issuerRows,
 		"who reads on misses no event":               readsOn,
 		"a request sent again is known":              attempts,

@@ -228,8 +228,11 @@ func (b *backend) Plan(ctx context.Context, c api.Caller, u api.Upload) (api.Pla
 		out.Application = plan.File.Application
 	}
 	for _, t := range plan.Targets {
-		out.Targets = append(out.Targets, api.PlannedTarget{Name: t.Name, Account: t.Account, DependsOn: t.DependsOn, Digest: t.Digest, Changed: t.Changed,
-			Added: texts(t.Adds), Altered: texts(t.Changes), Removed: texts(t.Removes)})
+		target := api.PlannedTarget{Name: t.Name, Account: t.Account, DependsOn: t.DependsOn, Digest: t.Digest, Changed: t.Changed}
+		for _, c := range t.Changes() {
+			target.Changes = append(target.Changes, api.Change{Object: c.Key.String(), Kind: string(c.Kind), Diff: c.Text, Cut: c.Cut})
+		}
+		out.Targets = append(out.Targets, target)
 	}
 	return out, nil
 }
@@ -374,6 +377,11 @@ func (b *backend) Sources(ctx context.Context, c api.Caller) ([]api.Source, erro
 		for _, f := range files {
 			out[i].Problems = append(out[i].Problems, f.Problems...)
 		}
+		wrong, err := b.rules.Problems(ctx, c.Tenant, v.Name)
+		if err != nil {
+			return nil, err
+		}
+		out[i].Problems = append(out[i].Problems, wrong...)
 	}
 	return out, err
 }

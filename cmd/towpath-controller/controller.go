@@ -55,6 +55,7 @@ type Main struct {
 	timers       *reconcile.Timers
 	keeper       *reconcile.Keeper
 	intake       *reconcile.Intake
+	rules        *reconcile.Rulebook
 	caller       *reconcile.Caller
 	outside      *outside
 	callbackKey  []byte // signs the tokens that webhooks call back with
@@ -248,17 +249,27 @@ func (m *Main) agentChanged(tenant, agent string) {
 
 // wakeSources has the files of a tenant looked at: what they are rendered for has changed.
 func (m *Main) wakeSources(tenant string) {
+	m.wake("a cluster", func(c config.Source) bool { return c.Tenant == tenant })
+}
+
+// rulesChanged has the files of all sources looked at: what was refused may pass now.
+func (m *Main) rulesChanged() {
+	m.wake("the rules", func(config.Source) bool { return true })
+}
+
+// wake wakes sources after something changed.
+func (m *Main) wake(changed string, which func(config.Source) bool) {
 	var names []string
 	m.mu.Lock()
 	for name, s := range m.sources {
-		if s.config.Tenant == tenant {
+		if which(s.config) {
 			names = append(names, name)
 		}
 	}
 	m.mu.Unlock()
 	for _, name := range names {
 		if err := m.store.WakeSource(m.running, name); err != nil && m.running.Err() == nil {
-			m.log.WithError(err).WithField("source", name).Error("a source could not be woken after a cluster changed; its schedule will")
+			m.log.WithError(err).WithField("source", name).Errorf("a source could not be woken after %s changed; its schedule will", changed)
 		}
 	}
 }
@@ -290,15 +301,16 @@ func (m *Main) openEngine(ctx context.Context) error {
 	}
 	m.pool = render.NewPool(render.Config{Program: []string{program, renderWorker}, Workers: m.config.Render.Workers, Fetcher: m.outside, Firsts: m.store,
 		Limits: render.Limits{Memory: m.config.Render.Memory << 20, Time: m.config.Render.Timeout}})
+	m.rules = &reconcile.Rulebook{Store: m.store, Changed: m.rulesChanged}
 	planner := &reconcile.Planner{Store: m.store, Renders: &renders{m.pool, reviser, m.capabilities.of, m.config.SOPS}, Clock: time.Now, NewID: newID, NotSelf: m.config.Approvals.ForbidSelf, Previews: m.config.Previews.Listen != "",
-		Roles: m.heldRoles, Names: reviser.Names, Live: m.clusters.live, Routes: m.clusters.routes, Webhook: m.mayCall, Provider: m.mayAsk}
+		Roles: m.heldRoles, Names: reviser.Names, Live: m.clusters.live, Routes: m.clusters.routes, Webhook: m.mayCall, Provider: m.mayAsk, Rules: m.rules.InForce}
 	m.timers = reconcile.NewTimers(m.store, time.Now, m.log)
 	m.runner = &reconcile.Runner{Lanes: m.store, Clusters: m.clusters, Timers: m.timers, Clock: time.Now, Log: m.log, Lease: leaseLasts, Names: reviser.Names,
 		Limits: rollout.Limits{Removals: m.config.Prune.Removals, Shrink: m.config.Prune.Shrink, Keep: m.config.Revisions.Keep,
 			Replaced: m.config.Rollouts.Replaced, Yield: m.config.Rollouts.Yield, Away: m.config.Rollouts.Away}}
 	m.keeper = &reconcile.Keeper{Store: m.store, Runner: m.runner, Cluster: m.clusters.kept, Log: m.log}
 	m.runner.Settled, m.runner.Earlier = m.keeper.Settled, m.earlier
-	m.intake = &reconcile.Intake{Store: m.store, Planner: planner, Traces: &traces{capabilities: m.capabilities.of}, Observe: m.sight, Clock: time.Now, Log: m.log}
+	m.intake = &reconcile.Intake{Store: m.store, Planner: planner, Traces: &traces{capabilities: m.capabilities.of}, Rules: m.rules, Observe: m.sight, Clock: time.Now, Log: m.log}
 	m.pusher = &reconcile.Pusher{Store: m.store, Planner: planner, Reach: reach(m.config.Push.Allow), Clock: time.Now,
 		Tree: func(files map[string][]byte) (fs.FS, error) { return gitsource.NewTree(files, gitsource.Limits{}) }}
 	return nil
@@ -395,6 +407,11 @@ func (m *Main) Reload(c *config.Config) error {
 	defer m.mu.Unlock()
 	m.people, m.latest = c.Roles, c
 	wrong := []error{m.apps.use(m.running, c.GitHub.Apps, m.store, m.log)}
+	if held, err := ruleSources(c); err != nil {
+		wrong = append(wrong, err) // those before stay in force
+	} else {
+		m.rules.Use(held)
+	}
 	wanted := map[string]config.Source{}
 	for _, s := range c.Sources {
 		wanted[s.Name] = s

@@ -165,6 +165,9 @@ func check(c *config.Config) error {
 			wrong = append(wrong, a.CheckKey())
 		}
 	}
+	if _, err := ruleSources(c); err != nil {
+		wrong = append(wrong, err)
+	}
 	if providers, err := newMetricProviders(c.MetricProviders, nil); err != nil {
 		wrong = append(wrong, err)
 	} else {

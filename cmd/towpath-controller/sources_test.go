@@ -320,7 +320,7 @@ func TestWhatASourceMayTouchCountsAtOnceWhenItIsChanged(t *testing.T) {
 	w.reload(everywhere)
 	w.shows("")
 	first := w.deployments("shop")
-	if len(first) != 1 || first[0].Trigger.Reason != "looked at anew: the settings of source repo changed" {
+	if len(first) != 1 || first[0].Trigger.Reason != "looked at anew: the settings of source repo changed, or the rules that its files are held to" {
 		t.Fatalf("once it may touch the account:\n%s", w.said("shop"))
 	}
 	w.reload("allow: [{accounts: ['*'], namespaces: [elsewhere], kinds: ['*']}]")

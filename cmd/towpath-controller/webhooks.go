@@ -153,13 +153,13 @@ func (s *secretsOf) value(name string) (string, error) {
 
 // anyOf reports whether a name is one that a list says; one that says nothing leaves it open.
 func anyOf(patterns []string, name string) bool {
-	return len(patterns) == 0 || policies.Matches(patterns, name)
+	return len(patterns) == 0 || policies.Fits(patterns, name)
 }
 
 // allow says why the secrets may not be sent to an address.
 func (s *secretsOf) allow(at *url.URL) error {
 	for _, secret := range s.used {
-		if !policies.Matches(secret.Hosts, at.Host) {
+		if !policies.Fits(secret.Hosts, at.Host) {
 			return fmt.Errorf("secret %s may not be sent to %s; its hosts in the controller's configuration say where to", secret.Name, at.Host)
 		}
 	}

@@ -410,6 +410,7 @@ func (c *commandLine) planCommand() *cobra.Command {
 	var u api.Upload
 	var file string
 	var context []string
+	var diff bool
 	command := &cobra.Command{Use: "plan -f FILE", Short: "Say what a file would do; nothing starts", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		if err := addContext(&u, context); err != nil {
 			return err
@@ -428,7 +429,7 @@ func (c *commandLine) planCommand() *cobra.Command {
 		err = c.show(plan, func(w io.Writer) {
 			c.warn(plan.Problems)
 			for _, t := range plan.Targets {
-				printPlanned(w, t)
+				printPlanned(w, t, diff)
 			}
 		})
 		if err == nil && failed(plan.Problems) {
@@ -437,11 +438,12 @@ func (c *commandLine) planCommand() *cobra.Command {
 		return err
 	}}
 	uploadFlags(command, &u, &file, &context)
+	command.Flags().BoolVar(&diff, "diff", false, "show what changes in each object; values of Secrets are left out")
 	need(command, "file")
 	return command
 }
 
-func printPlanned(w io.Writer, t api.PlannedTarget) {
+func printPlanned(w io.Writer, t api.PlannedTarget, diff bool) {
 	if !t.Changed {
 		fmt.Fprintf(w, "%s: unchanged\n", clean(t.Name))
 		return
@@ -450,13 +452,21 @@ func printPlanned(w io.Writer, t api.PlannedTarget) {
 	if len(t.DependsOn) > 0 {
 		after = ", after " + strings.Join(t.DependsOn, ", ")
 	}
-	fmt.Fprintf(w, "%s on %s%s: +%d ~%d -%d\n", clean(t.Name), clean(t.Account), clean(after), len(t.Added), len(t.Altered), len(t.Removed))
-	for _, list := range []struct {
-		sign string
-		keys []string
-	}{{"+", t.Added}, {"~", t.Altered}, {"-", t.Removed}} {
-		for _, key := range list.keys {
-			fmt.Fprintf(w, "  %s %s\n", list.sign, clean(key))
+	signs, counts := map[string]string{"added": "+", "changed": "~", "removed": "-"}, map[string]int{}
+	for _, change := range t.Changes {
+		counts[change.Kind]++
+	}
+	fmt.Fprintf(w, "%s on %s%s: +%d ~%d -%d\n", clean(t.Name), clean(t.Account), clean(after), counts["added"], counts["changed"], counts["removed"])
+	for _, change := range t.Changes {
+		fmt.Fprintf(w, "  %s %s\n", signs[change.Kind], clean(change.Object))
+		if !diff {
+			continue
+		}
+		for line := range strings.Lines(change.Diff) {
+			fmt.Fprintf(w, "      %s\n", clean(strings.TrimSuffix(line, "\n")))
+		}
+		if change.Cut > 0 {
+			fmt.Fprintf(w, "      … and %d lines more\n", change.Cut)
 		}
 	}
 }

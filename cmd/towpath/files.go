@@ -22,17 +22,13 @@ import (
 )
 
 func (c *commandLine) validateCommand() *cobra.Command {
-	return &cobra.Command{Use: "validate FILE…", Short: "Check deployment files", Args: cobra.MinimumNArgs(1), RunE: func(_ *cobra.Command, files []string) error {
-		problems := []deployment.Problem{}
-		for _, name := range files {
-			text, err := os.ReadFile(name)
-			if err != nil {
-				return err
-			}
-			_, found := deployment.Parse(name, text)
-			problems = append(problems, found...)
+	var policies []string
+	command := &cobra.Command{Use: "validate FILE…", Short: "Check deployment files", Args: cobra.MinimumNArgs(1), RunE: func(cmd *cobra.Command, files []string) error {
+		problems, err := c.validate(cmd.Context(), files, policies)
+		if err != nil {
+			return err
 		}
-		err := c.show(problems, func(w io.Writer) {
+		err = c.show(problems, func(w io.Writer) {
 			for _, p := range problems {
 				fmt.Fprintln(w, clean(sentence(p)))
 			}
@@ -45,6 +41,33 @@ func (c *commandLine) validateCommand() *cobra.Command {
 		}
 		return err
 	}}
+	command.Flags().StringArrayVar(&policies, "policies", nil, "policy file that the manifests are held to, too, rendered here and as if nothing was deployed yet; may repeat")
+	return command
+}
+
+// validate is what is wrong with deployment files, and, where policy files are named, with what they deploy.
+func (c *commandLine) validate(ctx context.Context, files, policies []string) ([]deployment.Problem, error) {
+	set, wrong, err := readPolicies(policies)
+	if err != nil || failed(wrong) {
+		return wrong, err
+	}
+	problems := []deployment.Problem{}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		file, found := deployment.Parse(name, text)
+		problems = append(problems, found...)
+		if file == nil || len(policies) == 0 {
+			continue
+		}
+		if found, err = c.judge(ctx, name, file, set); err != nil {
+			return nil, err
+		}
+		problems = append(problems, found...)
+	}
+	return problems, nil
 }
 
 // sentence is a problem with its place, as editors know it.

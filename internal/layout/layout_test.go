@@ -15,13 +15,15 @@ import (
 const module = "towpath/"
 
 // pure rooms decide: they get time, ids and what was observed as values, and touch nothing outside.
-var pure = []string{"deployment", "manifest", "policies", "reconcile/rollout", "reconcile/simulate", "analysis/judge"}
+var pure = []string{"deployment", "manifest", "manifest/diff", "policies", "policies/rules", "reconcile/rollout", "reconcile/simulate", "analysis/judge"}
 
 // rooms maps each room to those of ours that it may import; its own sub-folders it always may.
 var rooms = map[string][]string{
 	"deployment":                    {},
 	"manifest":                      {},
+	"manifest/diff":                 {"manifest"},
 	"policies":                      {"deployment", "manifest"},
+	"policies/rules":                {"deployment", "manifest", "policies"},
 	"reconcile/rollout":             {"deployment", "manifest", "policies", "analysis/judge"},
 	"reconcile/simulate":            {"deployment", "manifest", "reconcile/rollout"},
 	"gitsource":                     {},

@@ -31,7 +31,8 @@ import (
 type Settings struct {
 	Programs   string // directory of the programs
 	Dir        string // state of the controller and its agents
-	Repository string // a bare repository; its branch main is the only source, named repo, and is looked at only when a webhook says so
+	Sources    string // further entries of sources, as YAML
+	Repository string // a bare repository; its branch main is a source, named repo, and is looked at only when a webhook says so
 	Namespaces string // that it may touch, as a list of YAML writes them: "a, b"
 	GitHub     string // where progress is told, as YAML writes it; empty: nowhere
 	More       string // of the configuration, as YAML
@@ -75,7 +76,7 @@ sources:
     webhook: {secretFiles: [%s]}
     allow: [{accounts: ["*"], namespaces: [%s], kinds: ["*"]}]
     github: %s
-`, c.Address, api, hub, c.Path("towpath.db"), c.Path("key"), c.Path("data"), s.Log, s.More, s.Repository, c.Path("webhook"), s.Namespaces, s.GitHub)} {
+%s`, c.Address, api, hub, c.Path("towpath.db"), c.Path("key"), c.Path("data"), s.Log, s.More, s.Repository, c.Path("webhook"), s.Namespaces, s.GitHub, s.Sources)} {
 		if err := os.WriteFile(c.Path(name), []byte(text), 0o600); err != nil {
 			return nil, err
 		}

@@ -70,8 +70,8 @@ func (d *decision) analysis(v *verdict, gate string, a Analysis, confirmed bool)
 // measure adds what a query answered in one run. It reports false while an answer is open; why is a phrase that ends the analysis.
 func (d *decision) measure(v *verdict, gate string, a Analysis, q Query, run int, until time.Time, m *measured) (answered bool, why string) {
 	answered = true
-	for _, of := range d.measuredOf(a) {
-		answer, none := d.measurement(v, gate, a, q, run, until, of)
+	for _, side := range d.measuredOf(a) {
+		answer, none := d.measurement(v, gate, a, q, run, until, side)
 		if none != "" {
 			return true, none
 		}
@@ -80,7 +80,7 @@ func (d *decision) measure(v *verdict, gate string, a Analysis, q Query, run int
 			continue
 		}
 		one := judge.Run{Value: answer.Value, NoData: answer.Result == WithoutValue}
-		if of != "" {
+		if side.of != "" {
 			m.baseline = append(m.baseline, one)
 			continue
 		}
@@ -95,12 +95,18 @@ func (d *decision) measure(v *verdict, gate string, a Analysis, q Query, run int
 	return answered, ""
 }
 
+// side is whom a measurement is of.
+type side struct {
+	of         string // as Call has it
+	replicaSet string // that its query asks for; "": the first of the manifests'
+}
+
 // measuredOf is whom an analysis measures: the new version, and its baseline where there is one.
-func (d *decision) measuredOf(a Analysis) []string {
-	if baseline := d.compared(); a.Baseline && baseline != "" {
-		return []string{"", baseline}
+func (d *decision) measuredOf(a Analysis) []side {
+	if canary, baseline := d.compared(); a.Baseline && baseline != "" {
+		return []side{{"", canary}, {baseline, baseline}}
 	}
-	return []string{""}
+	return []side{{}}
 }
 
 // verdicts on a query: on its limits, and on what it says of the new version beside the baseline.
@@ -109,29 +115,29 @@ func (d *decision) verdicts(a Analysis, q Query, m measured) []judge.Verdict {
 	if limits.Result == judge.NoData {
 		limits.Reason += m.without
 	}
-	switch {
-	case !a.Baseline:
+	if !a.Baseline {
 		return []judge.Verdict{limits}
-	case d.compared() == "":
-		limits.Reason += "; what ran before was not whole, so there is no baseline to compare with"
+	}
+	if _, baseline := d.compared(); baseline == "" {
+		limits.Reason += "; " + d.uncompared()
 		return []judge.Verdict{limits}
 	}
 	return []judge.Verdict{limits, judge.Compare(m.canary, m.baseline, q.limits()).Verdict}
 }
 
 // measurement is the answer to one query in one run; nil when there is none yet. why is a phrase where there will be none.
-func (d *decision) measurement(v *verdict, gate string, a Analysis, q Query, run int, until time.Time, of string) (answer *Answer, why string) {
-	c := d.called(gate, q.Name, run, of)
+func (d *decision) measurement(v *verdict, gate string, a Analysis, q Query, run int, until time.Time, of side) (answer *Answer, why string) {
+	c := d.called(gate, q.Name, run, of.of)
 	if c == nil {
 		from := d.Target.Since
 		if a.Sliding {
 			from = until.Add(-a.Interval)
 		}
 		values := d.values(a.Context)
-		if of != "" {
-			values["armory.replicaSetName"] = of
+		if of.replicaSet != "" {
+			values["armory.replicaSetName"] = of.replicaSet
 		}
-		d.call(v, Call{Gate: gate, Kind: CallQuery, Name: q.Name, Run: run, Of: of, Try: 1, From: from, Until: until, Look: a.looks(run, until), Query: &q, Values: Window(values, from, until)})
+		d.call(v, Call{Gate: gate, Kind: CallQuery, Name: q.Name, Run: run, Of: of.of, Try: 1, From: from, Until: until, Look: a.looks(run, until), Query: &q, Values: Window(values, from, until)})
 		return nil, ""
 	}
 	answer = d.answer(v, *c, queryTries)

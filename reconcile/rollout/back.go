@@ -108,10 +108,15 @@ func (d *decision) presume() {
 	}
 }
 
-// carried reports whether the former revisions have at least half of the pods that they had, and had as many ready when this one began.
+// carried reports whether the former revisions have at least half of the pods that they had, and had as many ready when this one began. Pods that one is just
+// getting back, and that are not proved yet, are not known to carry anything.
 func (d *decision) carried() bool {
 	t := &d.Target
-	return len(t.Former) > 0 && !slices.ContainsFunc(t.Former, func(f Former) bool { return f.Stable && min(f.Asked, f.Ready) < (f.Count+1)/2 })
+	growing := func(f Former) bool {
+		return f.Stable && slices.ContainsFunc(t.Open, func(p Proof) bool { return p.Key == f.Key && p.Grows })
+	}
+	return !slices.ContainsFunc(t.Former, growing) &&
+		len(t.Former) > 0 && !slices.ContainsFunc(t.Former, func(f Former) bool { return f.Stable && min(f.Asked, f.Ready) < (f.Count+1)/2 })
 }
 
 // withdrawn is the new revisions at zero, but for those that carried their workloads before.

@@ -78,17 +78,30 @@ func (t Target) baselinesAmong(replicas []Replicas) (all []Baseline) {
 	return all
 }
 
-// compared is the name of the baseline whose numbers are held against those of the set's first revision; "" when there is none.
-func (d *decision) compared() string {
+// compared is the names of the ReplicaSets that are compared: of several workloads, those of the first that changed. Empty when there is no baseline.
+func (d *decision) compared() (canary, baseline string) {
 	t := &d.Target
-	if len(t.Full) == 0 || !d.beside() {
-		return ""
+	if !d.beside() {
+		return "", ""
 	}
-	former := d.before(t.Full[0])
-	for _, f := range t.Former {
-		if former != nil && f.BaselineOf == former.Key {
-			return f.Key.Name
+	for _, full := range t.Full {
+		former := d.before(full)
+		for _, f := range t.Former {
+			if former != nil && f.BaselineOf == former.Key {
+				return full.Key.Name, f.Key.Name
+			}
 		}
 	}
-	return ""
+	return "", ""
 }
+
+// uncompared says why there is no baseline.
+func (d *decision) uncompared() string {
+	if slices.ContainsFunc(d.Target.Full, func(r Replicas) bool { return d.before(r) != nil }) {
+		return "what ran before was not whole, so there is no baseline to compare with"
+	}
+	return "no Deployment object changed, so there is nothing to compare"
+}
+
+// Compares reports whether a step of a way compares the canary with a baseline.
+func (w Way) Compares() bool { return slices.ContainsFunc(w.Canary, Step.compares) }

@@ -209,3 +209,50 @@ func TestAnAnalysisReportsAtFirst(t *testing.T) {
 	runs = 2 // another analysis, which has to earn its trust anew
 	reported(6, 1)
 }
+
+// Of several Deployment objects the one that changed is compared, and its baseline alone is made.
+func TestOfSeveralWorkloadsTheOneThatChangedIsCompared(t *testing.T) {
+	two := func(web, api string) rollout.Set {
+		s := set(web, 4, webService, webSettings)
+		other := s.Revisions[0]
+		other.Workload.Name, other.ReplicaSet.Name, other.Hash, other.Labels = "api", "api-"+api, api, map[string]string{"app": "api"}
+		s.Objects, s.Revisions = append(s.Objects, other.Workload), append(s.Revisions, other)
+		return s
+	}
+	m := newModel().deploy(1, "m1", two("a", "x")).run(t)
+	m.deploy(2, "m2", two("a", "y"))
+	m.target.Canary = []rollout.Step{weight(25), compare()}
+	m.outside = func(c rollout.Call) *rollout.Answer {
+		value, known := map[string]float64{"api-y": 0.4, "api-x-baseline": 0.1}[c.Values["armory.replicaSetName"]]
+		if !known {
+			return &rollout.Answer{Result: rollout.TurnedDown, Text: "asked of " + c.Values["armory.replicaSetName"]}
+		}
+		return &rollout.Answer{Result: rollout.Answered, Value: value}
+	}
+	m.run(t)
+	if m.target.State != rollout.RolledBack || !strings.Contains(m.target.Why, "the canary's values are higher than the baseline's: median 0.4 against 0.1") {
+		t.Errorf("it is %s: %s", m.target.State, m.target.Why)
+	}
+
+	m = newModel().deploy(1, "m1", two("a", "x")).run(t)
+	m.deploy(2, "m2", two("a", "x"))
+	m.target.Canary = []rollout.Step{weight(25), compare()}
+	m.outside = func(rollout.Call) *rollout.Answer { return &rollout.Answer{Result: rollout.Answered} }
+	m.run(t)
+	if m.target.State != rollout.Succeeded || len(m.target.Judged) != 1 || !strings.HasSuffix(m.target.Judged[0].Text, "; no Deployment object changed, so there is nothing to compare") {
+		t.Errorf("with nothing changed it is %s: %+v", m.target.State, m.target.Judged)
+	}
+}
+
+// A baseline that is not whole any more gets no more of the traffic.
+func TestABaselineIsProvedAnewBeforeItGetsMore(t *testing.T) {
+	m := routed(t, 4, weight(10), compare(), weight(20), compare())
+	m.outside = rates(0, 0)
+	m.until(t, rollout.WaitAnalysis)
+	m.sick[revision("a-baseline")] = "1 of 4 pods ready"
+	m.scale(m.objects[revision("a-baseline")], 4)
+	m.until(t, rollout.WaitHealth)
+	if w := *m.target.Divided; w != 10 || !strings.Contains(m.target.Waits[0].Needs, "web-a-baseline: 1 of 4 pods ready") {
+		t.Errorf("at %d it waits for %s", w, m.target.Waits[0].Needs)
+	}
+}

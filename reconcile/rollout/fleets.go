@@ -40,8 +40,11 @@ type Moving struct {
 // takes reports whether a fleet takes the steps of a canary.
 func (w Way) takes(f Fleet) bool { return slices.Contains(w.Workloads, f.Key.Kind) }
 
-// Balks says why fleets of a set cannot take the steps of a way; "" when they can.
+// Balks says why a set without Deployment objects, or with fleets, cannot take the steps of a way; "" when it can.
 func Balks(w Way, set Set) string {
+	if len(set.Revisions) == 0 && w.Compares() {
+		return "an analysis compares the canary with a baseline, which only Deployment objects can have, and there is none in the manifests; leave baseline: true out, or give this target a strategy of its own"
+	}
 	for _, f := range set.Fleets {
 		switch {
 		case !w.takes(f):
@@ -51,8 +54,6 @@ func Balks(w Way, set Set) string {
 		case len(w.Traffic) > 0 && len(set.Revisions) == 0:
 			return fmt.Sprintf("trafficManagement divides the traffic of Deployment objects, and there is none: the share of %s is one of pods; "+
 				"leave this target out of trafficManagement.targets", f.Key)
-		case len(set.Revisions) == 0 && slices.ContainsFunc(w.Canary, Step.compares):
-			return fmt.Sprintf("an analysis compares the canary with a baseline, which only Deployment objects can have, and there is none beside %s; leave baseline: true out", f.Key)
 		}
 	}
 	return ""

@@ -368,7 +368,7 @@ func TestWhichFleetsBalk(t *testing.T) {
 		{"one beside routes that have nothing to divide", routed, fleets(database), "trafficManagement divides the traffic of Deployment objects, and there is none: " +
 			"the share of StatefulSet.apps shop/db is one of pods; leave this target out of trafficManagement.targets"},
 		{"one that is to be compared with a baseline", compared, fleets(database),
-			"an analysis compares the canary with a baseline, which only Deployment objects can have, and there is none beside StatefulSet.apps shop/db; leave baseline: true out"},
+			"an analysis compares the canary with a baseline, which only Deployment objects can have, and there is none in the manifests; leave baseline: true out, or give this target a strategy of its own"},
 		{"one beside a Deployment object with routes", routed, func() rollout.Set { s := set("a", 1); s.Fleets = fleets(database).Fleets; return s }(), ""},
 	} {
 		if got := rollout.Balks(c.way, c.set); got != c.want {

@@ -32,8 +32,12 @@ func (d *decision) apply() {
 			t.Found = append(t.Found, live.Key)
 		}
 	}
-	d.enter(Settling, Running)
 	d.say("target.applied", fmt.Sprintf("%s: the manifests of #%d are applied", t.Name, t.Number), "")
+	if raise, _ := d.moves(); len(raise) > 0 { // baselines begin when the canary does; they are not among what is applied
+		d.enter(Raising, Running) // a person may have halted it meanwhile
+		return
+	}
+	d.enter(Settling, Running)
 }
 
 // proofs is what an outcome leaves to be proved: each object that is not healthy yet, each revision of the set, and each fleet that takes the steps.
@@ -62,12 +66,22 @@ func (d *decision) applied() Set {
 // raise gives revisions the pods that the next share needs.
 func (d *decision) raise() {
 	t := &d.Target
+	if t.Intent == nil {
+		raise, _ := d.moves()
+		d.intend(Raising, Action{Kind: Shift, Replicas: raise, Baselines: t.baselinesAmong(raise)})
+		return
+	}
 	if !d.done() {
 		return
 	}
-	grows := t.growing(t.Intent.Replicas)
+	grows, applied := t.growing(t.Intent.Replicas), t.Open
 	d.ask(t.Intent.Replicas)
 	d.prove(Settling)
+	for _, proof := range applied {
+		if !slices.ContainsFunc(t.Open, func(o Proof) bool { return o.Key == proof.Key }) {
+			t.Open = append(t.Open, proof)
+		}
+	}
 	for i, proof := range t.Open {
 		t.Open[i].Grows = slices.Contains(grows, proof.Key)
 	}
@@ -222,7 +236,7 @@ func (d *decision) shallHaveNone(key manifest.Key) bool {
 // that are left are ready is not the new one's fault, and the new one may be what mends it.
 func (d *decision) shrinks(proof Proof) bool {
 	t := &d.Target
-	return t.Phase.stage() != backwards && !proof.Grows && slices.ContainsFunc(t.Former, func(f Former) bool { return f.Key == proof.Key })
+	return t.Phase.stage() != backwards && !proof.Grows && slices.ContainsFunc(t.Former, func(f Former) bool { return f.Key == proof.Key && (!f.isBaseline() || f.Asked == 0) })
 }
 
 func sentence(l Live) string {
@@ -276,11 +290,7 @@ func (d *decision) settled() {
 // leaves over, then goes to the next step.
 func (d *decision) weigh() {
 	t := &d.Target
-	raise, lower := d.moves()
-	if len(raise) > 0 { // baselines, which are not among what is applied
-		d.intend(Raising, Action{Kind: Shift, Replicas: raise, Baselines: t.baselinesAmong(raise)})
-		return
-	}
+	_, lower := d.moves()
 	if d.unshared() {
 		d.intend(Replacing, d.replacing(d.shares(t.Weight)))
 		return

@@ -82,3 +82,12 @@ type SourceState struct {
 	Processed string // last commit of which each file was recorded; "" at first
 	Terms     string // of the source, under which they were
 }
+
+// PolicyFiles is the policy files of a source: those in force, and what is wrong with the newest ones.
+type PolicyFiles struct {
+	Commit   string            // that those in force are of; "": none were good yet
+	Files    map[string]string // in force: texts by path
+	Digest   string            // of those
+	Seen     string            // the commit whose files were read last
+	Problems []deployment.Problem
+}

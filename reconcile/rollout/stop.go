@@ -70,7 +70,7 @@ func (d *decision) givesWay() bool {
 	}
 	by := fmt.Sprintf("replaced by #%d", d.f.ReplacedBy)
 	switch {
-	case t.Phase == Returning, t.Phase == Withdrawing, t.Phase == Rejoining, t.Phase == Reverting && len(t.Fleets) > 0:
+	case t.Phase == Returning, t.Phase == Withdrawing, t.Phase == Rejoining:
 		return false
 	case d.lingers() && d.f.Now.Before(t.Since.Add(d.f.Limits.Yield)):
 		return false
@@ -89,7 +89,7 @@ func (d *decision) givesWay() bool {
 // lingers reports whether a rollback waits for something that a newer deployment leaves it some time for.
 func (d *decision) lingers() bool {
 	t := &d.Target
-	return t.Phase == Regaining || t.Phase == Vacating || t.Phase == Recovering && len(t.Fleets) > 0
+	return t.Phase == Regaining || t.Phase == Vacating || (t.Phase == Reverting || t.Phase == Recovering) && len(t.Fleets) > 0
 }
 
 // finishesFirst reports whether this deployment goes on although a newer one waits: so many before it were replaced that nothing would ever be

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"time"
@@ -117,10 +118,42 @@ func (m *metadata) modified() (string, error) {
 // rules say which values of a file are encrypted.
 type rules struct {
 	unencryptedSuffix, encryptedSuffix                                       string
-	unencryptedKeys, encryptedKeys, unencryptedByComment, encryptedByComment *regexp.Regexp
+	unencryptedKeys, encryptedKeys, unencryptedByComment, encryptedByComment *pattern
+
+	steps *int // that its expressions may still take; below 0 nothing matches any more
+}
+
+// maxSteps is how many steps the regular expressions of a file may take together: its author writes both them and what they are held against.
+const maxSteps = 50_000_000
+
+// pattern is a regular expression whose steps are counted: at most as many for each letter as it has instructions.
+type pattern struct {
+	*regexp.Regexp
+	size  int
+	steps *int
+}
+
+func newPattern(text string, steps *int) (*pattern, error) {
+	parsed, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return nil, err
+	}
+	compiled, err := regexp.Compile(text)
+	return &pattern{compiled, len(program.Inst), steps}, err
+}
+
+func (p *pattern) matches(text string) bool {
+	*p.steps -= p.size * (len(text) + 1)
+	return *p.steps >= 0 && p.MatchString(text)
 }
 
 func (m *metadata) rules() (r rules, err error) {
+	r.steps = new(int)
+	*r.steps = maxSteps
 	r.unencryptedSuffix, r.encryptedSuffix = m.UnencryptedSuffix, m.EncryptedSuffix
 	said := 0
 	for _, suffix := range []string{m.UnencryptedSuffix, m.EncryptedSuffix} {
@@ -130,7 +163,7 @@ func (m *metadata) rules() (r rules, err error) {
 	}
 	for _, of := range []struct {
 		field, text string
-		into        **regexp.Regexp
+		into        **pattern
 	}{
 		{"unencrypted_regex", m.UnencryptedRegex, &r.unencryptedKeys}, {"encrypted_regex", m.EncryptedRegex, &r.encryptedKeys},
 		{"unencrypted_comment_regex", m.UnencryptedCommentRegex, &r.unencryptedByComment}, {"encrypted_comment_regex", m.EncryptedCommentRegex, &r.encryptedByComment},
@@ -139,7 +172,10 @@ func (m *metadata) rules() (r rules, err error) {
 			continue
 		}
 		said++
-		if *of.into, err = regexp.Compile(of.text); err != nil || len(of.text) > 1000 {
+		if len(of.text) <= 1000 {
+			*of.into, err = newPattern(of.text, r.steps)
+		}
+		if err != nil || len(of.text) > 1000 {
 			return r, fmt.Errorf("%s of its SOPS metadata is no regular expression of at most 1000 characters", of.field)
 		}
 	}
@@ -163,9 +199,9 @@ func (r rules) encrypted(l leaf) bool {
 	case r.encryptedSuffix != "":
 		return suffixed(r.encryptedSuffix)
 	case r.unencryptedKeys != nil:
-		return !slices.ContainsFunc(l.path, r.unencryptedKeys.MatchString)
+		return !slices.ContainsFunc(l.path, r.unencryptedKeys.matches)
 	case r.encryptedKeys != nil:
-		return slices.ContainsFunc(l.path, r.encryptedKeys.MatchString)
+		return slices.ContainsFunc(l.path, r.encryptedKeys.matches)
 	case r.unencryptedByComment != nil:
 		return !l.commented
 	}
@@ -189,7 +225,7 @@ func (s levels) comment(r rules, path []string, said string) leaf {
 	if r.unencryptedByComment != nil {
 		by = r.unencryptedByComment
 	}
-	if by != nil && by.MatchString(said) {
+	if by != nil && by.matches(said) {
 		s[len(s)-1] = true
 		l.commented = l.commented || r.unencryptedByComment != nil
 	}

@@ -79,7 +79,7 @@ func (f *File) decrypt(block cipher.Block) (plain []any, sum string, err error) 
 	}
 	plain = make([]any, len(f.leaves))
 	for i, l := range f.leaves {
-		encrypted := f.rules.encrypted(l)
+		encrypted := l.ruled
 		if plain[i] = l.value; l.comment {
 			plain[i] = commentary(l.value.(string))
 		}

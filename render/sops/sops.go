@@ -50,6 +50,7 @@ type leaf struct {
 	path      []string // keys that lead to it; elements of lists have that of the list
 	comment   bool
 	commented bool // a comment before it, at any level of the tree around it, is one that the rules ask for
+	ruled     bool // the file's rules say that it is encrypted
 	value     any  // string, int, float64, bool, time.Time
 	at        span // of its text, where that is one encrypted value
 }
@@ -123,7 +124,10 @@ func (f *File) add(l leaf) error {
 	if len(l.path) > maxDepth || length > maxPath {
 		return fmt.Errorf("a value that is more than %d deep in a file that is encrypted with SOPS, or whose keys have more than %d bytes; it begins with %q", maxDepth, maxPath, clipped(l.path[0]))
 	}
-	l.path = slices.Clone(l.path)
+	l.path, l.ruled = slices.Clone(l.path), f.rules.encrypted(l)
+	if *f.rules.steps < 0 {
+		return errors.New("the regular expression in the SOPS metadata takes too long for what the file holds; write a shorter one (encrypted_regex: ^(data|stringData)$)")
+	}
 	f.leaves = append(f.leaves, l)
 	return nil
 }

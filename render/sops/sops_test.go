@@ -377,3 +377,22 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// What a file asks of regular expressions is counted: its author writes both them and what they are held against.
+func TestExpressionsTakeSoManySteps(t *testing.T) {
+	t.Parallel()
+	const want = "the regular expression in the SOPS metadata takes too long for what the file holds"
+	metadata := "sops:\n    mac: x\n    lastmodified: '2026-01-02T03:04:05Z'\n    age: [{recipient: a, enc: b}]\n    %s: '(.?){1000}x'\n"
+	comments := strings.Repeat("# "+strings.Repeat("a", 197)+"\n", 4500) + "a: ENC[AES256_GCM,data:aaaa,iv:aaaa,tag:aaaa,type:str]\n" + fmt.Sprintf(metadata, "encrypted_comment_regex")
+	long := strings.Repeat("k", 1000)
+	var many strings.Builder
+	many.WriteString(long + ":\n")
+	for i := range 5000 {
+		fmt.Fprintf(&many, "  k%d: ENC[AES256_GCM,data:aaaa,iv:aaaa,tag:aaaa,type:str]\n", i)
+	}
+	for name, text := range map[string]string{"comments": comments, "keys": many.String() + fmt.Sprintf(metadata, "encrypted_regex")} {
+		if _, err := sops.Read("a.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", name, err, want)
+		}
+	}
+}

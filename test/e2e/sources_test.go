@@ -10,7 +10,7 @@ import (
 	"towpath/internal/testkit/world"
 )
 
-// shows waits until something is wrong with the repository's files that has these words; "": until nothing is.
+// shows waits until something is wrong with the repositories' files that has these words; "": until nothing is.
 func shows(t *testing.T, w *world.World, words string) {
 	t.Helper()
 	w.Await("the source to show: "+words, func() (bool, error) {
@@ -19,8 +19,10 @@ func shows(t *testing.T, w *world.World, words string) {
 			return false, err
 		}
 		var said []string
-		for _, p := range sources.Items[0].Problems {
-			said = append(said, p.File+": "+p.Text)
+		for _, s := range sources.Items {
+			for _, p := range s.Problems {
+				said = append(said, p.File+": "+p.Text)
+			}
 		}
 		all := strings.Join(said, "\n")
 		return words == "" && all == "" || words != "" && strings.Contains(all, words), nil

@@ -111,7 +111,11 @@ func (c *cutting) measurements(deployment string) string {
 	}
 	var runs []string
 	for _, m := range found.Items {
-		runs = append(runs, fmt.Sprintf("%s %d: %s", m.Name, m.Run, m.State))
+		of := ""
+		if m.Baseline != "" {
+			of = " of the baseline"
+		}
+		runs = append(runs, fmt.Sprintf("%s%s %d: %s", m.Name, of, m.Run, m.State))
 	}
 	return strings.Join(runs, ", ")
 }

@@ -114,17 +114,17 @@ func start(t *testing.T, s scenario) *cutting {
 			t.Fatal(err)
 		}
 	}
+	runs := version
+	if s.runs != nil {
+		runs = s.runs
+	}
 	c := &cutting{T: t, scenario: s, hub: github.Start(t), jobs: startJobs(t), control: filepath.Join(t.TempDir(), "control")}
 	c.hub.Limit(github.Limits{Requests: 1 << 30, CreationsAMinute: 1 << 30, CreationsAnHour: 1 << 30})
-	c.World = world.New(t, &shared, gitserver.Files{"shop/towpath.yaml": strings.ReplaceAll(s.file, "JOB", c.jobs.URL), "shop/manifests/web.yaml": world.Workload("web", "example.com/web:0")},
+	c.World = world.New(t, &shared, gitserver.Files{"shop/towpath.yaml": strings.ReplaceAll(s.file, "JOB", c.jobs.URL), "shop/manifests/web.yaml": runs(0)},
 		world.OnGitHub(c.hub), world.Environment("TOWPATH_CRASH_CONTROL="+c.control), world.Configuration(fmt.Sprintf("egress: {allowHosts: [%[1]q], allowPrivate: [%[1]q]}\nmetricProviders: [{name: outside, type: http, url: %[2]q, http: {value: $.value}}]", c.jobs.Host, c.jobs.URL+"/metric?due={{query}}")))
 	c.jobs.callBack(c.World)
 	if d := c.Ended(c.Deployment("shop", c.Repository.Head("main")).ID); d.State != "SUCCEEDED" {
 		t.Fatalf("the first deployment is %s: %+v", d.State, d.Targets)
-	}
-	runs := version
-	if s.runs != nil {
-		runs = s.runs
 	}
 	for range 5 { // until as many revisions are kept as ever will be
 		c.forth(runs)

@@ -30,6 +30,8 @@ const (
 	fleetsToHalf     = `{canary: {workloads: [StatefulSet, DaemonSet], steps: [{setWeight: {weight: 50}}, {pause: {untilApproved: true}}]}}`
 	halfThenMeasured = `{canary: {steps: [{setWeight: {weight: 50}}, {analysis: {queries: [errors], interval: 1, units: seconds, numberOfJudgmentRuns: 3}}]}}`
 	measured         = `analysis: {defaultMetricProviderName: outside, queries: [{name: errors, queryTemplate: "{{armory.endTimeEpochMillis}}", upperLimit: 1}]}`
+	quarterCompared  = `{canary: {steps: [{setWeight: {weight: 25}}, {analysis: {queries: [errors], interval: 1, units: seconds, numberOfJudgmentRuns: 5, baseline: true}}]}}`
+	byRevision       = `analysis: {defaultMetricProviderName: outside, queries: [{name: errors, queryTemplate: "{{armory.replicaSetName}}", upperLimit: 1}]}`
 	halfThenJob      = `{canary: {steps: [{setWeight: {weight: 50}}, {runWebhook: {name: job}}]}}`
 	job              = `webhooks: [{name: job, method: POST, uriTemplate: "JOB", bodyTemplate: {inline: '{"deployment": "{{armory.deploymentId}}", "back": "{{armory.callbackUri}}", "token": "{{armory.callbackToken}}"}'}}]`
 	turns            = `{blueGreen: {redirectTrafficAfter: [{pause: {untilApproved: true}}], shutDownOldVersionAfter: [{pause: {duration: 1, unit: seconds}}]}}`
@@ -45,6 +47,10 @@ var scenarios = map[string]scenario{
 	"expiry":     {file: world.OnProd(nobodyApproves, ""), next: version, sample: 8},
 	"blue/green": {file: world.OnProd(turns, "trafficManagement: [{kubernetes: [{activeService: web}]}]"), next: version, people: approve, sample: 8},
 	"traffic":    {file: world.OnProd(halfThenPause, "trafficManagement: [{smi: [{rootServiceName: web}]}]"), next: version, sample: 16, routed: true},
+	"istio": {file: world.OnProd(halfThenPause, "trafficManagement: [{istio: [{virtualService: {name: web}, destinationRule: {name: web, activeSubsetName: main}}]}]"),
+		runs: byIstio, next: byIstio, sample: 8, routed: true},
+	"compared":   {file: world.OnProd(quarterCompared, byRevision+"\ntrafficManagement: [{gateway: [{httpRoute: web}]}]"), runs: byGateway, next: byGateway, measures: true, sample: 8, routed: true},
+	"hooks":      {file: world.OnProd(halfThenPause, ""), runs: hooked, next: hooked, sample: 8},
 	"superseded": {file: world.OnProd(halfThenApproval, ""), next: version, people: supersede, sample: 8},
 	"taken over": {file: world.OnProd(halfThenPause, "  keepDeploymentObject: true"), next: version, sample: 8},
 	"webhook":    {file: world.OnProd(halfThenJob, job), next: version, job: true, sample: 8},
@@ -55,6 +61,51 @@ var scenarios = map[string]scenario{
 
 // version is a workload that differs from all others.
 func version(n int) string { return world.Workload("web", fmt.Sprint("example.com/web:", n)) }
+
+// byIstio is a version whose traffic a VirtualService divides, byGateway one whose traffic an HTTPRoute does.
+func byIstio(n int) string {
+	return version(n) + `
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web}
+spec: {hosts: [web], http: [{route: [{destination: {host: web, subset: main}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web}
+spec: {host: web, subsets: [{name: main, labels: {app: web}}]}
+`
+}
+
+func byGateway(n int) string {
+	return version(n) + `
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec: {rules: [{backendRefs: [{name: web, port: 80}]}]}
+`
+}
+
+// hooked is a version before which a Job runs, and after which a ConfigMap is made.
+func hooked(n int) string {
+	return version(n) + fmt.Sprintf(`
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: migrate, annotations: {helm.sh/hook: "pre-install,pre-upgrade", helm.sh/hook-delete-policy: before-hook-creation}}
+spec:
+  backoffLimit: 0
+  template:
+    metadata: {annotations: {localcluster/exit: "0 after 0.2s"}}
+    spec: {restartPolicy: Never, containers: [{name: migrate, image: "example.com/migrate:%d"}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: told, annotations: {helm.sh/hook: post-upgrade, helm.sh/hook-delete-policy: hook-succeeded}}
+`, n)
+}
 
 // fleets is a version with a StatefulSet and a DaemonSet.
 func fleets(n int) string {

@@ -14,7 +14,7 @@ import (
 	"towpath/internal/testkit/world"
 )
 
-// autoscaler wants pods that use a twentieth of a core each, so that a little real work on a busy machine is far more than it allows.
+// autoscaler wants pods that use a sixtieth of a core each, so that a little real work is far more than it allows, also on a machine that has no more to give.
 const autoscaler = `apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {name: hello}
@@ -22,7 +22,7 @@ spec:
   scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: hello}
   minReplicas: 2
   maxReplicas: 4
-  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 15}}}]
 `
 
 func loaded(version int) string {

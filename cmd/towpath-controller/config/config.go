@@ -23,31 +23,32 @@ import (
 
 // Config is the whole file. The doc tags are its reference.
 type Config struct {
-	Listen       string    `yaml:"listen" doc:"address of the API, webhooks, token endpoint and metrics" default:"127.0.0.1:8080"`
-	ExternalURL  string    `yaml:"externalURL" doc:"address under which people, agents and webhooks reach the controller; the issuer of its tokens" required:"true"`
-	TLS          TLS       `yaml:"tls" doc:"certificate of the listeners; agents are served over TLS only"`
-	Database     string    `yaml:"database" doc:"sqlite:PATH, or postgres://… for several replicas; this or databaseFile is required"`
-	DatabaseFile string    `yaml:"databaseFile" doc:"file with that address, in place of database: that of a PostgreSQL database holds a password; read at the start"`
-	KeyFile      string    `yaml:"keyFile" doc:"file of keys that seal manifests and secrets: one a line, 32 bytes in base64; the first seals, all open, and names of revisions depend on the last. Part of the backup" required:"true"`
-	Data         string    `yaml:"data" doc:"directory of repository mirrors and caches; can be lost" required:"true"`
-	Agents       Agents    `yaml:"agents" doc:"where agents connect, and who may"`
-	Peers        Peers     `yaml:"peers" doc:"how replicas on one PostgreSQL database reach each other's agents"`
-	Previews     Previews  `yaml:"previews" doc:"temporary links to Services, which exposeServices of deployment files makes"`
-	GitHub       GitHubs   `yaml:"github" doc:"GitHub Apps, in whose name repositories are fetched and progress is told"`
-	Sources      []Source  `yaml:"sources" doc:"repositories whose deployment files are deployed"`
-	Push         Push      `yaml:"push" doc:"deployments that are pushed by towpath deploy start"`
-	Roles        []Role    `yaml:"roles" doc:"who holds which role"`
-	Prune        Prune     `yaml:"prune" doc:"removals that need no person's word"`
-	Revisions    Keep      `yaml:"revisions" doc:"older revisions of a Deployment object"`
-	Rollouts     Rollouts  `yaml:"rollouts" doc:"rollouts that are in each other's way, and targets that cannot be reached"`
-	Approvals    Approvals `yaml:"approvals" doc:"who may approve"`
-	Drift        Drift     `yaml:"drift" doc:"what is changed or deleted in clusters by others"`
-	Render       Render    `yaml:"render" doc:"render processes"`
-	Charts       Charts    `yaml:"charts" doc:"charts that are not in the Git repository"`
-	Secrets      []Secret  `yaml:"secrets" doc:"what {{secrets.NAME}} stands for in webhooks of deployment files"`
-	SOPS         []SOPS    `yaml:"sops" doc:"keys that open what is encrypted with SOPS in repositories"`
-	Egress       Egress    `yaml:"egress" doc:"hosts that the controller may call beside the repositories"`
-	Log          Log       `yaml:"log" doc:"what the controller logs"`
+	Listen       string     `yaml:"listen" doc:"address of the API, webhooks, token endpoint and metrics" default:"127.0.0.1:8080"`
+	ExternalURL  string     `yaml:"externalURL" doc:"address under which people, agents and webhooks reach the controller; the issuer of its tokens" required:"true"`
+	TLS          TLS        `yaml:"tls" doc:"certificate of the listeners; agents are served over TLS only"`
+	Database     string     `yaml:"database" doc:"sqlite:PATH, or postgres://… for several replicas; this or databaseFile is required"`
+	DatabaseFile string     `yaml:"databaseFile" doc:"file with that address, in place of database: that of a PostgreSQL database holds a password; read at the start"`
+	KeyFile      string     `yaml:"keyFile" doc:"file of keys that seal manifests and secrets: one a line, 32 bytes in base64; the first seals, all open, and names of revisions depend on the last. Part of the backup" required:"true"`
+	Data         string     `yaml:"data" doc:"directory of repository mirrors and caches; can be lost" required:"true"`
+	Agents       Agents     `yaml:"agents" doc:"where agents connect, and who may"`
+	Peers        Peers      `yaml:"peers" doc:"how replicas on one PostgreSQL database reach each other's agents"`
+	Previews     Previews   `yaml:"previews" doc:"temporary links to Services, which exposeServices of deployment files makes"`
+	GitHub       GitHubs    `yaml:"github" doc:"GitHub Apps, in whose name repositories are fetched and progress is told"`
+	Sources      []Source   `yaml:"sources" doc:"repositories whose deployment files are deployed"`
+	Push         Push       `yaml:"push" doc:"deployments that are pushed by towpath deploy start"`
+	Policies     []Policies `yaml:"policies" doc:"where rules come from that everything is held to before it is deployed"`
+	Roles        []Role     `yaml:"roles" doc:"who holds which role"`
+	Prune        Prune      `yaml:"prune" doc:"removals that need no person's word"`
+	Revisions    Keep       `yaml:"revisions" doc:"older revisions of a Deployment object"`
+	Rollouts     Rollouts   `yaml:"rollouts" doc:"rollouts that are in each other's way, and targets that cannot be reached"`
+	Approvals    Approvals  `yaml:"approvals" doc:"who may approve"`
+	Drift        Drift      `yaml:"drift" doc:"what is changed or deleted in clusters by others"`
+	Render       Render     `yaml:"render" doc:"render processes"`
+	Charts       Charts     `yaml:"charts" doc:"charts that are not in the Git repository"`
+	Secrets      []Secret   `yaml:"secrets" doc:"what {{secrets.NAME}} stands for in webhooks of deployment files"`
+	SOPS         []SOPS     `yaml:"sops" doc:"keys that open what is encrypted with SOPS in repositories"`
+	Egress       Egress     `yaml:"egress" doc:"hosts that the controller may call beside the repositories"`
+	Log          Log        `yaml:"log" doc:"what the controller logs"`
 
 	MetricProviders []MetricProvider `yaml:"metricProviders" doc:"servers that analysis steps of deployment files ask"`
 }
@@ -275,6 +276,14 @@ type Allow struct {
 	Kinds      []string `yaml:"kinds" doc:"Kind or Kind.group"`
 }
 
+// Policies is where rules on manifests come from: the watched branch of a source, or a file.
+type Policies struct {
+	Source  string   `yaml:"source" doc:"source whose watched branch holds the policy files; this or file"`
+	Paths   []string `yaml:"paths" doc:"globs that say which files of the source are policy files; those that end in _test.yaml are tests of them" default:"policies/*.yaml"`
+	File    string   `yaml:"file" doc:"policy file on this machine; read at the start and on SIGHUP"`
+	Tenants []string `yaml:"tenants" doc:"tenants whose files are held to the rules, as globs; absent: all"`
+}
+
 // Push says what pushes may touch.
 type Push struct {
 	Allow []Allow `yaml:"allow" doc:"what pushed files may touch; absent: everything, as their tokens are given to trusted jobs"`
@@ -452,6 +461,11 @@ func (c *Config) complete() {
 	for i := range c.SOPS {
 		fill(&c.SOPS[i])
 	}
+	for i := range c.Policies {
+		if p := &c.Policies[i]; p.Source != "" && len(p.Paths) == 0 {
+			p.Paths = []string{"policies/*.yaml"}
+		}
+	}
 	if c.Push.Allow == nil {
 		c.Push.Allow = []Allow{{[]string{"*"}, []string{"*"}, []string{"*"}}}
 	}
@@ -529,6 +543,7 @@ func (c *Config) check() (wrong []error) {
 		at := fmt.Sprintf("sources[%d]", i)
 		need(sourceName.MatchString(s.Name), "%s.name: %q; letters, digits, - and _, at most 63", at, s.Name)
 		need(!names[s.Name], "%s.name: a second source named %s", at, s.Name)
+		need(s.Name != "push", "%s.name: push stands for what is pushed; give the source another name", at)
 		names[s.Name] = true
 		need(s.URL != "", "%s.url is required", at)
 		_, err := cron.ParseStandard(s.Schedule)
@@ -540,8 +555,31 @@ func (c *Config) check() (wrong []error) {
 	if base != nil {
 		wrong = append(wrong, c.Previews.check(base.Hostname())...)
 	}
+	wrong = append(wrong, c.checkPolicies()...)
 	wrong = append(wrong, checkMetrics(c.MetricProviders)...)
 	return append(wrong, checkAllow("push.allow", c.Push.Allow)...)
+}
+
+func (c *Config) checkPolicies() (wrong []error) {
+	need := func(ok bool, format string, args ...any) {
+		if !ok {
+			wrong = append(wrong, fmt.Errorf(format, args...))
+		}
+	}
+	seen := map[string]bool{}
+	for i, p := range c.Policies {
+		at := fmt.Sprintf("policies[%d]", i)
+		need((p.Source == "") != (p.File == ""), "%s: source or file is required, and not both", at)
+		need(p.File == "" || len(p.Paths) == 0, "%s.paths: a file has none", at)
+		need(p.Source == "" || slices.ContainsFunc(c.Sources, func(s Source) bool { return s.Name == p.Source }), "%s.source: no source is named %s", at, p.Source)
+		need(p.Source == "" || !seen[p.Source], "%s.source: a second entry of source %s; name all its files under paths of one", at, p.Source)
+		seen[p.Source] = true
+		for _, pattern := range p.Tenants {
+			_, err := path.Match(pattern, "")
+			need(err == nil, "%s.tenants: %q is no pattern", at, pattern)
+		}
+	}
+	return wrong
 }
 
 var secretName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,253}$`)
@@ -622,6 +660,9 @@ func (c *Config) CheckFiles() error {
 	look("previews.key", c.Previews.Key)
 	for _, issuer := range c.Agents.Issuers {
 		look("issuer "+issuer.URL+": caFile", issuer.CAFile)
+	}
+	for i, p := range c.Policies {
+		look(fmt.Sprintf("policies[%d].file", i), p.File)
 	}
 	for _, s := range c.Secrets {
 		look("secret "+s.Name+": file", s.File)

@@ -54,6 +54,7 @@ type World struct {
 
 	environment []string // of the controller
 	more        string   // of its configuration
+	sources     string   // beside the repository, of its configuration
 }
 
 // agent is an agent and its process.
@@ -101,6 +102,13 @@ func Environment(variables ...string) Option {
 // Configuration adds to the controller's configuration, as YAML.
 func Configuration(text string) Option { return func(w *World) { w.more = text } }
 
+// Beside gives the controller another source, with its settings as YAML.
+func Beside(name string, repository *gitserver.Repo, settings string) Option {
+	return func(w *World) {
+		w.sources += fmt.Sprintf("  - {name: %s, url: %s, branch: main%s}\n", name, repository.Dir, settings)
+	}
+}
+
 func random(n int) string {
 	bytes := make([]byte, n)
 	rand.Read(bytes)
@@ -127,7 +135,7 @@ func (w *World) configure() {
 	w.t.Helper()
 	told := w.gitHub()
 	var err error
-	w.stack, err = localstack.NewController(w.t.Context(), localstack.Settings{Programs: w.shared.Programs, Dir: w.Dir, Repository: w.Repository.Dir, Namespaces: w.Namespace, GitHub: told, More: w.more})
+	w.stack, err = localstack.NewController(w.t.Context(), localstack.Settings{Programs: w.shared.Programs, Dir: w.Dir, Repository: w.Repository.Dir, Namespaces: w.Namespace, GitHub: told, More: w.more, Sources: w.sources})
 	w.fatal(err)
 	w.API = w.stack.API
 }

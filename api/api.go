@@ -99,6 +99,8 @@ type Backend interface {
 
 	// Deliver takes a webhook's delivery in; verified by what the source's configuration says.
 	Deliver(ctx context.Context, source string, header http.Header, body []byte) error
+	// DeliverOfApp takes a delivery of the webhook of one of the GitHub Apps in.
+	DeliverOfApp(ctx context.Context, header http.Header, body []byte) error
 }
 
 // DeploymentFilter says which deployments are wanted; zero fields match all.
@@ -133,7 +135,7 @@ func (p *Problem) Error() string { return p.Text }
 // UnderWay is the type of the problem that another deployment of the application is under way.
 const UnderWay = "urn:towpath:under-way"
 
-// New makes the handler of everything below /api/v1.
+// New makes the handler of everything below /api/v1, and of what GitHub Apps deliver to /webhooks/github.
 func New(backend Backend, log *logrus.Entry) http.Handler {
 	mux := http.NewServeMux()
 	config := huma.DefaultConfig("Towpath", version.String())
@@ -149,7 +151,10 @@ func New(backend Backend, log *logrus.Entry) http.Handler {
 	s.replays()
 	s.previews()
 	s.events()
-	mux.HandleFunc("POST /api/v1/webhooks/{source}", s.webhook)
+	mux.HandleFunc("POST /api/v1/webhooks/{source}", s.webhook(func(r *http.Request, body []byte) error {
+		return backend.Deliver(r.Context(), r.PathValue("source"), r.Header, body)
+	}))
+	mux.HandleFunc("POST /webhooks/github", s.webhook(func(r *http.Request, body []byte) error { return backend.DeliverOfApp(r.Context(), r.Header, body) }))
 	mux.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, fmt.Sprintf("no operation %s %.200s; /api/v1/openapi.json lists them", r.Method, r.URL.Path))
 	})

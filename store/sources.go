@@ -86,30 +86,6 @@ func (s *Store) WakeSource(ctx context.Context, source string) error {
 	return s.write(ctx, "source.wake", func(tx *tx) error { return tx.wake(ctx, JobSource, source) })
 }
 
-// maxDeliveries is how many webhook deliveries of a source are remembered, to know a repeated one.
-const maxDeliveries = 1000
-
-// Deliver records a webhook's delivery together with the wake of its source. A delivery that was recorded before changes nothing; fresh says which.
-func (s *Store) Deliver(ctx context.Context, source, guid, event string, body []byte) (fresh bool, err error) {
-	err = s.write(ctx, "delivery", func(tx *tx) error {
-		result, err := tx.exec(ctx, `INSERT INTO deliveries (source, guid, event, body, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (source, guid) DO NOTHING`,
-			source, guid, event, body, micros(tx.now()))
-		if err != nil {
-			return err
-		}
-		n, err := result.RowsAffected()
-		if fresh = n > 0; err != nil || !fresh {
-			return err
-		}
-		if _, err := tx.exec(ctx, `DELETE FROM deliveries WHERE source = ? AND at < (SELECT at FROM deliveries WHERE source = ? ORDER BY at DESC LIMIT 1 OFFSET ?)`,
-			source, source, maxDeliveries); err != nil {
-			return err
-		}
-		return tx.wake(ctx, JobSource, source)
-	})
-	return fresh, err
-}
-
 // SourceView is a source as people see it.
 type SourceView struct {
 	Tenant, Name, Head, Processed, Failure string

@@ -21,7 +21,9 @@ func TestADeliveryIsKeptWithOneWakeOrNotAtAll(t *testing.T) {
 					return err
 				}))
 			}
-			deliver := func(guid string) (bool, error) { return s.Deliver(t.Context(), "repo", guid, "push", []byte("{}")) }
+			deliver := func(guid string) (bool, error) {
+				return s.Deliver(t.Context(), "repo", guid, "push", []byte("{}"), "repo")
+			}
 			rename("river_job", "river_job_away")
 			if fresh, err := deliver("one"); err == nil {
 				t.Fatalf("a delivery is kept whose wake is not: fresh %v", fresh)

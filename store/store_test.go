@@ -63,6 +63,7 @@ func suite(t *testing.T, url func(t *testing.T) string) {
 		"tokens are kept as hashes":                  tokens,
 		"manifests are sealed":                       sealed,
 		"a delivery counts once":                     deliveries,
+		"one look at an App's deliveries at a time":  looks,
 		"wakes reach their handlers":                 wakes,
 		"sources remember how far they are":          sources,
 		"policy files are kept":                      policyFiles,
@@ -459,6 +460,32 @@ func deliveries(t *testing.T, s *Store, _ string) {
 		if fresh, err := s.Deliver(t.Context(), "repo", "guid", "push", []byte("{}")); err != nil || fresh != want {
 			t.Errorf("delivery %d: fresh %v, %v", i, fresh, err)
 		}
+	}
+}
+
+func looks(t *testing.T, s *Store, _ string) {
+	ctx := t.Context()
+	look := func(app string, every time.Duration, until time.Time, mine bool) {
+		t.Helper()
+		if was, is, err := s.BeginLook(ctx, app, every); err != nil || !was.Equal(until) || is != mine {
+			t.Errorf("a look at %s: until %v, mine %v, %v", app, was, is, err)
+		}
+	}
+	seen := time.UnixMicro(1_800_000_000_000_000)
+	look("web", time.Hour, time.Time{}, true)
+	look("web", time.Hour, time.Time{}, false)
+	look("shop", time.Hour, time.Time{}, true)
+	must(t, s.EndLook(ctx, "web", seen))
+	look("web", time.Hour, time.Time{}, false)
+	look("web", 0, seen, true)
+	look("shop", 0, time.Time{}, true)
+	for i, want := range []bool{true, false} {
+		if first, err := s.Redeliver(ctx, "web", "guid"); err != nil || first != want {
+			t.Errorf("redelivery %d: first %v, %v", i, first, err)
+		}
+	}
+	if first, err := s.Redeliver(ctx, "shop", "guid"); err != nil || !first {
+		t.Errorf("another App's: first %v, %v", first, err)
 	}
 }
 

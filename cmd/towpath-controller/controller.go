@@ -60,6 +60,7 @@ type Main struct {
 	outside      *outside
 	callbackKey  []byte // signs the tokens that webhooks call back with
 	pusher       *reconcile.Pusher
+	apps         gitHubApps
 	tellers      status.Tellers
 	registry     *prometheus.Registry
 	proofs       proofs
@@ -405,7 +406,7 @@ func (m *Main) Reload(c *config.Config) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.people, m.latest = c.Roles, c
-	var wrong []error
+	wrong := []error{m.apps.use(m.running, c.GitHub.Apps, m.store, m.log)}
 	if held, err := ruleSources(c); err != nil {
 		wrong = append(wrong, err) // those before stay in force
 	} else {
@@ -426,7 +427,7 @@ func (m *Main) Reload(c *config.Config) error {
 			wrong = append(wrong, m.store.WakeSource(m.running, w.Name))
 			continue
 		}
-		s, err := openSource(w, c.Data, m.log)
+		s, err := openSource(w, c.Data, &m.apps, m.log)
 		if err != nil {
 			wrong = append(wrong, err)
 			continue
@@ -434,7 +435,7 @@ func (m *Main) Reload(c *config.Config) error {
 		m.sources[w.Name] = s
 		m.follow(s)
 	}
-	all, told, err := tellers(c.Sources, m.store, m.link, m.log)
+	all, told, err := tellers(c.Sources, &m.apps, m.store, m.link, m.log)
 	if err != nil {
 		return errors.Join(append(wrong, err)...)
 	}
@@ -540,7 +541,9 @@ func (m *Main) listenToPeers() error {
 func (m *Main) handler() http.Handler {
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.hub, newFigures(m), m.proofs.rendered, m.proofs.wrong)
 	mux := http.NewServeMux()
-	mux.Handle("/api/v1/", api.New(&backend{Main: m}, m.log))
+	served := api.New(&backend{Main: m}, m.log)
+	mux.Handle("/api/v1/", served)
+	mux.Handle("POST "+status.HookPath, served)
 	tokens := m.issuer.Handler()
 	mux.Handle("/oauth/", tokens)
 	mux.Handle(preview.Root, m.clusterPreviews())
@@ -555,6 +558,7 @@ func (m *Main) handler() http.Handler {
 		}
 		fmt.Fprintf(w, "How this deployment stands:  towpath deploy status -i %s\nand until its end:           towpath deploy status -i %s --watch\n", id, id)
 	})
+	mux.HandleFunc("GET "+status.HookPath, appMade)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", m.ready)
 	return mux
@@ -628,6 +632,7 @@ func (m *Main) Close() error {
 		errs = append(errs, m.store.Stop(ctx))
 	}
 	m.tellers.Use(context.Background(), nil)
+	errs = append(errs, m.apps.use(context.Background(), nil, nil, nil))
 	if m.cancel != nil {
 		m.cancel()
 	}

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 
 	"towpath/api"
+	"towpath/status"
 )
 
 // Deliver stores a push webhook's delivery with the wake of its source. What it says is only a hint: the source is fetched, whatever stands in it.
@@ -24,13 +26,76 @@ func (b *backend) Deliver(ctx context.Context, name string, header http.Header, 
 	if err := verify(s.config.Webhook.SecretFiles, header.Get("X-Hub-Signature-256"), body); err != nil {
 		return &api.Problem{Status: http.StatusUnauthorized, Text: err.Error()}
 	}
-	guid := header.Get("X-GitHub-Delivery")
-	if guid == "" || len(guid) > 128 {
-		return &api.Problem{Status: http.StatusBadRequest, Text: "X-GitHub-Delivery must name the delivery, in at most 128 characters"}
+	guid, event, err := delivery(header)
+	if err != nil {
+		return err
 	}
-	_, err := b.store.Deliver(ctx, name, guid, header.Get("X-GitHub-Event"), body)
+	_, err = b.store.Deliver(ctx, name, guid, event, body, name)
 	return err
 }
+
+// DeliverOfApp stores what the webhook of a GitHub App says with the wakes of the sources that it is about. What nothing is made of is not kept.
+func (b *backend) DeliverOfApp(ctx context.Context, header http.Header, body []byte) error {
+	app, err := b.apps.signed(header, body)
+	switch {
+	case err != nil:
+		return &api.Problem{Status: http.StatusUnauthorized, Text: err.Error()}
+	case app == nil:
+		return &api.Problem{Status: http.StatusNotFound, Text: "no GitHub App with a webhook; name its secret in github.apps[].webhookSecretFiles"}
+	}
+	guid, event, err := delivery(header)
+	if err != nil {
+		return err
+	}
+	heard, heed, err := status.Hear(event, body)
+	switch {
+	case err != nil:
+		return &api.Problem{Status: http.StatusBadRequest, Text: err.Error()}
+	case !heed:
+		return nil
+	}
+	var wake []string
+	b.mu.Lock()
+	for name, s := range b.sources {
+		c := s.config
+		if c.GitHub.App != app.Name() && c.Auth.GitHubApp != app.Name() || !heard.About(app.App, c.Repository(), c.Branch) {
+			continue
+		}
+		if wake = append(wake, name); heard.Moved {
+			app.Relocate(c.Repository())
+		}
+	}
+	b.mu.Unlock()
+	if len(wake) == 0 {
+		return nil
+	}
+	_, err = b.store.Deliver(ctx, "github.apps "+app.Name(), guid, event, body, wake...)
+	return err
+}
+
+// delivery is what a delivery and its event are called.
+func delivery(header http.Header) (guid, event string, err error) {
+	guid = header.Get("X-GitHub-Delivery")
+	if guid == "" || len(guid) > 128 {
+		return "", "", &api.Problem{Status: http.StatusBadRequest, Text: "X-GitHub-Delivery must name the delivery, in at most 128 characters"}
+	}
+	return guid, header.Get("X-GitHub-Event"), nil
+}
+
+// appMade is where GitHub leads a person who made an App of a manifest.
+func appMade(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	code := r.URL.Query().Get("code")
+	if !appCode.MatchString(code) {
+		fmt.Fprintln(w, "GitHub Apps send their webhooks here. To make one:  towpath github app-manifest")
+		return
+	}
+	fmt.Fprintf(w, "The App is made. Fetch its key, within an hour, on the machine that is to have it:\n\n    towpath github app-create %s --out DIRECTORY\n", code)
+}
+
+// appCode is one as GitHub gives it.
+var appCode = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 
 // verify checks the signature (HMAC-SHA-256) against each of the secrets; there are two while one is replaced by the other.
 func verify(secretFiles []string, signature string, body []byte) error {

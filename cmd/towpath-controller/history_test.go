@@ -114,7 +114,7 @@ func walkOf(t testing.TB, bare string, with records) *walk {
 	list, err := exec.CommandContext(t.Context(), "git", "-C", bare, "rev-list", "--reverse", "main").Output()
 	must(t, err)
 	w := &walk{files: map[string]*deployment.File{}, commits: strings.Fields(string(list)), program: program(t), store: with}
-	w.source, err = openSource(config.Source{Name: "repo", Tenant: "main", URL: bare, Branch: "main", Schedule: "@every 1h", Paths: []string{"**/deploy.y*ml"}}, t.TempDir(), quiet())
+	w.source, err = openSource(config.Source{Name: "repo", Tenant: "main", URL: bare, Branch: "main", Schedule: "@every 1h", Paths: []string{"**/deploy.y*ml"}}, t.TempDir(), nil, quiet())
 	must(t, err)
 	t.Cleanup(func() { w.source.close() })
 	_, err = w.source.Fetch(t.Context())

@@ -152,10 +152,17 @@ func check(c *config.Config) error {
 		if _, err := gitsource.NewSchedule(s.Schedule); err != nil {
 			wrong = append(wrong, fmt.Errorf("source %s: schedule: %w", s.Name, err))
 		}
-		if s.GitHub.Repository != "" {
-			if _, err := gitHub(s.GitHub); err != nil {
+		if s.GitHub.TokenFile != "" {
+			if _, err := gitHub(s.GitHub, nil); err != nil {
 				wrong = append(wrong, fmt.Errorf("source %s: %w", s.Name, err))
 			}
+		}
+	}
+	for _, c := range c.GitHub.Apps {
+		if a, err := openApp(c); err != nil {
+			wrong = append(wrong, fmt.Errorf("github.apps %s: %w", c.Name, err))
+		} else {
+			wrong = append(wrong, a.CheckKey())
 		}
 	}
 	if _, err := ruleSources(c); err != nil {

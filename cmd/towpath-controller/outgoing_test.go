@@ -163,7 +163,7 @@ func (r *trap) ways(t *testing.T, c *controller) []outgoing {
 				File: []byte("application: shop\ntargets: {prod: {account: prod}}\nmanifests: [{path: m}]\nwebhooks: [{name: hook, method: POST, uriTemplate: '" + address + "/hook', networkMode: direct, retryCount: 0}]\n")})
 		}},
 		{name: "a Git source", operator: true, call: func(ctx context.Context, address, tenant string) error {
-			s, err := openSource(config.Source{Tenant: tenant, Name: "repo", URL: address + "/repo.git", Branch: "main", Auth: config.Auth{CAFile: r.ca}}, t.TempDir(), quiet())
+			s, err := openSource(config.Source{Tenant: tenant, Name: "repo", URL: address + "/repo.git", Branch: "main", Auth: config.Auth{CAFile: r.ca}}, t.TempDir(), nil, quiet())
 			if err != nil {
 				return err
 			}
@@ -172,14 +172,14 @@ func (r *trap) ways(t *testing.T, c *controller) []outgoing {
 			return err
 		}},
 		{name: "GitHub, to read", operator: true, call: func(ctx context.Context, address, _ string) error {
-			g, err := gitHub(config.GitHub{Repository: "owner/name", TokenFile: secret, APIURL: address + "/", CAFile: r.ca})
+			g, err := gitHub(config.GitHub{Repository: "owner/name", TokenFile: secret, APIURL: address + "/", CAFile: r.ca}, nil)
 			if err == nil {
 				_, err = g.Latest(ctx, "owner/name", strings.Repeat("a", 40))
 			}
 			return err
 		}},
 		{name: "GitHub, to write", operator: true, call: func(ctx context.Context, address, _ string) error {
-			g, err := gitHub(config.GitHub{Repository: "owner/name", TokenFile: secret, APIURL: address + "/", CAFile: r.ca})
+			g, err := gitHub(config.GitHub{Repository: "owner/name", TokenFile: secret, APIURL: address + "/", CAFile: r.ca}, nil)
 			if err == nil {
 				err = g.Create(ctx, "owner/name", strings.Repeat("a", 40), status.Status{State: "pending", Context: "towpath"})
 			}

@@ -32,6 +32,7 @@ type source struct {
 	patterns gitsource.Patterns
 	schedule gitsource.Schedule
 	client   *egress.Client
+	apps     *gitHubApps
 
 	mu       sync.Mutex
 	listing  *gitsource.Listing
@@ -42,8 +43,8 @@ type source struct {
 }
 
 // openSource opens the mirror of a source; it does no network I/O. The repository's own host may be called, and may be private: the operator named it.
-func openSource(c config.Source, data string, log *logrus.Entry) (*source, error) {
-	s := &source{config: c}
+func openSource(c config.Source, data string, apps *gitHubApps, log *logrus.Entry) (*source, error) {
+	s := &source{config: c, apps: apps}
 	var err error
 	if s.patterns, err = gitsource.NewPatterns(c.Paths); err != nil {
 		return nil, fmt.Errorf("source %s: paths: %w", c.Name, err)
@@ -64,7 +65,10 @@ func openSource(c config.Source, data string, log *logrus.Entry) (*source, error
 	}
 	mirror := gitsource.Config{Dir: filepath.Join(data, "mirrors", c.Tenant, c.Name), URL: c.URL, Branch: c.Branch, HTTP: s.client.HTTP(), Dial: s.client.DialContext,
 		AllowHTTP: isLocal(c.URL), Username: c.Auth.Username, SSHKeyFile: c.Auth.SSHKeyFile, KnownHostsFile: c.Auth.KnownHostsFile, Log: log.WithField("source", c.Name)}
-	if c.Auth.TokenFile != "" {
+	switch {
+	case c.Auth.GitHubApp != "":
+		mirror.Token = apps.fetches(c)
+	case c.Auth.TokenFile != "":
 		mirror.Token = gitsource.TokenFile(c.Auth.TokenFile)
 	}
 	if s.mirror, err = gitsource.Open(mirror); err != nil {
@@ -109,6 +113,9 @@ func reach(allow []config.Allow) []policies.Reach {
 
 func (s *source) Fetch(ctx context.Context) (string, error) {
 	head, err := s.mirror.Fetch(ctx)
+	if s.apps.refetches(s.config, err) {
+		head, err = s.mirror.Fetch(ctx)
+	}
 	return head.Commit, err
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -16,8 +17,9 @@ import (
 )
 
 // tellers makes a Teller for each identity on a GitHub that the sources name, and lists the sources about whose commits is told.
-func tellers(sources []config.Source, s *store.Store, link func(tenant, deployment string) string, log *logrus.Entry) (all []*status.Teller, told []string, err error) {
-	type identity struct{ api, token string }
+func tellers(sources []config.Source, apps *gitHubApps, s *store.Store, link func(tenant, deployment string) string, log *logrus.Entry) (all []*status.Teller, told []string, err error) {
+	// An App is installed on an account once, and what may be sent is counted for each installation.
+	type identity struct{ api, token, app, account string }
 	byIdentity := map[identity]*status.Config{}
 	for _, source := range sources {
 		g := source.GitHub
@@ -25,10 +27,19 @@ func tellers(sources []config.Source, s *store.Store, link func(tenant, deployme
 			continue
 		}
 		told = append(told, source.Name)
-		key := identity{g.APIURL, g.TokenFile}
+		key := identity{api: g.APIURL, token: g.TokenFile}
+		if g.App != "" {
+			a, err := apps.get(g.App)
+			if err != nil {
+				return nil, nil, fmt.Errorf("source %s: %w", source.Name, err)
+			}
+			account, _, _ := strings.Cut(g.Repository, "/")
+			key = identity{app: g.App, account: strings.ToLower(account)}
+			g.PerMinute, g.PerHour = a.config.PerMinute, a.config.PerHour
+		}
 		c := byIdentity[key]
 		if c == nil {
-			forge, err := gitHub(g)
+			forge, err := gitHub(g, apps)
 			if err != nil {
 				return nil, nil, fmt.Errorf("source %s: %w", source.Name, err)
 			}
@@ -46,20 +57,16 @@ func tellers(sources []config.Source, s *store.Store, link func(tenant, deployme
 	return all, told, nil
 }
 
-// gitHub reaches one GitHub; its host may be private, since the operator named it.
-func gitHub(g config.GitHub) (*status.GitHub, error) {
-	base, err := url.Parse(g.APIURL)
-	if err != nil || base.Host == "" {
-		return nil, fmt.Errorf("github.apiURL: %q is no http(s) address", g.APIURL)
-	}
-	var ca []byte
-	if g.CAFile != "" {
-		if ca, err = os.ReadFile(g.CAFile); err != nil {
-			return nil, fmt.Errorf("github.caFile: %w", err)
+// gitHub is as whom a source's commits are told about.
+func gitHub(g config.GitHub, apps *gitHubApps) (*status.GitHub, error) {
+	if g.App != "" {
+		a, err := apps.get(g.App)
+		if err != nil {
+			return nil, err
 		}
+		return status.NewGitHub(status.GitHubConfig{App: a.App})
 	}
-	client, err := egress.New(egress.Config{AllowHosts: []string{base.Host}, AllowPrivate: []string{base.Host}, CABundle: ca, Proxy: true,
-		MaxResponseBytes: 8 << 20, Setting: "github"})
+	web, err := gitHubClient(g.APIURL, g.CAFile)
 	if err != nil {
 		return nil, err
 	}
@@ -73,5 +80,25 @@ func gitHub(g config.GitHub) (*status.GitHub, error) {
 		}
 		return "", fmt.Errorf("github.tokenFile: %s is empty", g.TokenFile)
 	}
-	return status.NewGitHub(status.GitHubConfig{APIURL: g.APIURL, Token: token, HTTP: client.HTTP(), Clock: time.Now})
+	return status.NewGitHub(status.GitHubConfig{APIURL: g.APIURL, Token: token, HTTP: web, Clock: time.Now})
+}
+
+// gitHubClient reaches one GitHub; its host may be private, since the operator named it.
+func gitHubClient(api, caFile string) (*http.Client, error) {
+	base, err := url.Parse(api)
+	if err != nil || base.Host == "" {
+		return nil, fmt.Errorf("github.apiURL: %q is no http(s) address", api)
+	}
+	var ca []byte
+	if caFile != "" {
+		if ca, err = os.ReadFile(caFile); err != nil {
+			return nil, fmt.Errorf("github.caFile: %w", err)
+		}
+	}
+	client, err := egress.New(egress.Config{AllowHosts: []string{base.Host}, AllowPrivate: []string{base.Host}, CABundle: ca, Proxy: true,
+		MaxResponseBytes: 8 << 20, Setting: "github"})
+	if err != nil {
+		return nil, err
+	}
+	return client.HTTP(), nil
 }

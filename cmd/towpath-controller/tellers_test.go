@@ -22,7 +22,7 @@ func TestSourcesOfOneTokenShareOneTellerAndTheSmallestBudget(t *testing.T) {
 		return config.Source{Name: name, GitHub: config.GitHub{Repository: "acme/" + name, TokenFile: token, APIURL: "https://api.github.com/", PerMinute: minute, PerHour: hour}}
 	}
 	sources := []config.Source{source("web", "/a", 60, 100), source("shop", "/a", 20, 450), source("alone", "/b", 600, 450), {Name: "quiet"}}
-	all, told, err := tellers(sources, nil, func(string, string) string { return "" }, logrus.NewEntry(log))
+	all, told, err := tellers(sources, &gitHubApps{}, nil, func(string, string) string { return "" }, logrus.NewEntry(log))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestSourcesOfOneTokenShareOneTellerAndTheSmallestBudget(t *testing.T) {
 	}
 
 	sources[0].GitHub.CAFile = filepath.Join(t.TempDir(), "none")
-	if _, _, err := tellers(sources, nil, nil, logrus.NewEntry(log)); err == nil || !strings.HasPrefix(err.Error(), "source web: github.caFile: open ") {
+	if _, _, err := tellers(sources, &gitHubApps{}, nil, nil, logrus.NewEntry(log)); err == nil || !strings.HasPrefix(err.Error(), "source web: github.caFile: open ") {
 		t.Errorf("an authority that is not there: %v", err)
 	}
 }

@@ -44,7 +44,7 @@ func (c *commandLine) root() *cobra.Command {
 	flags.StringVar(&c.address, "addr", "", "address of the controller (TOWPATH_ADDR)")
 	flags.StringVar(&c.ca, "ca", "", "file of certificates to trust beside the system's (TOWPATH_CA)")
 	flags.StringVarP(&c.output, "output", "o", "text", "text, json or yaml")
-	root.AddCommand(c.validateCommand(), c.schemaCommand(), c.initCommand(), c.renderCommand(), c.simulateCommand(), c.planCommand(), c.deployCommand(), c.whyCommand(), c.holdCommand(), c.unholdCommand(), c.previewCommand(), c.agentCommand(), c.sourceCommand(), c.analysisCommand(), c.policyCommand(),
+	root.AddCommand(c.validateCommand(), c.schemaCommand(), c.initCommand(), c.renderCommand(), c.simulateCommand(), c.planCommand(), c.deployCommand(), c.whyCommand(), c.holdCommand(), c.unholdCommand(), c.previewCommand(), c.agentCommand(), c.sourceCommand(), c.analysisCommand(), c.policyCommand(), c.gitHubCommand(),
 		c.appCommand(), &cobra.Command{Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 			text, err := json.Marshal(map[string]string{"version": version.String()})
 			if err != nil {
@@ -66,6 +66,15 @@ func (c *commandLine) client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	transport, err := c.transport()
+	if err != nil {
+		return nil, err
+	}
+	return &client.Client{Address: address, Token: token, HTTP: &http.Client{Transport: transport}}, nil
+}
+
+// transport trusts the system's certificates and those that flags and environment name.
+func (c *commandLine) transport() (*http.Transport, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	text, err := c.authorities()
 	if err != nil {
@@ -81,7 +90,7 @@ func (c *commandLine) client() (*client.Client, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
-	return &client.Client{Address: address, Token: token, HTTP: &http.Client{Transport: transport}}, nil
+	return transport, nil
 }
 
 // authorities is the certificates that are trusted beside the system's; nil without any.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,6 +64,62 @@ func TestACommitShowsOnGitHubHowItsRolloutStands(t *testing.T) {
 			t.Errorf("%s %s was answered with %d", r.Method, r.Path, r.Status)
 		}
 	}
+}
+
+func TestAMergeIsHeardAndToldByAnAppOfTheLeastRights(t *testing.T) {
+	t.Parallel()
+	const app = 7
+	hub := github.Start(t)
+	w := world.New(t, &shared, shop("example.com/web:1"), world.OnGitHub(hub), world.ByApp(app))
+	w.HookOfApp(true)
+	main := map[string]any{"ref": "refs/heads/main"}
+	live := func(commit string) {
+		t.Helper()
+		expectState(t, w.Ended(w.Deployment("shop", commit).ID), "SUCCEEDED")
+		expectShown(t, w, hub, commit, "towpath/shop", "success", "live on staging, prod")
+		if by := hub.Shown(world.GitHubRepository, commit)["towpath/shop"].Creator; by != "towpath[bot]" {
+			t.Errorf("told by %s", by)
+		}
+	}
+	merge := func(image string) string {
+		return w.Merge(image, gitserver.Files{"shop/manifests/web.yaml": workload("web", image)})
+	}
+	push := func(commit string) {
+		t.Helper()
+		if _, answered := hub.Emit(app, "push", world.GitHubRepository, main); answered != http.StatusAccepted {
+			t.Fatalf("a push is answered with %d", answered)
+		}
+		live(commit)
+	}
+	live(w.Repository.Head("main"))
+	push(merge("example.com/web:2"))
+	hub.EndTokens() // an hour later
+	push(merge("example.com/web:3"))
+	w.NewKey()
+	hub.EndTokens()
+	push(merge("example.com/web:4"))
+	for _, token := range hub.Issued() {
+		if len(token.Repositories) != 1 || len(token.May) != 1 || token.May["statuses"] != "write" {
+			t.Errorf("a token was given for %v with %v", token.Repositories, token.May)
+		}
+	}
+	if n := len(hub.Issued()); n != 3 {
+		t.Errorf("%d tokens, of which one ended and one was another key's", n)
+	}
+
+	w.StopController()
+	w.HookOfApp(false)
+	commit := merge("example.com/web:5")
+	guid, answered := hub.Emit(app, "push", world.GitHubRepository, main)
+	if answered != 0 {
+		t.Fatalf("nobody answers with %d", answered)
+	}
+	w.HookOfApp(true)
+	w.StartController()
+	live(commit)
+	w.Await("the delivery that failed to be sent again", func() (bool, error) {
+		return slices.Equal(hub.Deliveries(app, guid), []int{http.StatusBadGateway, http.StatusAccepted}), nil
+	})
 }
 
 func TestGitHubBeingAwayHoldsNothingUp(t *testing.T) {

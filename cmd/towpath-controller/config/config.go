@@ -33,6 +33,7 @@ type Config struct {
 	Agents       Agents     `yaml:"agents" doc:"where agents connect, and who may"`
 	Peers        Peers      `yaml:"peers" doc:"how replicas on one PostgreSQL database reach each other's agents"`
 	Previews     Previews   `yaml:"previews" doc:"temporary links to Services, which exposeServices of deployment files makes"`
+	GitHub       GitHubs    `yaml:"github" doc:"GitHub Apps, in whose name repositories are fetched and progress is told"`
 	Sources      []Source   `yaml:"sources" doc:"repositories whose deployment files are deployed"`
 	Push         Push       `yaml:"push" doc:"deployments that are pushed by towpath deploy start"`
 	Policies     []Policies `yaml:"policies" doc:"where rules come from that everything is held to before it is deployed"`
@@ -135,6 +136,32 @@ type Issuer struct {
 	CAFile   string `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
 }
 
+// GitHubs is what the controller is on GitHub.
+type GitHubs struct {
+	Apps []App `yaml:"apps" doc:"towpath github app-manifest makes one"`
+}
+
+// App is a GitHub App.
+type App struct {
+	Name               string   `yaml:"name" doc:"as sources name it" required:"true"`
+	AppID              int64    `yaml:"appID" doc:"its number on GitHub" required:"true"`
+	PrivateKeyFile     string   `yaml:"privateKeyFile" doc:"PEM file with its private key; read at each use" required:"true"`
+	WebhookSecretFiles []string `yaml:"webhookSecretFiles" doc:"files with the secret that signs deliveries to /webhooks/github; two while one is replaced by the other; absent: it has no webhook"`
+	APIURL             string   `yaml:"apiURL" doc:"address of the API; of an Enterprise Server, https://HOST/api/v3/" default:"https://api.github.com/"`
+	CAFile             string   `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
+	PerMinute          int      `yaml:"perMinute" doc:"most writes a minute of one installation" default:"60"`
+	PerHour            int      `yaml:"perHour" doc:"most writes an hour of one installation; GitHub takes 500" default:"450"`
+}
+
+// App is the one with a name.
+func (c *Config) App(name string) (App, bool) {
+	i := slices.IndexFunc(c.GitHub.Apps, func(a App) bool { return a.Name == name })
+	if i < 0 {
+		return App{}, false
+	}
+	return c.GitHub.Apps[i], true
+}
+
 // Source is one watched branch.
 type Source struct {
 	Name     string   `yaml:"name" doc:"short name, in messages and addresses" required:"true"`
@@ -153,6 +180,7 @@ type Source struct {
 type Auth struct {
 	Username       string `yaml:"username" doc:"for https; most servers take any beside a token"`
 	TokenFile      string `yaml:"tokenFile" doc:"file with a token for https"`
+	GitHubApp      string `yaml:"githubApp" doc:"name of a GitHub App that is installed on the repository, in place of a token"`
 	SSHKeyFile     string `yaml:"sshKeyFile" doc:"private key for ssh"`
 	KnownHostsFile string `yaml:"knownHostsFile" doc:"host keys for ssh"`
 	CAFile         string `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
@@ -166,11 +194,79 @@ type Webhook struct {
 // GitHub is where progress is told.
 type GitHub struct {
 	Repository string `yaml:"repository" doc:"OWNER/NAME; empty: nothing is told"`
+	App        string `yaml:"app" doc:"name of a GitHub App that is installed on it, in place of tokenFile and all keys below"`
 	TokenFile  string `yaml:"tokenFile" doc:"file with a token that may write commit statuses"`
 	APIURL     string `yaml:"apiURL" doc:"address of the API" default:"https://api.github.com/"`
 	CAFile     string `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
 	PerMinute  int    `yaml:"perMinute" doc:"most writes a minute; all sources with one tokenFile share them" default:"60"`
 	PerHour    int    `yaml:"perHour" doc:"most writes an hour; GitHub takes 500 of one identity" default:"450"`
+}
+
+// Repository is what the source is called on GitHub, "OWNER/NAME"; "": it is not known to be there.
+func (s Source) Repository() string {
+	if s.GitHub.Repository != "" {
+		return s.GitHub.Repository
+	}
+	address, err := url.Parse(s.URL)
+	if err != nil {
+		return ""
+	}
+	name := strings.TrimSuffix(strings.Trim(address.Path, "/"), ".git")
+	if strings.Count(name, "/") != 1 {
+		return ""
+	}
+	return name
+}
+
+// checkGitHub says what is wrong with as whom a source is known to GitHub.
+func (c *Config) checkGitHub(at string, s Source) (wrong []error) {
+	need := func(ok bool, format string, args ...any) {
+		if !ok {
+			wrong = append(wrong, fmt.Errorf(format, args...))
+		}
+	}
+	known := func(key, name string) {
+		_, there := c.App(name)
+		need(name == "" || there, "%s.%s: no App %s in github.apps", at, key, name)
+	}
+	g := s.GitHub
+	need(g.Repository == "" || strings.Count(g.Repository, "/") == 1 && g.App+g.TokenFile != "", "%s.github: repository is OWNER/NAME, and app or tokenFile is required with it", at)
+	need(g.App == "" || g.Repository != "", "%s.github: repository is required with app", at)
+	need(g.App == "" || g.TokenFile == "", "%s.github: write app or tokenFile, not both", at)
+	need(g.PerMinute > 0 && g.PerHour > 0, "%s.github: perMinute and perHour are 1 or more", at)
+	known("github.app", g.App)
+	known("auth.githubApp", s.Auth.GitHubApp)
+	app, there := c.App(s.Auth.GitHubApp)
+	if !there {
+		return wrong
+	}
+	need(s.Auth.TokenFile == "" && s.Auth.SSHKeyFile == "", "%s.auth: write one of githubApp, tokenFile and sshKeyFile", at)
+	address, err := url.Parse(s.URL)
+	api, bad := url.Parse(app.APIURL)
+	need(err == nil && bad == nil && (address.Scheme == "https" || address.Scheme == "http") && strings.TrimPrefix(api.Hostname(), "api.") == address.Hostname(),
+		"%s.auth.githubApp: the url is to begin with https:// and the host of the App's GitHub, since its token is sent there", at)
+	need(s.Repository() != "", "%s.auth.githubApp: the url is to end with OWNER/NAME, or github.repository to say them", at)
+	return wrong
+}
+
+// checkApps says what is wrong with the Apps.
+func (c *Config) checkApps() (wrong []error) {
+	need := func(ok bool, format string, args ...any) {
+		if !ok {
+			wrong = append(wrong, fmt.Errorf(format, args...))
+		}
+	}
+	names := map[string]bool{}
+	for i, a := range c.GitHub.Apps {
+		at := fmt.Sprintf("github.apps[%d]", i)
+		need(sourceName.MatchString(a.Name), "%s.name: %q; letters, digits, - and _, at most 63", at, a.Name)
+		need(!names[a.Name], "%s.name: a second App named %s", at, a.Name)
+		names[a.Name] = true
+		need(a.AppID > 0, "%s.appID is required: the number that the App's page on GitHub shows", at)
+		need(a.PrivateKeyFile != "", "%s.privateKeyFile is required", at)
+		need(a.PerMinute > 0 && a.PerHour > 0, "%s: perMinute and perHour are 1 or more", at)
+	}
+	return wrong
 }
 
 // Allow is one entry of what a source may touch.
@@ -356,6 +452,9 @@ func (c *Config) complete() {
 	for i := range c.Sources {
 		fill(&c.Sources[i])
 	}
+	for i := range c.GitHub.Apps {
+		fill(&c.GitHub.Apps[i])
+	}
 	for i := range c.Secrets {
 		fill(&c.Secrets[i])
 	}
@@ -438,6 +537,7 @@ func (c *Config) check() (wrong []error) {
 			need(err == nil, "%s: %q is no pattern", at, pattern)
 		}
 	}
+	wrong = append(wrong, c.checkApps()...)
 	names := map[string]bool{}
 	for i, s := range c.Sources {
 		at := fmt.Sprintf("sources[%d]", i)
@@ -448,8 +548,7 @@ func (c *Config) check() (wrong []error) {
 		need(s.URL != "", "%s.url is required", at)
 		_, err := cron.ParseStandard(s.Schedule)
 		need(err == nil, "%s.schedule: %v", at, err)
-		need(s.GitHub.Repository == "" || strings.Count(s.GitHub.Repository, "/") == 1 && s.GitHub.TokenFile != "", "%s.github: repository is OWNER/NAME, and tokenFile is required with it", at)
-		need(s.GitHub.PerMinute > 0 && s.GitHub.PerHour > 0, "%s.github: perMinute and perHour are 1 or more", at)
+		wrong = append(wrong, c.checkGitHub(at, s)...)
 		need(sourceName.MatchString(s.Tenant), "%s.tenant: %q; letters, digits, - and _, at most 63", at, s.Tenant)
 		wrong = append(wrong, checkAllow(at+".allow", s.Allow)...)
 	}
@@ -578,6 +677,13 @@ func (c *Config) CheckFiles() error {
 		look(at+"github.caFile", s.GitHub.CAFile)
 		for _, name := range s.Webhook.SecretFiles {
 			look(at+"webhook.secretFiles", name)
+		}
+	}
+	for _, a := range c.GitHub.Apps {
+		at := "github.apps " + a.Name + ": "
+		look(at+"caFile", a.CAFile)
+		for _, name := range a.WebhookSecretFiles {
+			look(at+"webhookSecretFiles", name)
 		}
 	}
 	for _, p := range c.MetricProviders {

@@ -48,7 +48,7 @@ func TestWhatIsWrongIsToldAllAtOnceWithPlaceAndRemedy(t *testing.T) {
 		"a wrong type": {good + "prune: {removals: many}\n", []string{"line 11: cannot unmarshal !!str `many` into int"}},
 		"bad values": {strings.ReplaceAll(good, "sqlite:/var/lib/towpath/towpath.db", "mysql://x") + "  - {name: shop, url: x, schedule: sometimes, github: {repository: acme}}\n",
 			[]string{`database: write sqlite:PATH or postgres://…, not "mysql://x"`, "sources[1].name: a second source named shop", "sources[1].schedule:",
-				"sources[1].github: repository is OWNER/NAME, and tokenFile is required with it"}},
+				"sources[1].github: repository is OWNER/NAME, and app or tokenFile is required with it"}},
 		"keys for SOPS":    {good + "sops: [{tenant: main}, {ageKeyFiles: [a], sources: ['[']}, {ageKeyFile: a}]\n", []string{"towpath.yaml:11: unknown key ageKeyFile; known here: tenant, ageKeyFiles, pgpKeyFiles, sources, applications"}},
 		"no keys for SOPS": {good + "sops: [{tenant: main}, {ageKeyFiles: [a], sources: ['[']}]\n", []string{"sops[0]: ageKeyFiles or pgpKeyFiles is required", `sops[1]: "[" is no pattern`}},
 		"a database twice": {good + "databaseFile: /etc/towpath/database\n", []string{"database and databaseFile say the same thing"}},
@@ -107,6 +107,41 @@ func TestMetricProvidersAreChecked(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "secret") {
 			t.Errorf("a password is shown: %v", err)
 		}
+	}
+}
+
+func TestGitHubAppsAreChecked(t *testing.T) {
+	app := "github: {apps: [{name: us, appID: 7, privateKeyFile: k}]}\n"
+	source := func(auth, github string) string {
+		return strings.Replace(app+good, "    branch: main\n", "    auth: "+auth+"\n    github: "+github+"\n", 1)
+	}
+	for text, want := range map[string]string{
+		source("{githubApp: us}", "{repository: acme/shop, app: us}"):  "",
+		source("{githubApp: us}", "{}"):                                "",
+		source("{}", "{repository: acme/shop, app: them}"):             "sources[0].github.app: no App them in github.apps",
+		source("{githubApp: them}", "{}"):                              "sources[0].auth.githubApp: no App them in github.apps",
+		source("{}", "{app: us}"):                                      "sources[0].github: repository is required with app",
+		source("{}", "{repository: acme/shop, app: us, tokenFile: f}"): "sources[0].github: write app or tokenFile, not both",
+		source("{githubApp: us, tokenFile: f}", "{}"):                  "sources[0].auth: write one of githubApp, tokenFile and sshKeyFile",
+		strings.Replace(source("{githubApp: us}", "{}"), "https://github.com/acme/shop.git", "https://gitlab.com/acme/shop.git", 1): "sources[0].auth.githubApp: the url is to begin with https:// and the host of the App's GitHub",
+		strings.Replace(source("{githubApp: us}", "{}"), "https://github.com/acme/shop.git", "git@github.com:acme/shop.git", 1):     "sources[0].auth.githubApp: the url is to begin with https:// and the host of the App's GitHub",
+		strings.Replace(source("{githubApp: us}", "{}"), "github.com/acme/shop.git", "github.com/shop.git", 1):                      "sources[0].auth.githubApp: the url is to end with OWNER/NAME",
+		"github: {apps: [{name: a b}]}\n" + good:                                          `github.apps[0].name: "a b"; letters, digits`,
+		"github: {apps: [{name: a, privateKeyFile: k}]}\n" + good:                         "github.apps[0].appID is required: the number that the App's page on GitHub shows",
+		"github: {apps: [{name: a, appID: 1}]}\n" + good:                                  "github.apps[0].privateKeyFile is required",
+		"github: {apps: [{name: us, perMinute: -1}, {name: us}]}\n" + good:                "github.apps[1].name: a second App named us",
+		"github: {apps: [{name: us, appID: 1, privateKeyFile: k, perHour: -1}]}\n" + good: "github.apps[0]: perMinute and perHour are 1 or more",
+		"github: {apps: [{name: us, appId: 1}]}\n" + good:                                 "unknown key appId; known here: name, appID, privateKeyFile, webhookSecretFiles, apiURL, caFile, perMinute, perHour",
+	} {
+		_, err := Parse("towpath.yaml", []byte(text))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s\ngot %v, want %s", text, err, want)
+		}
+	}
+	enterprise := strings.Replace(source("{githubApp: us}", "{}"), "https://github.com/", "https://git.acme.example/", 1)
+	c, err := Parse("towpath.yaml", []byte(strings.Replace(enterprise, "appID: 7", "appID: 7, apiURL: 'https://git.acme.example/api/v3/'", 1)))
+	if err != nil || c.Sources[0].Repository() != "acme/shop" {
+		t.Errorf("an Enterprise Server: %v", err)
 	}
 }
 

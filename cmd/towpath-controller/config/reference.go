@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-var types = []any{Config{}, TLS{}, Agents{}, Peers{}, Previews{}, Source{}, Auth{}, Webhook{}, GitHub{}, Allow{}, Policies{}, Push{}, Role{}, Prune{}, Keep{}, Render{}, Charts{}, Credential{}, Secret{}, SOPS{}, Egress{}, TenantEgress{}, MetricProvider{}, MetricAuth{}, Datadog{}, NewRelic{}, HTTPMetric{}, Log{}}
+var types = []any{Config{}, TLS{}, Agents{}, Peers{}, Previews{}, Source{}, Auth{}, Webhook{}, GitHub{}, GitHubs{}, App{}, Allow{}, Policies{}, Push{}, Role{}, Prune{}, Keep{}, Render{}, Charts{}, Credential{}, Secret{}, SOPS{}, Egress{}, TenantEgress{}, MetricProvider{}, MetricAuth{}, Datadog{}, NewRelic{}, HTTPMetric{}, Log{}}
 
 // keysOf lists the keys of a type of this package.
 func keysOf(name string) []string {

@@ -2,6 +2,7 @@ package github
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,7 +24,7 @@ func (g *GitHub) Repository(name string, commits ...string) {
 	defer g.mu.Unlock()
 	r := g.repositories[strings.ToLower(name)]
 	if r == nil {
-		r = &repository{name: name, commits: map[string]*commit{}}
+		r = &repository{id: g.id(), name: name, commits: map[string]*commit{}}
 		g.repositories[strings.ToLower(name)] = r
 	}
 	for _, sha := range commits {
@@ -58,6 +59,7 @@ func (g *GitHub) Revoke(token string) {
 }
 
 type repository struct {
+	id      int64
 	name    string
 	commits map[string]*commit
 }
@@ -68,32 +70,62 @@ type commit struct {
 	told     map[string]int // how often, by context in lower case
 }
 
-// who is asking, by the token.
-func (g *GitHub) who(r *http.Request) (*account, *answer) {
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+// who finds out who is asking, by the token.
+func (c *call) who() *answer {
+	scheme, token, _ := strings.Cut(c.request.Header.Get("Authorization"), " ")
 	if token == "" {
 		a := refuse(http.StatusUnauthorized, "Requires authentication")
-		return nil, &a
+		return &a
 	}
-	known := g.accounts[token]
-	if known == nil || !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "token") {
+	if strings.Count(token, ".") == 2 {
+		var refused *answer
+		if c.app, refused = c.g.self(token); refused == nil {
+			c.account = c.app.account
+		}
+		return refused
+	}
+	if i := c.g.tokens[token]; i != nil && time.Now().Before(i.Expires) {
+		c.issued, c.account = i, i.installation.account
+	} else {
+		c.account = c.g.accounts[token]
+	}
+	if c.account == nil || !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "token") {
 		a := refuse(http.StatusUnauthorized, "Bad credentials")
-		return nil, &a
+		return &a
 	}
-	return known, nil
+	return nil
+}
+
+// fits refuses operations that are for Apps themselves, or not for them.
+func (c *call) fits(operation string) *answer {
+	switch forApps := slices.Contains(withJWT, operation); {
+	case forApps && c.app == nil:
+		a := refuse(http.StatusUnauthorized, "A JSON web token could not be decoded")
+		return &a
+	case !forApps && c.app != nil:
+		a := refuse(http.StatusForbidden, "Resource not accessible by integration")
+		return &a
+	}
+	return nil
 }
 
 // repository is the one that the path names, if who asks may do there what they are about to do.
 func (c *call) repository(permission, level string) (*repository, *answer) {
 	name := strings.ToLower(c.vars["owner"] + "/" + c.vars["repo"])
-	rights := c.account.rights[name]
+	rights, by := c.account.rights[name], "personal access token"
 	r := c.g.repositories[name]
+	if c.issued != nil {
+		rights, by = Rights{}, "integration"
+		if slices.Contains(c.issued.repositories, r) {
+			rights = c.issued.May
+		}
+	}
 	if r == nil || len(rights) == 0 {
 		a := notFound()
 		return nil, &a
 	}
 	if has := rights[permission]; has != level && has != "write" {
-		a := refuse(http.StatusForbidden, "Resource not accessible by personal access token")
+		a := refuse(http.StatusForbidden, "Resource not accessible by "+by)
 		return nil, &a
 	}
 	return r, nil

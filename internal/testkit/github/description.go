@@ -84,6 +84,47 @@ func refuseUnknown(s *openapi3.SchemaRef) {
 	refuseUnknown(v.Items)
 }
 
+// blank is the least that an object of the description's may hold: each field that it requires, empty. Addresses are this one.
+func (d *description) blank(schema, address string) object {
+	return required(d.document.Components.Schemas[schema].Value, address)
+}
+
+func required(s *openapi3.Schema, address string) object {
+	o := object{}
+	for _, field := range s.Required {
+		o[field] = blank(s.Properties[field].Value, address)
+	}
+	return o
+}
+
+func blank(s *openapi3.Schema, address string) any {
+	switch {
+	case s.Nullable:
+		return nil
+	case len(s.AllOf) > 0:
+		return blank(s.AllOf[0].Value, address)
+	case len(s.OneOf) > 0:
+		return blank(s.OneOf[0].Value, address)
+	case len(s.AnyOf) > 0:
+		return blank(s.AnyOf[0].Value, address)
+	case len(s.Enum) > 0:
+		return s.Enum[0]
+	case s.Type.Is(openapi3.TypeBoolean):
+		return false
+	case s.Type.Is(openapi3.TypeInteger), s.Type.Is(openapi3.TypeNumber):
+		return 0
+	case s.Type.Is(openapi3.TypeArray):
+		return []any{}
+	case s.Type.Is(openapi3.TypeString) && s.Format == "uri":
+		return address
+	case s.Type.Is(openapi3.TypeString) && s.Format == "date-time":
+		return "2026-01-01T00:00:00Z"
+	case s.Type.Is(openapi3.TypeString):
+		return ""
+	}
+	return required(s, address)
+}
+
 func (d *description) find(r *http.Request) (*routers.Route, map[string]string, error) {
 	for _, router := range d.routers {
 		if route, vars, err := router.FindRoute(r); err == nil {

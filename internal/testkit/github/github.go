@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -28,10 +29,18 @@ type GitHub struct {
 	limits       Limits
 	accounts     map[string]*account    // by token
 	repositories map[string]*repository // by "owner/name" in lower case
-	nextID       int64
-	faults       []Fault // of the next requests
-	always       Fault   // of those after them
-	requests     []Request
+	moved        map[string]*repository // by a name of before
+
+	apps          map[int64]*app
+	codes         map[string]*app // that were made of manifests
+	installations map[int64]*installation
+	tokens        map[string]*Issued // that are good
+	issued        []Issued
+	sending       sync.WaitGroup // deliveries
+	nextID        int64
+	faults        []Fault // of the next requests
+	always        Fault   // of those after them
+	requests      []Request
 }
 
 // operation does what one operation of the description is for. The request is one that the description allows.
@@ -51,10 +60,17 @@ func New(t testing.TB) *GitHub {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &GitHub{URL: "https://api.github.test/", t: t, description: d, limits: GitHubLimits, accounts: map[string]*account{}, repositories: map[string]*repository{}}
+	g := &GitHub{URL: "https://api.github.test/", t: t, description: d, limits: GitHubLimits, accounts: map[string]*account{}, repositories: map[string]*repository{},
+		moved: map[string]*repository{}, apps: map[int64]*app{}, codes: map[string]*app{}, installations: map[int64]*installation{}, tokens: map[string]*Issued{}}
+	t.Cleanup(g.sending.Wait)
 	g.operations = map[string]operation{
-		"repos/create-commit-status":         createStatus,
-		"repos/list-commit-statuses-for-ref": listStatuses,
+		"repos/create-commit-status":            createStatus,
+		"repos/list-commit-statuses-for-ref":    listStatuses,
+		"apps/get-repo-installation":            getInstallation,
+		"apps/create-installation-access-token": createToken,
+		"apps/create-from-manifest":             createFromManifest,
+		"apps/list-webhook-deliveries":          listDeliveries,
+		"apps/redeliver-webhook-delivery":       redeliver,
 	}
 	return g
 }
@@ -76,11 +92,11 @@ type inProcess struct{ g *GitHub }
 
 // RoundTrip implements http.RoundTripper.
 func (p inProcess) RoundTrip(r *http.Request) (response *http.Response, err error) {
+	served := r.Clone(r.Context())
 	if r.Body == nil {
-		r = r.Clone(r.Context())
-		r.Body = http.NoBody
+		served.Body = http.NoBody
 	}
-	defer r.Body.Close()
+	defer served.Body.Close()
 	defer func() {
 		panicked := recover()
 		if cut, is := panicked.(error); is && errors.Is(cut, http.ErrAbortHandler) {
@@ -90,11 +106,13 @@ func (p inProcess) RoundTrip(r *http.Request) (response *http.Response, err erro
 		}
 	}()
 	recorder := httptest.NewRecorder()
-	p.g.ServeHTTP(recorder, r)
+	p.g.ServeHTTP(recorder, served)
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
-	return recorder.Result(), nil
+	response = recorder.Result()
+	response.Request = r
+	return response, nil
 }
 
 // ServeHTTP implements http.Handler.
@@ -144,6 +162,8 @@ type call struct {
 	request *http.Request
 	body    []byte
 	account *account
+	app     *app              // who asks is an App itself
+	issued  *Issued           // who asks has a token of an installation
 	vars    map[string]string // of the path
 }
 
@@ -155,16 +175,24 @@ func (g *GitHub) answer(c *call) answer {
 	if c.request.UserAgent() == "" {
 		return refuse(http.StatusForbidden, "Request forbidden by administrative rules. Please make sure your request has a User-Agent header.")
 	}
-	var refused *answer
-	if c.account, refused = g.who(c.request); refused != nil {
-		return *refused
-	}
-	if refused = c.account.admit(c.request.Method, g.limits, time.Now()); refused != nil {
-		return *refused
-	}
+	moved := g.lead(c.request)
 	route, vars, err := g.description.find(c.request)
-	if err != nil {
+	if err != nil || !slices.Contains(open, route.Operation.OperationID) {
+		if refused := c.who(); refused != nil {
+			return *refused
+		}
+		if refused := c.account.admit(c.request.Method, g.limits, time.Now()); refused != nil {
+			return *refused
+		}
+	}
+	switch {
+	case moved != nil:
+		return *moved
+	case err != nil:
 		return notFound()
+	}
+	if refused := c.fits(route.Operation.OperationID); refused != nil {
+		return *refused
 	}
 	c.vars = vars
 	if len(c.body) > 0 && !json.Valid(c.body) {

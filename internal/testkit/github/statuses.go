@@ -135,6 +135,11 @@ func (g *GitHub) status(r *repository, c *commit, s Status) object {
 			told["creator"] = a.user(g.URL)
 		}
 	}
+	for _, i := range g.installations {
+		if i.account.login == s.Creator {
+			told["creator"] = i.account.user(g.URL)
+		}
+	}
 	return told
 }
 

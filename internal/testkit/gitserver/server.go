@@ -42,6 +42,8 @@ type Options struct {
 	TLS bool
 	// Token that must be given as the password of basic authentication; "" lets everybody read.
 	Token string
+	// Accepts says of each token whether it is good, in place of Token.
+	Accepts func(token string) bool
 }
 
 // Serve starts a server for the repositories under dir. It ends with the test.
@@ -65,7 +67,8 @@ func Serve(t testing.TB, dir string, o Options) *Server {
 			inject.ServeHTTP(w, r)
 			return
 		}
-		if _, password, _ := r.BasicAuth(); token != "" && subtle.ConstantTimeCompare([]byte(password), []byte(token)) == 0 {
+		_, password, _ := r.BasicAuth()
+		if o.Accepts != nil && !o.Accepts(password) || token != "" && subtle.ConstantTimeCompare([]byte(password), []byte(token)) == 0 {
 			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
 			http.Error(w, "Bad credentials", http.StatusUnauthorized)
 			return

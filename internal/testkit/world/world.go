@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -46,6 +50,7 @@ type World struct {
 	running *localstack.Process // the controller
 	agents  map[string]*agent
 	hub     *github.GitHub // nil: nothing is told
+	app     int64          // 0: it is told by a token
 
 	environment []string // of the controller
 	more        string   // of its configuration
@@ -86,6 +91,9 @@ type Option func(*World)
 // OnGitHub gives the repository a GitHub that knows its commits and is told about them.
 func OnGitHub(hub *github.GitHub) Option { return func(w *World) { w.hub = hub } }
 
+// ByApp lets a GitHub App tell that is installed on the repository.
+func ByApp(app int64) Option { return func(w *World) { w.app = app } }
+
 // Environment gives the controller variables beside the test's own.
 func Environment(variables ...string) Option {
 	return func(w *World) { w.environment = append(w.environment, variables...) }
@@ -125,8 +133,9 @@ func (w *World) fatal(err error) {
 
 func (w *World) configure() {
 	w.t.Helper()
+	told := w.gitHub()
 	var err error
-	w.stack, err = localstack.NewController(w.t.Context(), localstack.Settings{Programs: w.shared.Programs, Dir: w.Dir, Repository: w.Repository.Dir, Namespaces: w.Namespace, GitHub: w.gitHub(), More: w.more, Sources: w.sources})
+	w.stack, err = localstack.NewController(w.t.Context(), localstack.Settings{Programs: w.shared.Programs, Dir: w.Dir, Repository: w.Repository.Dir, Namespaces: w.Namespace, GitHub: told, More: w.more, Sources: w.sources})
 	w.fatal(err)
 	w.API = w.stack.API
 }
@@ -137,10 +146,60 @@ func (w *World) gitHub() string {
 	if w.hub == nil {
 		return ""
 	}
+	if w.app != 0 {
+		w.NewKey()
+		w.fatal(os.WriteFile(filepath.Join(w.Dir, "app-secret"), []byte(AppSecret), 0o600))
+		w.hub.Repository(GitHubRepository)
+		w.hub.Install(w.app, github.Rights{"metadata": "read", "statuses": "write", "checks": "write"}, GitHubRepository)
+		w.more += fmt.Sprintf("\ngithub: {apps: [{name: us, appID: %d, privateKeyFile: %s, webhookSecretFiles: [%s], apiURL: %q, perMinute: 100000, perHour: 1000000}]}\n",
+			w.app, filepath.Join(w.Dir, "app-key"), filepath.Join(w.Dir, "app-secret"), w.hub.URL)
+		return fmt.Sprintf("{repository: %s, app: us}", GitHubRepository)
+	}
 	token := random(16)
 	w.hub.Token(token, GitHubRepository, github.Rights{"statuses": "write"})
 	w.fatal(os.WriteFile(filepath.Join(w.Dir, "github-token"), []byte(token), 0o600))
 	return fmt.Sprintf("{repository: %s, tokenFile: %s, apiURL: %q, perMinute: 100000, perHour: 1000000}", GitHubRepository, filepath.Join(w.Dir, "github-token"), w.hub.URL)
+}
+
+// AppSecret signs what the App's webhook delivers.
+const AppSecret = "of the App's webhook"
+
+// NewKey gives the App a key, in place of the one that it had.
+func (w *World) NewKey() {
+	w.t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	w.fatal(err)
+	w.hub.App(w.app, "towpath", &key.PublicKey)
+	w.fatal(os.WriteFile(filepath.Join(w.Dir, "app-key"), pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}), 0o600))
+}
+
+// HookOfApp has GitHub deliver to the controller, or nowhere.
+func (w *World) HookOfApp(there bool) {
+	w.t.Helper()
+	client := &http.Client{Transport: nowhere{}}
+	if there {
+		text, err := os.ReadFile(w.CA())
+		w.fatal(err)
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(text)
+		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+	}
+	w.hub.Hook(w.app, w.stack.Address+"/webhooks/github", AppSecret, client)
+}
+
+type nowhere struct{}
+
+// RoundTrip implements http.RoundTripper.
+func (nowhere) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("nobody is there")
+}
+
+// Merge puts files into the repository and tells nobody but GitHub.
+func (w *World) Merge(message string, files gitserver.Files) string {
+	w.t.Helper()
+	commit := w.Repository.Commit(message, w.own(files))
+	w.show(commit)
+	return commit
 }
 
 // show lets GitHub know a commit, as a push to it would.
@@ -289,8 +348,7 @@ func (w *World) end() {
 // Commit puts files into the repository, tells the controller by its webhook, and returns the commit.
 func (w *World) Commit(message string, files gitserver.Files) string {
 	w.t.Helper()
-	commit := w.Repository.Commit(message, w.own(files))
-	w.show(commit)
+	commit := w.Merge(message, files)
 	w.Announce()
 	return commit
 }

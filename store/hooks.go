@@ -66,21 +66,26 @@ func (s *Store) BeginLook(ctx context.Context, app string, every time.Duration) 
 // redeliveriesLast is how long it is remembered what GitHub was asked to deliver again: longer than it can.
 const redeliveriesLast = 4 * 24 * time.Hour
 
-// Redeliver records that GitHub is asked to deliver something again; false: it was before.
-func (s *Store) Redeliver(ctx context.Context, app, guid string) (first bool, err error) {
+// mostRedeliveries is how often GitHub is asked for one delivery: what fails each time is refused for what it is.
+const mostRedeliveries = 5
+
+// Redeliver records that GitHub is asked to deliver again what it could not in an attempt; false: it was asked after that attempt, or often enough.
+func (s *Store) Redeliver(ctx context.Context, app, guid string, attempt int64) (ask bool, err error) {
 	err = s.write(ctx, "hook.redeliver", func(tx *tx) error {
 		if _, err := tx.exec(ctx, `DELETE FROM redeliveries WHERE app = ? AND at < ?`, app, micros(tx.now().Add(-redeliveriesLast))); err != nil {
 			return err
 		}
-		result, err := tx.exec(ctx, `INSERT INTO redeliveries (app, guid, at) VALUES (?, ?, ?) ON CONFLICT (app, guid) DO NOTHING`, app, guid, micros(tx.now()))
+		result, err := tx.exec(ctx, `INSERT INTO redeliveries (app, guid, attempt, at) SELECT ?, ?, CAST(? AS BIGINT), CAST(? AS BIGINT)
+			WHERE (SELECT COUNT(*) FROM redeliveries WHERE app = ? AND guid = ?) < ? ON CONFLICT (app, guid, attempt) DO NOTHING`,
+			app, guid, attempt, micros(tx.now()), app, guid, mostRedeliveries)
 		if err != nil {
 			return err
 		}
 		n, err := result.RowsAffected()
-		first = n > 0
+		ask = n > 0
 		return err
 	})
-	return first, err
+	return ask, err
 }
 
 // EndLook records what deliveries of an App's hook were looked at until.

@@ -479,13 +479,16 @@ func looks(t *testing.T, s *Store, _ string) {
 	look("web", time.Hour, time.Time{}, false)
 	look("web", 0, seen, true)
 	look("shop", 0, time.Time{}, true)
-	for i, want := range []bool{true, false} {
-		if first, err := s.Redeliver(ctx, "web", "guid"); err != nil || first != want {
-			t.Errorf("redelivery %d: first %v, %v", i, first, err)
+	for i, c := range []struct {
+		attempt int64
+		want    bool
+	}{{1, true}, {1, false}, {2, true}, {3, true}, {4, true}, {5, true}, {6, false}} {
+		if ask, err := s.Redeliver(ctx, "web", "guid", c.attempt); err != nil || ask != c.want {
+			t.Errorf("redelivery %d, after attempt %d: asked %v, %v", i, c.attempt, ask, err)
 		}
 	}
-	if first, err := s.Redeliver(ctx, "shop", "guid"); err != nil || !first {
-		t.Errorf("another App's: first %v, %v", first, err)
+	if ask, err := s.Redeliver(ctx, "shop", "guid", 1); err != nil || !ask {
+		t.Errorf("another App's: asked %v, %v", ask, err)
 	}
 }
 

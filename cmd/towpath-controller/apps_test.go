@@ -208,7 +208,7 @@ func TestWhatAnAppsWebhookBringsIsCheckedAndKeptOnlyIfItHasAReader(t *testing.T)
 func TestSourcesOfOneInstallationShareOneTellerWithTheBudgetOfTheApp(t *testing.T) {
 	t.Parallel()
 	var known gitHubApps
-	must(t, known.use(t.Context(), []config.App{{Name: "us", AppID: 1, APIURL: "https://api.github.com/", PerMinute: 20, PerHour: 100}}, nil, quiet()))
+	must(t, known.use(t.Context(), []config.App{{Name: "us", AppID: 1, APIURL: "https://api.github.com/", PerMinute: 20, PerHour: 100}}, nil, nil, quiet()))
 	source := func(name, repository string) config.Source {
 		return config.Source{Name: name, GitHub: config.GitHub{Repository: repository, App: "us", PerMinute: 60, PerHour: 450}}
 	}

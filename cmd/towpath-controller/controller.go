@@ -79,6 +79,7 @@ type Main struct {
 	tasks    sync.WaitGroup
 	running  context.Context // of all that goes on until Close
 	cancel   context.CancelFunc
+	serves   chan struct{} // closed once the API is served
 	done     chan struct{} // closed by Close
 	// observing: the database was lost, and until a person says so nothing but reading is done. The database's word counts; this is what was made of it last.
 	observing atomic.Bool
@@ -92,7 +93,7 @@ type Main struct {
 
 // New makes a controller of a configuration.
 func New(c *config.Config, log *logrus.Entry) *Main {
-	return &Main{config: c, log: log, sources: map[string]*source{}, registry: prometheus.NewRegistry(), proofs: newProofs(), late: time.Minute, done: make(chan struct{})}
+	return &Main{config: c, log: log, sources: map[string]*source{}, registry: prometheus.NewRegistry(), proofs: newProofs(), late: time.Minute, serves: make(chan struct{}), done: make(chan struct{})}
 }
 
 // leaseLasts exceeds what a request to a cluster may take; a lane whose holder died waits so long where several controllers share a database.
@@ -406,7 +407,7 @@ func (m *Main) Reload(c *config.Config) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.people, m.latest = c.Roles, c
-	wrong := []error{m.apps.use(m.running, c.GitHub.Apps, m.store, m.log)}
+	wrong := []error{m.apps.use(m.running, c.GitHub.Apps, m.serves, m.store, m.log)}
 	if held, err := ruleSources(c); err != nil {
 		wrong = append(wrong, err) // those before stay in force
 	} else {
@@ -512,6 +513,7 @@ func (m *Main) listen(served *certificates) error {
 			m.log.WithError(err).Error("the API is no longer served")
 		}
 	})
+	close(m.serves)
 	return nil
 }
 
@@ -632,7 +634,7 @@ func (m *Main) Close() error {
 		errs = append(errs, m.store.Stop(ctx))
 	}
 	m.tellers.Use(context.Background(), nil)
-	errs = append(errs, m.apps.use(context.Background(), nil, nil, nil))
+	errs = append(errs, m.apps.use(context.Background(), nil, nil, nil, nil))
 	if m.cancel != nil {
 		m.cancel()
 	}

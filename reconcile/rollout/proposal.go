@@ -101,3 +101,19 @@ type RefusedObject struct {
 	Key  manifest.Key
 	Text string
 }
+
+// ProposalName tells proposals apart.
+type ProposalName struct {
+	Tenant, Source string
+	Pull           int    // number of a pull request
+	Group          string // or the head of a group of a merge queue
+}
+
+// KnownProposal is a proposal as it is recorded, and how far it was looked at.
+type KnownProposal struct {
+	Name   ProposalName
+	Wanted int64  // rises each time somebody wants it to be looked at; 0: nobody ever did
+	Seen   int64  // Wanted of the look that found Report
+	Basis  string // a digest of what the plan was made of
+	Report ProposalReport
+}

@@ -38,6 +38,7 @@ type ProposalReport struct {
 	Proposal
 	State     PlanState
 	Why       string // HELD, TROUBLED: a sentence
+	Named     string // a head that a person with write access named, so that it may be read though it comes from another repository
 	MergeBase string // the commit that the head is compared with
 	At        time.Time
 	Plans     []ApplicationPlan // of the deployment files that the change touches, by path
@@ -78,6 +79,7 @@ type PlannedGate struct {
 	Gate  string   // "beforeDeployment[0]"
 	Roles []string // any of them; none: whoever may approve at all
 	Count int      // of people
+	Why   string   // where it is not the file that asks for it
 }
 
 // PlannedChange is one object that would be another than before.

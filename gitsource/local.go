@@ -87,6 +87,14 @@ func (f *folderRemote) heads(context.Context) (heads, error) {
 	return h, nil
 }
 
+func (f *folderRemote) reference(name string) (hash, bool) {
+	r, err := f.storage.Reference(plumbing.ReferenceName(name))
+	if err != nil || r.Type() != plumbing.HashReference {
+		return hash{}, false
+	}
+	return r.Hash(), true
+}
+
 func (f *folderRemote) download(ctx context.Context, want hash, _ []hash, to *store) error {
 	var list []hash
 	var err error

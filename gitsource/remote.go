@@ -26,6 +26,8 @@ var (
 // remote is one conversation with the place where a repository comes from.
 type remote interface {
 	heads(ctx context.Context) (heads, error)
+	// reference finds what a full name like "refs/pull/7/head" leads to, once heads were asked for.
+	reference(name string) (hash, bool)
 	// download brings what want leads to and the store has not; haves are commits of the store, whole with all they lead to.
 	download(ctx context.Context, want hash, haves []hash, to *store) error
 	io.Closer
@@ -106,6 +108,11 @@ func (s *server) heads(ctx context.Context) (heads, error) {
 		}
 	}
 	return h, nil
+}
+
+func (s *server) reference(name string) (hash, bool) {
+	head, found := s.offered.References[name]
+	return head, found
 }
 
 func (s *server) download(ctx context.Context, want hash, haves []hash, to *store) error {

@@ -3,14 +3,16 @@ package store
 import (
 	"context"
 	"time"
+
+	"towpath/reconcile/rollout"
 )
 
 // maxDeliveries is how many webhook deliveries of one hook are remembered, to know a repeated one.
 const maxDeliveries = 1000
 
-// Deliver records a delivery of a hook together with the wakes of the sources that it is about. A delivery that was recorded before changes nothing; fresh
-// says which.
-func (s *Store) Deliver(ctx context.Context, hook, guid, event string, body []byte, sources ...string) (fresh bool, err error) {
+// Deliver records a delivery of a hook together with the wakes of the sources, and of the proposals, that it is about. A delivery that was recorded before
+// changes nothing; fresh says which.
+func (s *Store) Deliver(ctx context.Context, hook, guid, event string, body []byte, sources []string, proposals ...rollout.ProposalName) (fresh bool, err error) {
 	err = s.write(ctx, "delivery", func(tx *tx) error {
 		result, err := tx.exec(ctx, `INSERT INTO deliveries (source, guid, event, body, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (source, guid) DO NOTHING`,
 			hook, guid, event, body, micros(tx.now()))
@@ -30,7 +32,7 @@ func (s *Store) Deliver(ctx context.Context, hook, guid, event string, body []by
 				return err
 			}
 		}
-		return nil
+		return tx.lookAtProposals(ctx, proposals)
 	})
 	return fresh, err
 }

@@ -100,7 +100,7 @@ func (w *appWatcher) shown(commit, name string) {
 // recorded reports whether a delivery of the App is.
 func (w *appWatcher) recorded(guid string) bool {
 	w.t.Helper()
-	fresh, err := w.store.Deliver(w.t.Context(), "github.apps us", guid, "push", []byte{})
+	fresh, err := w.store.Deliver(w.t.Context(), "github.apps us", guid, "push", []byte{}, nil)
 	must(w.t, err)
 	return !fresh
 }

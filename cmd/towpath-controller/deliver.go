@@ -30,7 +30,7 @@ func (b *backend) Deliver(ctx context.Context, name string, header http.Header, 
 	if err != nil {
 		return err
 	}
-	_, err = b.store.Deliver(ctx, name, guid, event, body, name)
+	_, err = b.store.Deliver(ctx, name, guid, event, body, []string{name})
 	return err
 }
 
@@ -69,7 +69,7 @@ func (b *backend) DeliverOfApp(ctx context.Context, header http.Header, body []b
 	if len(wake) == 0 {
 		return nil
 	}
-	_, err = b.store.Deliver(ctx, "github.apps "+app.Name(), guid, event, body, wake...)
+	_, err = b.store.Deliver(ctx, "github.apps "+app.Name(), guid, event, body, wake)
 	return err
 }
 

@@ -38,6 +38,7 @@ type ProposalReport struct {
 	Proposal
 	State     PlanState
 	Why       string // HELD, TROUBLED: a sentence
+	Named     string // a head that a person with write access named, so that it may be read though it comes from another repository
 	MergeBase string // the commit that the head is compared with
 	At        time.Time
 	Plans     []ApplicationPlan // of the deployment files that the change touches, by path
@@ -78,6 +79,7 @@ type PlannedGate struct {
 	Gate  string   // "beforeDeployment[0]"
 	Roles []string // any of them; none: whoever may approve at all
 	Count int      // of people
+	Why   string   // where it is not the file that asks for it
 }
 
 // PlannedChange is one object that would be another than before.
@@ -100,4 +102,20 @@ type DryRun struct {
 type RefusedObject struct {
 	Key  manifest.Key
 	Text string
+}
+
+// ProposalName tells proposals apart.
+type ProposalName struct {
+	Tenant, Source string
+	Pull           int    // number of a pull request
+	Group          string // or the head of a group of a merge queue
+}
+
+// KnownProposal is a proposal as it is recorded, and how far it was looked at.
+type KnownProposal struct {
+	Name   ProposalName
+	Wanted int64  // rises each time somebody wants it to be looked at; 0: nobody ever did
+	Seen   int64  // Wanted of the look that found Report
+	Basis  string // a digest of what the plan was made of
+	Report ProposalReport
 }

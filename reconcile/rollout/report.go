@@ -24,6 +24,7 @@ type Publication struct {
 	Final bool   // it was about something that has ended
 	At    time.Time
 	Count int   // how often the object was sent
+	Edit  bool  // what was sent last changed what was there; not kept
 	ID    int64 // that the forge gave the object, by which it is changed; 0: it has none
 }
 

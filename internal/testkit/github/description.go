@@ -29,6 +29,7 @@ func loadDescription() (*description, error) {
 		return nil, fmt.Errorf("GitHub's description: %w", err)
 	}
 	document.Servers = nil // whatever host is asked for
+	mayBeGone(document.Components.Schemas)
 	for _, item := range document.Paths.Map() {
 		for _, operation := range item.Operations() {
 			if body := operation.RequestBody; body != nil {
@@ -49,6 +50,18 @@ func loadDescription() (*description, error) {
 		d.routers = append(d.routers, router)
 	}
 	return d, nil
+}
+
+// mayBeGone lets the head of a pull request be without its repository and owner, which the description denies and GitHub does once a fork is deleted.
+func mayBeGone(schemas openapi3.Schemas) {
+	for _, name := range []string{"pull-request", "pull-request-simple"} {
+		head := schemas[name].Value.Properties["head"].Value.Properties
+		for _, field := range []string{"repo", "user"} {
+			schema := *head[field].Value
+			schema.Nullable = true
+			head[field] = &openapi3.SchemaRef{Value: &schema}
+		}
+	}
 }
 
 // withSlashes are the paths with parameters that may hold slashes, such as a branch or a file.

@@ -140,9 +140,10 @@ func (c *clusters) rehearse(ctx context.Context, id rollout.Identity, objects []
 	return run
 }
 
-// followProposals finds what no webhook told of: pull requests that are there, or have moved, or are gone; and tries again what could not be planned. One
-// replica asks the forge for all.
+// followProposals finds what no webhook told of: pull requests that are there, or have moved, or are gone; and tries again what could not be planned. The forge is
+// asked at the start, and then by one replica for all.
 func (m *Main) followProposals(ctx context.Context) {
+	begun := map[string]bool{} // sources
 	for each := time.NewTicker(troubledEvery); ; {
 		m.mu.Lock()
 		var planned []config.Source
@@ -153,7 +154,13 @@ func (m *Main) followProposals(ctx context.Context) {
 		}
 		m.mu.Unlock()
 		for _, s := range planned {
-			if err := m.findProposals(ctx, s); err != nil && ctx.Err() == nil {
+			every := pullsEvery - pullsEvery/10 // timers of replicas do not run alike
+			if !begun[s.Name] {
+				every = 0
+			}
+			asked, err := m.findProposals(ctx, s, every)
+			begun[s.Name] = begun[s.Name] || asked
+			if err != nil && ctx.Err() == nil {
 				m.log.WithError(err).WithField("source", s.Name).Warn("pull requests could not be looked for; trying again later")
 			}
 		}
@@ -166,11 +173,11 @@ func (m *Main) followProposals(ctx context.Context) {
 	}
 }
 
-// findProposals has the proposals of a source looked at that may be others than is known.
-func (m *Main) findProposals(ctx context.Context, s config.Source) error {
+// findProposals has the proposals of a source looked at that may be others than is known. asked is whether its forge was, as nobody did within a time.
+func (m *Main) findProposals(ctx context.Context, s config.Source, every time.Duration) (asked bool, err error) {
 	known, err := m.store.OpenProposals(ctx, s.Tenant, s.Name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var looks []rollout.ProposalLook
 	for _, k := range known {
@@ -181,38 +188,38 @@ func (m *Main) findProposals(ctx context.Context, s config.Source) error {
 			looks = append(looks, rollout.ProposalLook{ProposalName: k.Name})
 		}
 	}
-	moved, err := m.movedPulls(ctx, s, known)
+	moved, asked, err := m.movedPulls(ctx, s, known, every)
 	for _, name := range moved {
 		if look := (rollout.ProposalLook{ProposalName: name}); !slices.Contains(looks, look) {
 			looks = append(looks, look)
 		}
 	}
 	if len(looks) == 0 {
-		return err
+		return asked, err
 	}
-	return errors.Join(err, m.store.LookAtProposals(ctx, looks...))
+	return asked, errors.Join(err, m.store.LookAtProposals(ctx, looks...))
 }
 
-// movedPulls are the pull requests of a source that are others on its forge than is known, if it is time to ask.
-func (m *Main) movedPulls(ctx context.Context, s config.Source, known []rollout.KnownProposal) (moved []rollout.ProposalName, err error) {
+// movedPulls are the pull requests of a source that are others on its forge than is known, if nobody asked within a time.
+func (m *Main) movedPulls(ctx context.Context, s config.Source, known []rollout.KnownProposal, every time.Duration) (moved []rollout.ProposalName, asked bool, err error) {
 	m.mu.Lock()
 	forge, open := m.forges[s.Name], m.sources[s.Name]
 	m.mu.Unlock()
 	if forge == nil || open == nil {
-		return nil, nil
+		return nil, false, nil
 	}
 	head, fetched := open.mirror.Head()
 	if !fetched {
-		return nil, nil // the first look follows the first fetch
+		return nil, false, nil // the first look follows the first fetch
 	}
 	began := time.Now()
-	_, mine, err := m.store.BeginLook(ctx, "pulls of "+s.Name, pullsEvery-pullsEvery/10)
+	_, mine, err := m.store.BeginLook(ctx, "pulls of "+s.Name, every)
 	if err != nil || !mine {
-		return nil, err
+		return nil, false, err
 	}
 	pulls, err := forge.OpenPullRequests(ctx, s.GitHub.Repository)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	heads := map[int]string{}
 	for _, k := range known {
@@ -231,7 +238,7 @@ func (m *Main) movedPulls(ctx context.Context, s config.Source, known []rollout.
 			moved = append(moved, rollout.ProposalName{Tenant: s.Tenant, Source: s.Name, Pull: number})
 		}
 	}
-	return moved, m.store.EndLook(ctx, "pulls of "+s.Name, began)
+	return moved, true, m.store.EndLook(ctx, "pulls of "+s.Name, began)
 }
 
 var _ reconcile.Proposed = (*source)(nil)

@@ -131,7 +131,9 @@ func (j *judge) allTold() {
 
 // asRecorded holds that a cluster is as the store says: what is good runs, whole and alone.
 func (j *judge) asRecorded(w *watched) {
-	touched := slices.DeleteFunc(slices.Clone(w.ended), func(t rollout.Target) bool { return t.Started.IsZero() })
+	touched := slices.DeleteFunc(slices.Clone(w.ended), func(t rollout.Target) bool {
+		return t.Started.IsZero() || (t.State == rollout.Cancelled || t.State == rollout.Failed) && !w.changed[t.ID]
+	})
 	if len(touched) == 0 {
 		return
 	}
@@ -209,7 +211,7 @@ func (j *judge) accounted(w *watched, c *cloud.Cluster) {
 	j.house.must(err)
 	i := slices.IndexFunc(lanes, func(l rollout.LaneState) bool { return l.ID == w.id })
 	for _, o := range c.Objects() {
-		if o.Owner == w.name && o.Key.Kind != "ReplicaSet" && o.Key.Kind != "Deployment" && !slices.Contains(lanes[i].Inventory, o.Key) && !o.Found {
+		if o.Owner == w.name && o.Run == nil && o.Key.Kind != "ReplicaSet" && o.Key.Kind != "Deployment" && !slices.Contains(lanes[i].Inventory, o.Key) && !o.Found {
 			j.wrongly("%s has %s in its cluster, and no account of it", w.name, o.Key)
 		}
 	}
@@ -251,7 +253,7 @@ func (j *judge) empty(w *watched, c *cloud.Cluster, last rollout.Target) {
 		return
 	}
 	for _, o := range c.Objects() {
-		if o.Owner == w.name && !o.Found {
+		if o.Owner == w.name && !o.Found && o.Run == nil {
 			j.wrongly("%s was taken away by #%d, and %s is still there", w.name, last.Number, o.Key)
 		}
 	}

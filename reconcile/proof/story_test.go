@@ -181,6 +181,12 @@ func (s *story) version(a *app, p *place, n int) version {
 		}
 		cluster.Fate(cloud.FateOf(f.Key, v.digest), fate)
 	}
+	if !s.plain {
+		set.Hooks = hooksOf(r, space)
+	}
+	for _, h := range set.Hooks {
+		cluster.Fate(cloud.FateOf(h.Key, v.digest), fateOfHook(r))
+	}
 	s.sets[v.digest], p.versions[n] = set, v
 	return v
 }

@@ -16,7 +16,7 @@ func (d *decision) stopped() bool {
 	}
 	by := fmt.Sprintf("replaced by #%d", d.f.ReplacedBy)
 	switch {
-	case t.Ending != "" && t.Phase.stage() != backwards: // it stops once its hook is ended
+	case d.tidies():
 		return false
 	case replaced && d.halts(by), d.f.Cancel != nil && d.halts(d.f.Cancel.Sentence()):
 		return true

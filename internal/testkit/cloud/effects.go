@@ -437,28 +437,30 @@ func (r *reach) PutBack(ctx context.Context, id rollout.Identity, objects []mani
 	return out
 }
 
-// RunHook implements reconcile.Cluster: manifests here have no hooks.
-func (r *reach) RunHook(context.Context, rollout.Identity, []manifest.Object, rollout.Action) rollout.Outcome {
-	return rollout.Outcome{Failure: &rollout.Failure{Class: rollout.Refused, Text: "there are no hooks"}}
-}
-
 // Remove implements reconcile.Cluster.
 func (r *reach) Remove(ctx context.Context, id rollout.Identity, keys []manifest.Key) rollout.Outcome {
 	by := r.From(id)
 	for _, key := range keys {
-		if failure := r.write(ctx, "remove "+key.String(), func() *rollout.Failure {
-			for _, o := range r.at.Objects() {
-				if (o.Key == key && key.Kind != "Deployment" || key.Kind == "Deployment" && o.revisionOf(key)) && o.Owner == by.Lane {
-					r.Cloud.tell(Change{Request: by, Cluster: r.at, Kind: "remove", Key: o.Key, From: o.Replicas})
-					delete(r.at.objects, o.Key)
-				}
-			}
-			return nil
-		}); failure != nil {
+		if failure := r.removeOne(ctx, by, key, key.String(), ""); failure != nil {
 			return rollout.Outcome{Failure: failure}
 		}
 	}
 	return rollout.Outcome{}
+}
+
+// removeOne removes an object of the lane, or the revisions of a Deployment object; with a uid, only that very one.
+func (r *reach) removeOne(ctx context.Context, by Request, key manifest.Key, what, uid string) *rollout.Failure {
+	return r.write(ctx, "remove "+what, func() *rollout.Failure {
+		for _, o := range r.at.Objects() {
+			meant := o.Key == key && key.Kind != "Deployment" || key.Kind == "Deployment" && o.revisionOf(key)
+			if !meant || o.Owner != by.Lane || uid != "" && o.UID != uid || o.Run != nil && !o.Run.There {
+				continue
+			}
+			r.Cloud.tell(Change{Request: by, Cluster: r.at, Kind: "remove", Key: o.Key, From: o.Replicas})
+			r.at.dismiss(o)
+		}
+		return nil
+	})
 }
 
 // Look implements reconcile.Cluster: a read that arrives is fresh, and what it shows ready is proved so.
@@ -501,7 +503,7 @@ func (r *reach) Survey(ctx context.Context, k rollout.Kept, objects []manifest.O
 			}
 		}
 		for _, o := range r.at.Objects() {
-			if o.Owner == by.Lane && o.Key.Kind != "ReplicaSet" {
+			if o.Owner == by.Lane && o.Key.Kind != "ReplicaSet" && o.Run == nil {
 				look.Claims = append(look.Claims, o.Key)
 			}
 		}

@@ -32,6 +32,9 @@ func (h Hook) works() bool {
 	return h.Key.Group == "batch" && h.Key.Kind == "Job" || h.Key.Group == "" && h.Key.Kind == "Pod"
 }
 
+// goes reports whether a hook goes when it has come to such an end. What may hold data stays, whatever its policies are.
+func (h Hook) goes(policy string) bool { return h.Goes(policy) && !h.Key.Precious() }
+
 // event names what happens, as hooks do: the first time something is installed, later upgraded; a person goes back.
 func (t Target) event() string {
 	when := "pre"
@@ -120,9 +123,9 @@ func (d *decision) awaitHook(h Hook) {
 	case live.Health == Healthy:
 		d.nextHook()
 	case live.Health == Broken:
-		d.hookFails("hook "+sentence(live), h.Goes("hook-failed"))
+		d.hookFails("hook "+sentence(live), h.goes("hook-failed"))
 	case late:
-		d.hookFails(fmt.Sprintf("hook %s is not done within %s%s", h.Key, t.Timeout, strings.TrimSuffix(": "+live.Message, ": ")), h.works() || h.Goes("hook-failed"))
+		d.hookFails(fmt.Sprintf("hook %s is not done within %s%s", h.Key, t.Timeout, strings.TrimSuffix(": "+live.Message, ": ")), h.works() || h.goes("hook-failed"))
 	default:
 		d.Due = t.Deadline
 		if askAgain := d.f.Now.Add(askAgain); askAgain.Before(d.Due) { // no news comes of a hook's pods
@@ -156,7 +159,7 @@ func (d *decision) hookFails(why string, goes bool) {
 func (d *decision) hooksEnd(why string, going ...manifest.Key) bool {
 	t := &d.Target
 	for _, h := range slices.Backward(d.hooks()[:t.Hook]) {
-		if h.Goes("hook-succeeded") {
+		if h.goes("hook-succeeded") {
 			going = append(going, h.Key)
 		}
 	}
@@ -217,7 +220,7 @@ func (d *decision) halts(why string) bool {
 	}
 	var present []manifest.Key
 	if t.Hook < len(hooks) && (len(t.Open) > 0 || t.Intent != nil) {
-		if h := hooks[t.Hook]; h.works() || h.Goes("hook-succeeded") || h.Goes("hook-failed") {
+		if h := hooks[t.Hook]; h.works() || h.goes("hook-succeeded") || h.goes("hook-failed") {
 			present = []manifest.Key{h.Key}
 		}
 	}

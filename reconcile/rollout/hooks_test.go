@@ -46,7 +46,8 @@ func (m *model) order() (all []string) {
 
 func TestHooksRunInTheirOrderAroundTheRollout(t *testing.T) {
 	before, succeeded := []string{"before-hook-creation"}, []string{"hook-succeeded"}
-	hooks := []rollout.Hook{job("account", -9, succeeded, "pre-upgrade"), job("first", -5, before, "pre-install", "pre-upgrade"), job("install", 0, before, "pre-install"), job("upgrade", 0, succeeded, "pre-upgrade"),
+	claim := rollout.Hook{Key: webClaim, Hook: manifest.Hook{Events: []string{"pre-upgrade"}, Weight: -10, Policies: succeeded}} // it may hold data: it stays
+	hooks := []rollout.Hook{claim, job("account", -9, succeeded, "pre-upgrade"), job("first", -5, before, "pre-install", "pre-upgrade"), job("install", 0, before, "pre-install"), job("upgrade", 0, succeeded, "pre-upgrade"),
 		job("back", 0, before, "pre-rollback"), job("after", 0, before, "post-upgrade", "post-install")}
 	for _, c := range []struct {
 		name  string
@@ -55,7 +56,7 @@ func TestHooksRunInTheirOrderAroundTheRollout(t *testing.T) {
 		want  []string
 	}{
 		{"the first time", true, false, []string{"pre-install first", "pre-install install", "apply", "post-install after"}},
-		{"later", false, false, []string{"pre-upgrade account", "pre-upgrade first", "pre-upgrade upgrade", "remove upgrade", "remove account", "apply", "post-upgrade after"}},
+		{"later", false, false, []string{"pre-upgrade web", "pre-upgrade account", "pre-upgrade first", "pre-upgrade upgrade", "remove upgrade", "remove account", "apply", "post-upgrade after"}},
 		{"a person goes back", false, true, []string{"pre-rollback back", "apply"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -231,7 +231,10 @@ func (j *judge) aimed(w *watched, c *cloud.Cluster, last rollout.Target) {
 	set := j.house.sets[w.good.Manifests]
 	for _, s := range set.Scalers {
 		o := c.Object(s.Key)
-		if o == nil || slices.ContainsFunc(w.ended, func(t rollout.Target) bool { return t.KeepDeployment }) {
+		if o == nil {
+			continue
+		}
+		if o.Aimed == s.Workload && c.Object(s.Workload) != nil {
 			continue
 		}
 		carrier := c.Object(o.Aimed)
@@ -243,6 +246,31 @@ func (j *judge) aimed(w *watched, c *cloud.Cluster, last rollout.Target) {
 		}
 		if carrier == nil || carrier.Key.Kind != "ReplicaSet" || carrier.Replicas == 0 {
 			j.wrongly("%s: after the end (%s) %s scales %s, which carries nothing", w.name, last.State, s.Key, o.Aimed)
+		}
+	}
+}
+
+// restored holds, when a target has ended, that Deployment objects are there which the file keeps, or which were there when it began.
+func (j *judge) restored(w *watched, t rollout.Target) {
+	good := w.good != nil && w.good.Deployment == t.Deployment
+	if t.Removes || strings.Contains(t.Why, "put back") || !w.adopted[t.ID] && !(good && t.KeepDeployment) || good && !t.KeepDeployment {
+		return
+	}
+	set, c := j.house.sets[t.Manifests], j.house.cloud.Cluster(t.Account)
+	for _, r := range set.Revisions {
+		o := c.Object(r.Workload)
+		if o == nil {
+			j.wrongly("%s of #%d is %s (%s), and %s is not there any more", w.name, t.Number, t.State, t.Why, r.Workload)
+			return
+		}
+		var serves []string
+		for _, live := range c.Objects() {
+			if live.Key.Kind == "ReplicaSet" && live.Workload == r.Workload.Name && live.Key.Namespace == r.Workload.Namespace && live.Replicas > 0 {
+				serves = append(serves, live.Hash)
+			}
+		}
+		if !good && len(serves) == 1 && o.From != serves[0] && o.From != "h1" {
+			j.wrongly("%s of #%d is %s (%s), and %s has the pods of %s, where those of %s run", w.name, t.Number, t.State, t.Why, r.Workload, o.From, serves[0])
 		}
 	}
 }

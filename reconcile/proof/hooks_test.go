@@ -138,8 +138,8 @@ func (j *judge) carries(w *watched, c cloud.Change) {
 
 // prepared holds that nothing is touched before the hooks that come first have done their work.
 func (j *judge) prepared(w *watched, c cloud.Change) {
-	if c.Kind == "adopt" {
-		return
+	if c.Kind == "adopt" || w.target.Phase == rollout.Reinstating {
+		return // what is taken over runs on, and is given back
 	}
 	if h := j.undone(w, w.target, "pre"); h != nil {
 		j.wrongly("%s in %s: %s of %s before hook %s has done its work", w.name, w.target.Phase, c.Kind, c.Key, h.Key)

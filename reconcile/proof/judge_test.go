@@ -38,6 +38,7 @@ type watched struct {
 	target  rollout.Target
 	touched int64          // target that changed something in the cluster already
 	changed map[int64]bool // targets that changed more than their hooks
+	adopted map[int64]bool // targets that took over a Deployment object which the file keeps
 	good    *rollout.Release
 	goods   []rollout.Release      // all that ever were
 	ended   []rollout.Target       // in that order
@@ -91,7 +92,7 @@ func (j *judge) laneOf(id int64, t *rollout.Target) *watched {
 			return &watched{id: id}
 		}
 	}
-	w := &watched{id: id, name: laneName(t.Identity()), changed: map[int64]bool{}}
+	w := &watched{id: id, name: laneName(t.Identity()), changed: map[int64]bool{}, adopted: map[int64]bool{}}
 	j.lanes[w.name] = w
 	return w
 }
@@ -131,6 +132,10 @@ func (j *judge) changed(c cloud.Change) {
 	switch c.Kind {
 	case "hook":
 		j.hooked(w, c)
+	case "adopt":
+		if t.Base != nil && (t.KeepDeployment || c.Cluster.Object(c.Key).Owner == w.name) {
+			w.adopted[t.ID] = true
+		}
 	case "scale":
 		if c.To < c.From {
 			j.lowered(w, c)
@@ -210,7 +215,7 @@ func (j *judge) begun(w *watched) {
 // backwards reports whether a target goes back.
 func backwards(p rollout.Phase) bool {
 	switch p {
-	case rollout.Returning, rollout.Regaining, rollout.Withdrawing, rollout.Vacating, rollout.Rejoining, rollout.Reverting, rollout.Recovering, rollout.Clearing:
+	case rollout.Returning, rollout.Regaining, rollout.Withdrawing, rollout.Vacating, rollout.Rejoining, rollout.Reverting, rollout.Recovering, rollout.Clearing, rollout.Reinstating:
 		return true
 	}
 	return false
@@ -386,6 +391,7 @@ func (j *judge) saved(r *run, d rollout.Decision) {
 		w.good = nil
 	}
 	if t.State.Final() {
+		j.restored(w, t)
 		w.left = len(t.Routes) > 0 || w.left && (t.Started.IsZero() || len(t.Traffic) == 0)
 		w.ended = append(w.ended, t)
 	}

@@ -205,7 +205,7 @@ func (s *story) fleetsOf(space string) (keys []manifest.Key) {
 
 // way is a strategy and constraints of a target.
 func (s *story) way(p *place) rollout.Way {
-	w := rollout.Way{Timeout: s.between(15*time.Minute, 30*time.Minute), DependsOn: p.dependsOn, KeepDeployment: s.happens(10)}
+	w := rollout.Way{Timeout: s.between(15*time.Minute, 30*time.Minute), DependsOn: p.dependsOn, KeepDeployment: s.happens(20)}
 	switch s.r.IntN(8) {
 	case 0:
 		w.Unreachable = rollout.SkipUnreachable

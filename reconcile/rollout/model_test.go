@@ -217,6 +217,7 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 		for _, key := range a.Workloads {
 			m.put(key)
 		}
+		m.aim(a.Aim)
 	case rollout.Free:
 		for _, key := range a.Workloads {
 			m.free(m.objects[key])

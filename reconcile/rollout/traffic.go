@@ -259,10 +259,12 @@ func (d *decision) join() {
 	}
 	t.Routes, t.Divided, t.Compared = nil, nil, false
 	switch {
-	case t.Fails:
-		d.end(Failed, t.Why)
+	case t.Phase == Joining && t.Fails:
+		d.enter(Restoring, Running)
 	case t.Phase == Joining:
 		d.enter(Pruning, Running)
+	case t.Fails:
+		d.end(Failed, t.Why)
 	case t.Yields:
 		d.end(Cancelled, t.Why)
 	default:

@@ -413,11 +413,12 @@ func (o *Object) revisionOf(workload manifest.Key) bool {
 func (r *reach) PutBack(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) (out rollout.Outcome) {
 	by, set := r.From(id), r.Cloud.Names(objects)
 	for _, revision := range set.Revisions {
+		if !slices.Contains(a.Workloads, revision.Workload) {
+			continue
+		}
 		key := revision.ReplicaSet
-		for _, s := range a.StandIns {
-			if s.For == key {
-				key = s.Is
-			}
+		if i := slices.IndexFunc(a.StandIns, func(s rollout.StandIn) bool { return s.For == key }); i >= 0 {
+			key = a.StandIns[i].Is
 		}
 		if failure := r.write(ctx, "put back "+revision.Workload.String(), func() *rollout.Failure {
 			adopted := r.at.objects[key]
@@ -426,7 +427,9 @@ func (r *reach) PutBack(ctx context.Context, id rollout.Identity, objects []mani
 			}
 			r.Cloud.tell(Change{Request: by, Cluster: r.at, Kind: "putBack", Key: revision.Workload})
 			o := r.at.put(revision.Workload)
-			o.From = revision.Hash
+			if o.Owner, o.From = by.Lane, adopted.Hash; adopted.StandsFor == revision.ReplicaSet.Name {
+				o.From = revision.Hash
+			}
 			o.Generation++
 			out.Live = append(out.Live, o.Live)
 			return nil
@@ -434,6 +437,7 @@ func (r *reach) PutBack(ctx context.Context, id rollout.Identity, objects []mani
 			return rollout.Outcome{Failure: failure}
 		}
 	}
+	out.Failure = r.aimAll(ctx, by, a.Aim, true)
 	return out
 }
 
@@ -452,8 +456,7 @@ func (r *reach) Remove(ctx context.Context, id rollout.Identity, keys []manifest
 func (r *reach) removeOne(ctx context.Context, by Request, key manifest.Key, what, uid string) *rollout.Failure {
 	return r.write(ctx, "remove "+what, func() *rollout.Failure {
 		for _, o := range r.at.Objects() {
-			meant := o.Key == key && key.Kind != "Deployment" || key.Kind == "Deployment" && o.revisionOf(key)
-			if !meant || o.Owner != by.Lane || uid != "" && o.UID != uid || o.Run != nil && !o.Run.There {
+			if meant := o.Key == key || key.Kind == "Deployment" && o.revisionOf(key); !meant || o.Owner != by.Lane || uid != "" && o.UID != uid || o.Run != nil && !o.Run.There {
 				continue
 			}
 			r.Cloud.tell(Change{Request: by, Cluster: r.at, Kind: "remove", Key: o.Key, From: o.Replicas})

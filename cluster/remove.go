@@ -13,7 +13,7 @@ import (
 )
 
 // Remove removes objects in reverse ranks, many at once inside a rank, but only those that carry the target's label, or are revisions of it whose label was
-// taken away, and only the very objects that were read. What is not there is done, and so is what belongs to somebody else by now. The key of a Deployment object stands for all its revisions; their
+// taken away, and only the very objects that were read. What is not there is done, and so is what belongs to somebody else by now. The key of a Deployment object stands for all its revisions, too; their
 // configuration copies, and whatever else an object owns, go in the background. Remove returns once the cluster has taken the removals; an object with
 // finalizers, and a Job with pods, may stay for longer.
 func (c *Client) Remove(ctx context.Context, id rollout.Identity, keys []manifest.Key) rollout.Outcome {
@@ -23,7 +23,7 @@ func (c *Client) Remove(ctx context.Context, id rollout.Identity, keys []manifes
 			switch {
 			case key.Rank() != rank:
 			case key.Group == "apps" && key.Kind == "Deployment":
-				workloads = append(workloads, key)
+				workloads, others = append(workloads, key), append(others, key) // one that was put back would make its revisions anew
 			default:
 				others = append(others, key)
 			}

@@ -45,19 +45,26 @@ func (d *decision) leaves(why string) {
 	t := &d.Target
 	loose, aims := d.loosened(), d.aims()
 	tidies := t.Phase != Joining && t.Phase != Restoring && !t.Fails && len(loose)+len(aims) > 0
+	const gone = "its Deployment objects could not be put back: "
 	switch {
-	case !t.Fails:
-		d.proved()
-		t.Why, t.Fails = why+"; what was rolled out stays, and so does what was to go", true
-	case t.Phase == Joining:
+	case t.Fails && t.Phase == Restoring:
+		t.Why += "; " + gone + why
+	case t.Fails:
 		t.Why += loosely + why
+	case t.Phase == Restoring:
+		t.Why = gone + why + "; what was rolled out stays"
 	default:
-		t.Why += "; its Deployment objects could not be put back: " + why
+		t.Why = why + "; what was rolled out stays, and so does what was to go"
+	}
+	if !t.Fails {
+		d.proved()
+		t.Fails = true
 	}
 	switch {
 	case tidies:
 		d.intend(Joining, Action{Kind: Shift, Divide: loose, Aim: aims})
 	case t.Phase == Restoring:
+		t.Adopted = nil
 		d.end(Failed, t.Why)
 	default:
 		d.enter(Restoring, Running)

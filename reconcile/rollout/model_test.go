@@ -209,6 +209,9 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 	case rollout.Adopt:
 		for _, key := range a.Workloads {
 			delete(m.objects, key)
+			if len(m.pods()) > 0 {
+				continue // it was put back around revisions of ours
+			}
 			adopted := m.put(revision("theirs"))
 			adopted.live.Workload, adopted.live.Hash, adopted.live.StandsFor = key.Name, "theirs", m.standsFor
 			m.scale(adopted, 3)

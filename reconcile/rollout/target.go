@@ -238,7 +238,7 @@ type Action struct {
 	Select    []Selection    `json:"select,omitempty"`    // Apply, Shift: before Replicas
 	Share     []Share        `json:"share,omitempty"`     // Apply: of fleets of the set; one that is not named is applied as its manifest has it
 	Divide    []Division     `json:"divide,omitempty"`    // Shift: after Select, before Replicas; Apply: of routes that come with the set
-	Aim       []Aim          `json:"aim,omitempty"`       // Apply, Shift: autoscalers; those that rest first, the others last. A revision that one is aimed at keeps its pods
+	Aim       []Aim          `json:"aim,omitempty"`       // Apply, Shift: autoscalers; those that rest first, the others last. A revision that one is aimed at keeps its pods; PutBack: of Deployment objects, after each
 	StandIns  []StandIn      `json:"standIns,omitempty"`  // Apply, PutBack: revisions of the set that are there under other names
 	Event     string         `json:"event,omitempty"`     // RunHook: for which it is made
 	Workloads []manifest.Key `json:"workloads,omitempty"` // Adopt, PutBack: Deployment objects; Free: StatefulSets

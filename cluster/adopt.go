@@ -198,7 +198,7 @@ func bareTemplate(set *unstructured.Unstructured) map[string]any {
 }
 
 // PutBack makes Deployment objects that adopt the revisions of a set as they run, so that no pod restarts: their pods are those of the revisions. Each is
-// paused until it has adopted its revision: a controller that has not seen the revision yet would make another.
+// paused until it has adopted its revision: a controller that has not seen the revision yet would make another. Then it is what its autoscaler scales.
 func (c *Client) PutBack(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome {
 	revised, err := c.reviser.Revise(id, objects)
 	if err != nil {
@@ -207,7 +207,15 @@ func (c *Client) PutBack(ctx context.Context, id rollout.Identity, objects []man
 	var jobs []job
 	for _, r := range revised.Revisions {
 		if i := slices.IndexFunc(objects, func(o manifest.Object) bool { return o.Key == r.Workload }); i >= 0 && slices.Contains(a.Workloads, r.Workload) {
-			jobs = append(jobs, func() ([]rollout.Live, error) { return c.putBack(ctx, id, objects[i], r, a.StandIns) })
+			jobs = append(jobs, func() ([]rollout.Live, error) {
+				lives, err := c.putBack(ctx, id, objects[i], r, a.StandIns)
+				for _, aim := range a.Aim {
+					if err == nil && aim.At == r.Workload {
+						err = c.aimScaler(ctx, aim)
+					}
+				}
+				return lives, err
+			})
 		}
 	}
 	lives, failure := c.all(jobs)

@@ -46,6 +46,9 @@ func (gateway) find(r rollout.Route, in Objects) (rollout.Route, error) {
 		return r, fmt.Errorf("%s sends no traffic to Service %s, which trafficManagement.gateway.activeService names; it does to: %s", key, r.Service, cmp.Or(strings.Join(services, ", "), "none"))
 	}
 	r.Canary = cmp.Or(r.Canary, r.Service+"-canary")
+	if err := besides(r, in); err != nil {
+		return r, err
+	}
 	return found(r, "trafficManagement.gateway.activeService", in)
 }
 
@@ -107,7 +110,7 @@ func (g gateway) share(rule Object, d rollout.Division) {
 	var baseline Object
 	if d.Compared {
 		baseline = clone(refs[active])
-		baseline["name"] = baselineName(d.Service)
+		baseline["name"] = d.BaselineName()
 	}
 	rule["backendRefs"] = list(share(refs, active, canary, baseline, d.Weight, 100))
 }

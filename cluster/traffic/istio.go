@@ -53,6 +53,9 @@ func (i istio) find(r rollout.Route, in Objects) (rollout.Route, error) {
 	if r.Subset, err = i.findSubset(r, subset, subsets); err != nil {
 		return r, err
 	}
+	if r.Compares && named(subsets, r.BaselineName()) >= 0 {
+		return r, fmt.Errorf("%s has a subset %q already, %s", i.rule(r), r.BaselineName(), needed)
+	}
 	r.Canary = cmp.Or(r.Canary, r.Subset+"-canary")
 	service, namespace, inside := serviceOf(host, r.Namespace)
 	if !inside || namespace != r.Namespace {
@@ -217,9 +220,9 @@ func (istio) subsets(is Object, d rollout.Division) (Object, error) {
 		mark(subsets[active], &d.Stable)
 		subsets = aside(subsets, active, d.Canary, d.New)
 		if d.Compared {
-			baseline := baselineName(d.Subset)
+			baseline := d.BaselineName()
 			if _, kept := before(is)["subset "+baseline]; !kept && named(subsets, baseline) >= 0 {
-				return nil, fmt.Errorf("it has a subset %q already, and one of this name is needed for the baseline that a canary is compared with; give it another name", baseline)
+				return nil, fmt.Errorf("it has a subset %q already, %s", baseline, needed)
 			}
 			note(is, d.Stage, "subset "+baseline, nil)
 			subsets = aside(subsets, active, baseline, d.Baseline)
@@ -235,7 +238,7 @@ func (istio) subsets(is Object, d rollout.Division) (Object, error) {
 		default:
 			subsets = slices.Delete(subsets, canary, canary+1)
 		}
-		baseline := baselineName(d.Subset)
+		baseline := d.BaselineName()
 		if _, made := before(is)["subset "+baseline]; made {
 			note(is, d.Stage, "subset "+baseline, nil)
 			subsets = slices.DeleteFunc(subsets, func(s Object) bool { return s["name"] == baseline })
@@ -316,7 +319,7 @@ func (i istio) divide(is Object, d rollout.Division) (Object, error) {
 	var baseline Object
 	if d.Compared {
 		baseline = clone(route[active])
-		child(baseline, "destination")["subset"] = baselineName(d.Subset)
+		child(baseline, "destination")["subset"] = d.BaselineName()
 	}
 	http[at]["route"] = list(share(route, active, canary, baseline, d.Weight, 1))
 	return is, nil

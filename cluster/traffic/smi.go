@@ -15,6 +15,9 @@ func (smi) find(r rollout.Route, in Objects) (rollout.Route, error) {
 	if _, err := in.Get(r.Keys()[0]); err != nil { // its kind is served
 		return r, err
 	}
+	if err := besides(r, in); err != nil {
+		return r, err
+	}
 	return found(r, "trafficManagement.smi.rootServiceName", in)
 }
 
@@ -45,7 +48,7 @@ func (smi) split(is Object, d rollout.Division) Object {
 	if d.Stage == rollout.Divided || d.Stage == rollout.Held && (shared || made(is)) {
 		var baseline Object
 		if d.Compared {
-			baseline = Object{"service": baselineName(d.Service)}
+			baseline = Object{"service": d.BaselineName()}
 		}
 		backends = list(share([]Object{{"service": d.Service}, {"service": d.Canary}}, 0, 1, baseline, d.Weight, 1))
 	}

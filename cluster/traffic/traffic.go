@@ -143,9 +143,6 @@ func share(items []Object, first, second int, baseline Object, weight int, scale
 	return append(items, baseline)
 }
 
-// baselineName is that of the Service, or the subset, by which a baseline is reached.
-func baselineName(name string) string { return name + "-baseline" }
-
 func number(v any) (int64, bool) {
 	switch v := v.(type) {
 	case int64:

@@ -75,6 +75,19 @@ var planted = map[string]struct {
 			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return greedy{c} }}
 		}}
 	}, "% at a weight of"},
+	"a hook is believed to be done": {func() fault {
+		return fault{look: func(_ *house, look rollout.Look) rollout.Look { return believing(look) }}
+	}, "has done its work"},
+	"a hook is made twice": {func() fault {
+		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
+			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return repeats{c} }}
+		}}
+	}, "and it is time for"},
+	"a hook is left to work": {func() fault {
+		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
+			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return keeps{c} }}
+		}}
+	}, "works on"},
 	"a route is left divided": {func() fault {
 		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
 			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return untidy{c} }}

@@ -232,6 +232,9 @@ func (g *GitHub) shownComment(r *repository, c *Comment) object {
 	o := object{"id": c.ID, "node_id": nodeOf(c), "body": c.Body, "user": g.person(c.Author).user(g.URL), "created_at": timestamp(c.Created), "updated_at": timestamp(c.Updated),
 		"author_association": "NONE", "url": g.address(r, fmt.Sprint("/issues/comments/", c.ID)), "html_url": g.page(r, fmt.Sprintf("/pull/%d#issuecomment-%d", c.Pull, c.ID)),
 		"issue_url": g.address(r, fmt.Sprint("/issues/", c.Pull)), "performed_via_github_app": nil}
+	if c.Minimized != "" {
+		o["minimized"] = object{"reason": reason(c)}
+	}
 	if c.app != nil {
 		o["performed_via_github_app"] = g.integration(c.app)
 	}

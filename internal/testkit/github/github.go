@@ -102,6 +102,28 @@ func New(t testing.TB) *GitHub {
 		"repos/get-deployment":                            getDeployment,
 		"repos/list-deployment-statuses":                  listDeploymentStatuses,
 		"repos/create-deployment-status":                  createDeploymentStatus,
+		"git/create-commit":                               createGitCommit,
+		"git/create-tree":                                 createTree,
+		"git/get-tree":                                    getTree,
+		"git/create-ref":                                  createRef,
+		"git/get-ref":                                     getRef,
+		"git/update-ref":                                  updateRef,
+		"git/delete-ref":                                  deleteRef,
+		"repos/get-content":                               getContents,
+		"repos/compare-commits-with-basehead":             compare,
+		"repos/get-branch":                                getBranch,
+		"repos/get-commit":                                getCommit,
+		"repos/get-branch-rules":                          getRules,
+		"repos/get-status-checks-protection":              getRequiredChecks,
+		"repos/get-combined-status-for-ref":               getCombinedStatus,
+		"repos/get":                                       getRepository,
+		"users/get-authenticated":                         getUser,
+		"apps/get-authenticated":                          getApp,
+		"apps/list-installations":                         listInstallations,
+		"apps/list-repos-accessible-to-installation":      listInstallationRepositories,
+		"apps/get-webhook-delivery":                       getDelivery,
+		"meta/get":                                        getMeta,
+		"rate-limit/get":                                  getRateLimit,
 		"repos/get-collaborator-permission-level":         getPermission,
 		"teams/get-membership-for-user-in-org":            getMembership,
 	}
@@ -188,7 +210,7 @@ func (g *GitHub) serve(w http.ResponseWriter, r *http.Request) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c := &call{g: g, request: r, body: body}
-	g.write(w, c, g.answer(c))
+	g.write(w, c, c.unchanged(g.answer(c)))
 	for _, deliver := range g.begun() {
 		g.sending.Go(deliver)
 	}
@@ -225,8 +247,11 @@ func (g *GitHub) answer(c *call) answer {
 	}
 	moved := g.lead(c.request)
 	route, vars, err := g.description.find(c.request)
-	if err == nil {
+	switch {
+	case err == nil:
 		c.operation = route.Operation.OperationID
+	case isGraphQL(c.request):
+		c.operation = "graphql"
 	}
 	if !slices.Contains(open, c.operation) {
 		if refused := c.who(); refused != nil {
@@ -239,6 +264,8 @@ func (g *GitHub) answer(c *call) answer {
 	switch {
 	case moved != nil:
 		return *moved
+	case c.operation == "graphql":
+		return graphql(c)
 	case err != nil:
 		return notFound()
 	}

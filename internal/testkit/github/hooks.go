@@ -146,15 +146,30 @@ func listDeliveries(c *call) answer {
 			header.Set("Link", fmt.Sprintf(`<%sapp/hook/deliveries?%s>; rel="next"`, c.g.URL, query.Encode()))
 			return answer{status: http.StatusOK, header: header, body: shown}
 		}
-		shown = append(shown, object{"id": d.id, "guid": d.guid, "delivered_at": d.at.UTC().Format(time.RFC3339), "redelivery": d.redelivery, "duration": d.took.Seconds(),
-			"status": http.StatusText(d.code), "status_code": d.code, "event": d.event, "action": nullable(d.action), "installation_id": d.installation, "repository_id": d.repository})
+		shown = append(shown, d.shown())
 	}
 	return answer{status: http.StatusOK, header: header, body: shown}
 }
 
+func (d *delivery) shown() object {
+	return object{"id": d.id, "guid": d.guid, "delivered_at": timestamp(d.at), "redelivery": d.redelivery, "duration": d.took.Seconds(), "status": http.StatusText(d.code),
+		"status_code": d.code, "event": d.event, "action": nullable(d.action), "installation_id": d.installation, "repository_id": d.repository}
+}
+
+func getDelivery(c *call) answer {
+	for _, d := range c.app.deliveries {
+		if d.id == c.number("delivery_id") {
+			o := d.shown()
+			maps.Copy(o, object{"request": object{"headers": nil, "payload": json.RawMessage(d.body)}, "response": object{"headers": nil, "payload": nil}})
+			return done(http.StatusOK, o)
+		}
+	}
+	return notFound()
+}
+
 // redeliver answers before it delivers, as GitHub does.
 func redeliver(c *call) answer {
-	id, _ := strconv.ParseInt(c.vars["delivery_id"], 10, 64) // a number, by the description
+	id := c.number("delivery_id")
 	for _, d := range c.app.deliveries {
 		if d.id == id && c.g.now().Sub(d.at) <= deliveriesKept {
 			again := *d

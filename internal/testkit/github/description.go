@@ -2,6 +2,7 @@ package github
 
 import (
 	_ "embed"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -178,6 +179,20 @@ func (d *description) checkAnswer(r *http.Request, route *routers.Route, vars ma
 	input := &openapi3filter.ResponseValidationInput{Status: a.status, Header: header, Options: options(),
 		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: r, PathParams: vars, Route: route, Options: options()}}
 	return openapi3filter.ValidateResponse(r.Context(), input.SetBodyBytes(a.text()))
+}
+
+// checkEvent checks the body of a delivery against what GitHub says of such an event.
+func (d *description) checkEvent(event, action string, body []byte) error {
+	name := strings.ReplaceAll(strings.TrimSuffix(event+"-"+action, "-"), "_", "-")
+	said := d.document.Components.RequestBodies[name]
+	if said == nil {
+		return fmt.Errorf("GitHub's description has no webhook %s; if GitHub does, write it into endpoints.txt", name)
+	}
+	var value any
+	if err := json.Unmarshal(body, &value); err != nil {
+		return err
+	}
+	return said.Value.Content.Get("application/json").Schema.Value.VisitJSON(value, openapi3.MultiErrors())
 }
 
 // complaints are the single things that are wrong, each naming its field. Each error is looked at itself, not what it wraps.

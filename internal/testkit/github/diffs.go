@@ -1,7 +1,6 @@
 package github
 
 import (
-	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -154,74 +153,4 @@ func compare(c *call) answer {
 	maps.Copy(o, object{"status": status, "ahead_by": len(ahead), "behind_by": len(behind), "total_commits": len(ahead), "base_commit": c.g.shownCommit(r, s.base),
 		"merge_base_commit": c.g.shownCommit(r, from.Hash.String()), "commits": listed, "files": shown})
 	return answer{status: http.StatusOK, header: header, body: o}
-}
-
-// MergePull merges a pull request in Git as a person does, and returns the commit that the base stands at then. A test fails where the two do not go together.
-func (g *GitHub) MergePull(name string, number int, login string) (sha string) {
-	g.t.Helper()
-	g.act(func() {
-		r := g.find(name)
-		p := r.pull(number)
-		var err error
-		if sha, err = g.merge(r, p, login); err != nil {
-			g.t.Errorf("merging pull request %d of %s: %v", number, name, err)
-			return
-		}
-		before := *p
-		branch := "refs/heads/" + p.Base.Ref
-		was := r.at(branch)
-		if err := r.set(branch, sha); err != nil {
-			g.t.Error(err)
-		}
-		p.Merged, p.MergedAs = true, sha
-		g.settle(p, before)
-		by := g.person(login)
-		g.pullHappened(r, p, "closed", by, nil)
-		g.pushed(r, branch, was, sha, by)
-	})
-	return sha
-}
-
-// merge makes the commit of a merge. It knows whole files only: what both sides changed does not go together.
-func (g *GitHub) merge(r *repository, p *Pull, login string) (string, error) {
-	base := r.object(r.at("refs/heads/" + p.Base.Ref))
-	head := r.object(p.Head.SHA)
-	if base == nil || head == nil {
-		return "", fmt.Errorf("Git does not hold both %s and %s", p.Base.Ref, p.Head.SHA)
-	}
-	s := span{base.Hash.String(), p.Head.SHA}
-	theirs := map[string]bool{}
-	for _, f := range r.differences(span{s.head, s.base}) {
-		theirs[f.Name], theirs[f.Previous] = true, true
-	}
-	tree, err := head.Tree()
-	if err != nil {
-		return "", err
-	}
-	at := map[string]planted{}
-	for _, f := range r.differences(s) {
-		if theirs[f.Name] {
-			return "", fmt.Errorf("both sides changed %s", f.Name)
-		}
-		switch e, err := tree.FindEntry(f.Name); {
-		case err == nil:
-			at[f.Name] = planted{e.Mode, e.Hash}
-		case f.Status == "removed":
-			at[f.Name] = planted{}
-		default:
-			return "", err
-		}
-		if f.Previous != "" {
-			at[f.Previous] = planted{}
-		}
-	}
-	objects := r.objects()
-	hash, err := plant(objects, base.TreeHash, at)
-	if err != nil {
-		return "", err
-	}
-	by := gitobject.Signature{Name: login, Email: login + "@users.noreply.github.test", When: g.now().UTC()}
-	made, err := keep(objects, &gitobject.Commit{Author: by, Committer: by, Message: fmt.Sprintf("Merge pull request #%d from %s\n\n%s", p.Number, p.Head.Ref, p.Title), TreeHash: hash,
-		ParentHashes: []plumbing.Hash{base.Hash, head.Hash}})
-	return made.String(), err
 }

@@ -57,7 +57,7 @@ func (g *GitHub) Emit(app int64, event, repository string, more map[string]any) 
 	}
 	g.say(d, g.find(repository), g.person("octocat"), more)
 	g.mu.Unlock()
-	return d.guid, g.deliver(a, d)
+	return d.guid, g.meet(a, d)
 }
 
 // say writes the body of a delivery: what each event says, and more.
@@ -81,20 +81,28 @@ func (g *GitHub) say(d *delivery, r *repository, by *account, more map[string]an
 // deliver tries once, and keeps what came of it.
 func (g *GitHub) deliver(a *app, d *delivery) (status int) {
 	g.mu.Lock()
-	d.id, d.at = g.id(), g.now()
+	d.at = g.now()
 	h := a.hook
 	g.mu.Unlock()
 	if h.client != nil {
 		status = h.send(d, a.id)
 	}
+	g.record(a, d, status)
+	return status
+}
+
+// record keeps what came of a delivery.
+func (g *GitHub) record(a *app, d *delivery, status int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	d.took, d.code = g.now().Sub(d.at), status
+	if d.at.IsZero() {
+		d.at = g.now()
+	}
+	d.id, d.took, d.code = g.id(), g.now().Sub(d.at), status
 	if status == 0 {
 		d.code = http.StatusBadGateway // as GitHub lists what nobody took
 	}
 	a.deliveries = append(a.deliveries, d)
-	return status
 }
 
 func (h hook) send(d *delivery, app int64) (status int) {

@@ -222,6 +222,17 @@ func (g *GitHub) shownCommit(r *repository, sha string) object {
 	return o
 }
 
+// commitOfEvent is how events show a commit.
+func (g *GitHub) commitOfEvent(r *repository, sha string) object {
+	o := object{"id": sha, "tree_id": plumbing.ZeroHash.String(), "message": "", "timestamp": "2026-01-01T00:00:00Z", "author": object{"name": "", "email": nil}, "committer": object{"name": "", "email": nil}}
+	if held := r.object(sha); held != nil {
+		maps.Copy(o, object{"tree_id": held.TreeHash.String(), "message": held.Message, "timestamp": timestamp(held.Committer.When),
+			"author":    object{"name": held.Author.Name, "email": held.Author.Email},
+			"committer": object{"name": held.Committer.Name, "email": held.Committer.Email}})
+	}
+	return o
+}
+
 func (g *GitHub) parents(r *repository, held *gitobject.Commit) []object {
 	shown := []object{}
 	for _, hash := range held.ParentHashes {

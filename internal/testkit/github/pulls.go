@@ -344,7 +344,7 @@ func (g *GitHub) pullShort(r *repository, p *Pull) object {
 		head["repo"], head["user"] = nil, nil
 	}
 	maps.Copy(o, object{"id": p.id, "node_id": fmt.Sprintf("PR_%d", p.id), "number": p.Number, "title": p.Title, "body": nullable(p.Body), "user": g.person(p.Author).user(g.URL), "state": state,
-		"draft": p.Draft, "head": head, "base": g.tip(p.Base), "created_at": timestamp(p.created), "updated_at": timestamp(p.updated), "closed_at": timestamp(p.closedAt),
+		"draft": p.Draft, "assignees": []any{}, "requested_reviewers": []any{}, "requested_teams": []any{}, "active_lock_reason": nil, "head": head, "base": g.tip(p.Base), "created_at": timestamp(p.created), "updated_at": timestamp(p.updated), "closed_at": timestamp(p.closedAt),
 		"merged_at": timestamp(p.merged), "merge_commit_sha": nullable(p.MergedAs), "url": url, "html_url": g.page(r, fmt.Sprint("/pull/", p.Number)),
 		"issue_url": g.address(r, fmt.Sprint("/issues/", p.Number))})
 	return o

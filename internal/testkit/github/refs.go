@@ -25,6 +25,10 @@ func (r *repository) set(name, sha string) error {
 	return r.objects().SetReference(plumbing.NewHashReference(plumbing.ReferenceName(name), plumbing.NewHash(sha)))
 }
 
+func (r *repository) remove(name string) error {
+	return r.objects().RemoveReference(plumbing.ReferenceName(name))
+}
+
 // pushed is what follows when a reference moves.
 func (g *GitHub) pushed(r *repository, name, before, after string, by *account) {
 	none := plumbing.ZeroHash.String()
@@ -129,7 +133,7 @@ func deleteRef(c *call) answer {
 	if before == "" {
 		return refuse(http.StatusUnprocessableEntity, "Reference does not exist")
 	}
-	if err := r.objects().RemoveReference(plumbing.ReferenceName(name)); err != nil {
+	if err := r.remove(name); err != nil {
 		return refuse(http.StatusConflict, err.Error())
 	}
 	c.g.pushed(r, name, before, "", c.account)

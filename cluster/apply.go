@@ -74,15 +74,9 @@ func (c *Client) Apply(ctx context.Context, id rollout.Identity, objects []manif
 
 // served is a failure when the cluster does not serve a kind, unless a definition of it is applied beside it.
 func (c *Client) served(ctx context.Context, revised Revised) *rollout.Failure {
-	comes := map[manifest.Key]bool{}
+	comes := broughtBy(revised)
 	for _, o := range revised.Plain {
-		if o.Rank() == manifest.RankDefinition {
-			d := definitionOf(o)
-			comes[manifest.Key{Group: d.Spec.Group, Kind: d.Spec.Names.Kind}] = true
-		}
-	}
-	for _, o := range revised.Plain {
-		if comes[manifest.Key{Group: o.Group, Kind: o.Kind}] {
+		if comes.kinds[manifest.Key{Group: o.Group, Kind: o.Kind}] {
 			continue
 		}
 		if _, err := c.kinds.mapping(ctx, o.Key, o.Version); err != nil {

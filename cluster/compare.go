@@ -106,7 +106,7 @@ func standing(r Revision, standIns []rollout.StandIn) Revision {
 
 // compareOne compares an object; one that is scaled has as many pods as its autoscaler says.
 func (c *Client) compareOne(ctx context.Context, k rollout.Kept, o manifest.Object, scaled bool) (*rollout.Drift, error) {
-	live, err := c.get(ctx, o.Key)
+	live, err := c.getAs(ctx, o.Key, o.Version) // as the dry run will answer: fields have other names in another version
 	if err != nil {
 		return nil, c.failure(o.Key, err)
 	}
@@ -241,8 +241,20 @@ func comparable(object map[string]any) map[string]any {
 			meta[name] = value
 		}
 	}
+	if annotations, ok := meta["annotations"].(map[string]any); ok {
+		annotations = maps.Clone(annotations)
+		maps.DeleteFunc(annotations, func(name string, _ any) bool { return isStatus(name) })
+		if meta["annotations"] = annotations; len(annotations) == 0 {
+			delete(meta, "annotations")
+		}
+	}
 	out["metadata"] = meta
 	return out
+}
+
+// isStatus reports whether an annotation is status by another name: a HorizontalPodAutoscaler has it so in autoscaling/v1, another every few seconds.
+func isStatus(annotation string) bool {
+	return annotation == "autoscaling.alpha.kubernetes.io/conditions" || annotation == "autoscaling.alpha.kubernetes.io/current-metrics"
 }
 
 // differ adds a pointer for each place at which two values differ; lists of different lengths differ as a whole.

@@ -87,6 +87,18 @@ func (f *folderRemote) heads(context.Context) (heads, error) {
 	return h, nil
 }
 
+func (f *folderRemote) leads(to hash) (found bool, err error) {
+	all, err := f.storage.IterReferences()
+	if err != nil {
+		return false, err
+	}
+	defer all.Close()
+	return found, all.ForEach(func(r *plumbing.Reference) error {
+		found = found || r.Hash() == to
+		return nil
+	})
+}
+
 func (f *folderRemote) download(ctx context.Context, want hash, _ []hash, to *store) error {
 	var list []hash
 	var err error

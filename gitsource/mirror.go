@@ -258,11 +258,23 @@ func (m *Mirror) Head() (Head, bool) {
 
 // Fetch asks the repository for the head of the branch and brings what is missing; then all of that commit is on disk. A force-push is a move like any
 // other. An error is an *Error, and leaves everything as it was; that of a cancelled ctx wraps context.Canceled.
-func (m *Mirror) Fetch(ctx context.Context) (Head, error) {
+func (m *Mirror) Fetch(ctx context.Context) (head Head, err error) {
+	err = m.exclusively(ctx, func(ctx context.Context, token string, w *watch) (err error) {
+		head, err = m.fetch(ctx, token, w)
+		return err
+	})
+	if err != nil {
+		return Head{}, err
+	}
+	return head, nil
+}
+
+// exclusively has one conversation with the remote, within the limits of a fetch.
+func (m *Mirror) exclusively(ctx context.Context, fetch func(ctx context.Context, token string, w *watch) error) error {
 	select {
 	case m.turn <- struct{}{}:
 	case <-ctx.Done():
-		return Head{}, m.address.explain(ctx.Err(), "")
+		return m.address.explain(ctx.Err(), "")
 	}
 	defer func() { <-m.turn }()
 	ctx, cancel := context.WithTimeoutCause(ctx, m.limits.FetchTime, errTooLong)
@@ -271,20 +283,16 @@ func (m *Mirror) Fetch(ctx context.Context) (Head, error) {
 	defer stop()
 	token, err := m.token(ctx)
 	if err != nil {
-		return Head{}, m.address.explain(err, "")
+		return m.address.explain(err, "")
 	}
-	var head Head
-	err = m.unharmed(func() (err error) {
-		head, err = m.fetch(ctx, token, w)
-		return err
-	})
+	err = m.unharmed(func() error { return fetch(ctx, token, w) })
 	if err == nil {
-		return head, nil
+		return nil
 	}
 	if ctx.Err() != nil {
 		err = errors.Join(context.Cause(ctx), err) // the reason before its consequences
 	}
-	return Head{}, m.address.explain(err, token)
+	return m.address.explain(err, token)
 }
 
 // unharmed calls f and turns a panic into an error: the library has met input before that its makers did not think of, and others have repositories too.
@@ -368,15 +376,10 @@ func (m *Mirror) fetch(ctx context.Context, token string, w *watch) (Head, error
 			m.compact(ctx, r, name, want)
 		}
 	default:
-		haves, err := s.haves()
-		if err != nil {
+		if err := m.add(ctx, r, s, want); err != nil {
 			return Head{}, err
 		}
-		if err := m.bring(ctx, r, s, name, want, haves); err != nil {
-			// A pack that refers to what is neither in it nor here would come again and again. One that was cut off would not.
-			if (errors.Is(err, errPack) || errors.Is(err, errMissing)) && !cutOff(err) {
-				s.damage(err)
-			}
+		if err := s.setHead(name, want); err != nil {
 			return Head{}, err
 		}
 	}
@@ -390,15 +393,26 @@ func (m *Mirror) fetch(ctx context.Context, token string, w *watch) (Head, error
 	return head, nil
 }
 
-// bring downloads a commit into a store and makes it the head.
-func (m *Mirror) bring(ctx context.Context, r remote, s *store, branch string, want hash, haves []hash) error {
+// add downloads a commit into a store that has others.
+func (m *Mirror) add(ctx context.Context, r remote, s *store, want hash) error {
+	haves, err := s.haves()
+	if err != nil {
+		return err
+	}
+	err = m.bring(ctx, r, s, want, haves)
+	// A pack that refers to what is neither in it nor here would come again and again. One that was cut off would not.
+	if (errors.Is(err, errPack) || errors.Is(err, errMissing)) && !cutOff(err) {
+		s.damage(err)
+	}
+	return err
+}
+
+// bring downloads a commit into a store.
+func (m *Mirror) bring(ctx context.Context, r remote, s *store, want hash, haves []hash) error {
 	if err := r.download(ctx, want, haves, s); err != nil {
 		return err
 	}
-	if err := s.complete(ctx, want); err != nil {
-		return err
-	}
-	return s.setHead(branch, want)
+	return s.complete(ctx, want)
 }
 
 // complete makes sure that all files of a commit are there, of those that the present head has not: what a server left out is found now, not when it is
@@ -468,7 +482,10 @@ func (m *Mirror) rebuild(ctx context.Context, r remote, branch string, want hash
 	if err != nil {
 		return err
 	}
-	if err := m.bring(ctx, r, s, branch, want, nil); err != nil {
+	if err := m.bring(ctx, r, s, want, nil); err != nil {
+		return errors.Join(err, s.close())
+	}
+	if err := s.setHead(branch, want); err != nil {
 		return errors.Join(err, s.close())
 	}
 	old, next := m.folder(m.number), m.folder(m.number+1)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -26,6 +27,8 @@ var (
 // remote is one conversation with the place where a repository comes from.
 type remote interface {
 	heads(ctx context.Context) (heads, error)
+	// leads reports whether any reference, a branch or not, leads to a commit itself, once heads were asked for.
+	leads(to hash) (bool, error)
 	// download brings what want leads to and the store has not; haves are commits of the store, whole with all they lead to.
 	download(ctx context.Context, want hash, haves []hash, to *store) error
 	io.Closer
@@ -106,6 +109,10 @@ func (s *server) heads(ctx context.Context) (heads, error) {
 		}
 	}
 	return h, nil
+}
+
+func (s *server) leads(to hash) (bool, error) {
+	return slices.Contains(slices.Collect(maps.Values(s.offered.References)), to), nil
 }
 
 func (s *server) download(ctx context.Context, want hash, haves []hash, to *store) error {

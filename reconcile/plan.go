@@ -97,6 +97,14 @@ type Ask struct {
 	Skip      []rollout.Skip
 	// Look only plans: what another owns is told, and no refusal.
 	Look bool
+	// Base is what a proposed change is compared with, in place of what was asked for last; nothing of it is deployed, and what is encrypted stays so.
+	Base *Base
+}
+
+// Base is a file before a proposed change.
+type Base struct {
+	File    *deployment.File                                             // nil: there was none, or it could not be read
+	Renders func(target string) (record rollout.RenderRecord, err error) // of its targets
 }
 
 // Plan is what a file would do. Start is nil when its problems forbid a start.
@@ -242,7 +250,7 @@ func (p *Planner) render(ctx context.Context, plan *Plan, ask Ask) (map[string]r
 		}
 		if !fresh {
 			var err error
-			record, err = p.Renders.Render(ctx, RenderRequest{Tree: ask.Tree, File: plan.File, Text: ask.Text, Target: target.Name, Source: ask.Origin.Source, Plan: id, Tenant: ask.Tenant})
+			record, err = p.Renders.Render(ctx, RenderRequest{Tree: ask.Tree, File: plan.File, Text: ask.Text, Target: target.Name, Source: ask.Origin.Source, Plan: id, Tenant: ask.Tenant, Masked: ask.Base != nil})
 			if err != nil {
 				return nil, fmt.Errorf("render %s, target %s: %w", ask.Origin.Path, target.Name, err)
 			}
@@ -321,7 +329,14 @@ func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deploy
 		return planned, err
 	}
 	lane := slices.IndexFunc(lanes, func(l rollout.LaneState) bool { return l.Target == target.Name && l.Account == target.Account })
-	planned.Changed = lane < 0 || ask.Again || lanes[lane].Moves(record.Manifests, planned.Digest) || ask.tries(lanes[lane], record.Manifests)
+	var proposed rollout.RenderRecord // what it is compared with
+	if ask.Base != nil {
+		if planned.Changed, proposed, err = p.since(*ask.Base, target, planned.Digest); err != nil {
+			return planned, err
+		}
+	} else {
+		planned.Changed = lane < 0 || ask.Again || lanes[lane].Moves(record.Manifests, planned.Digest) || ask.tries(lanes[lane], record.Manifests)
+	}
 	if !planned.Changed && !ask.Anew {
 		return planned, nil
 	}
@@ -342,14 +357,33 @@ func (p *Planner) target(ctx context.Context, plan *Plan, ask Ask, target deploy
 	if err := errors.Join(p.services(ctx, plan, ask.Tenant, target, planned), p.routes(ctx, plan, ask, target, planned), p.fleets(plan, target, planned)); err != nil {
 		return planned, err
 	}
-	if lane >= 0 && lanes[lane].Wanted != "" {
-		if planned.Before, err = p.Store.Manifests(ctx, lanes[lane].Wanted); err != nil {
-			return planned, err
-		}
+	switch {
+	case proposed.Objects != nil:
+		planned.Before = proposed.Objects
+	case proposed.Manifests != "":
+		planned.Before, err = p.Store.Manifests(ctx, proposed.Manifests)
+	case lane >= 0 && lanes[lane].Wanted != "":
+		planned.Before, err = p.Store.Manifests(ctx, lanes[lane].Wanted)
+	}
+	if err != nil {
+		return planned, err
 	}
 	findings, err := p.judge(ctx, ask.Tenant, judged{plan.File.Application, target.Name, target.Account, target.Namespace}, planned.Before, planned.Objects)
 	plan.find(target, findings)
 	return planned, err
+}
+
+// since compares what is promised of a target with what a base promises, and gives the base's render; the zero value where it has none that is good.
+func (p *Planner) since(base Base, target deployment.Target, digest string) (moves bool, was rollout.RenderRecord, err error) {
+	if base.File == nil || base.File.Target(target.Name) == nil || base.File.Target(target.Name).Account != target.Account {
+		return true, was, nil
+	}
+	if was, err = base.Renders(target.Name); err != nil || was.Failed() {
+		return true, rollout.RenderRecord{}, err
+	}
+	former := *base.File.Target(target.Name)
+	promise, err := rollout.Promise(promised{former.Name, former.Account, former.Namespace, rollout.WayOf(base.File, former, p.NotSelf)}, was.Manifests)
+	return promise != digest, was, err
 }
 
 // tries reports whether what was asked for before, and never became good, is tried again: who pushes the same once more wants that.

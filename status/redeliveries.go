@@ -15,8 +15,8 @@ import (
 type Looks interface {
 	// BeginLook says what deliveries of an App's webhook were looked at until; false: somebody looked less than every ago, or does so now.
 	BeginLook(ctx context.Context, app string, every time.Duration) (until time.Time, mine bool, err error)
-	// Redeliver records that a delivery is asked for again; false: it was before.
-	Redeliver(ctx context.Context, app, guid string) (first bool, err error)
+	// Redeliver records that a delivery is asked for again after an attempt that failed; false: it was after that one, or often enough.
+	Redeliver(ctx context.Context, app, guid string, attempt int64) (ask bool, err error)
 	// EndLook records what deliveries were looked at until.
 	EndLook(ctx context.Context, app string, until time.Time) error
 }
@@ -76,11 +76,11 @@ func (r *Redeliverer) look(ctx context.Context, every time.Duration) error {
 			began = d.GetDeliveredAt().Time
 			break
 		}
-		first, err := r.Looks.Redeliver(ctx, r.App.Name(), d.GetGUID())
+		ask, err := r.Looks.Redeliver(ctx, r.App.Name(), d.GetGUID(), d.GetID())
 		if err != nil {
 			return err
 		}
-		if !first {
+		if !ask {
 			continue
 		}
 		if err := r.App.redeliver(ctx, d); err != nil {
@@ -92,9 +92,9 @@ func (r *Redeliverer) look(ctx context.Context, every time.Duration) error {
 	return r.Looks.EndLook(ctx, r.App.Name(), began)
 }
 
-// failed is what was to be delivered since a time and has not arrived in any try, oldest first.
+// failed is the newest attempt of each delivery since a time, where that one failed, oldest first.
 func (a *App) failed(ctx context.Context, from time.Time) (failed []*github.HookDelivery, err error) {
-	arrived := map[string]bool{}
+	seen := map[string]bool{} // a newer attempt
 	options := &github.ListCursorOptions{PerPage: 100}
 	for looked := 0; looked < maxLooked; {
 		page, err := a.deliveries(ctx, options)
@@ -106,12 +106,10 @@ func (a *App) failed(ctx context.Context, from time.Time) (failed []*github.Hook
 			if over = d.GetDeliveredAt().Before(from); over {
 				break
 			}
-			switch {
-			case d.GetStatusCode() >= 200 && d.GetStatusCode() < 300:
-				arrived[d.GetGUID()] = true
-			case !d.GetRedelivery() && Heeded(d.GetEvent()):
+			if arrived := d.GetStatusCode() >= 200 && d.GetStatusCode() < 300; !arrived && !seen[d.GetGUID()] && Heeded(d.GetEvent()) {
 				failed = append(failed, d)
 			}
+			seen[d.GetGUID()] = true
 		}
 		if looked += len(page.all); over || page.next == "" {
 			break
@@ -119,7 +117,7 @@ func (a *App) failed(ctx context.Context, from time.Time) (failed []*github.Hook
 		options.Cursor = page.next
 	}
 	slices.Reverse(failed)
-	return slices.DeleteFunc(failed, func(d *github.HookDelivery) bool { return arrived[d.GetGUID()] }), nil
+	return failed, nil
 }
 
 type deliveryPage struct {

@@ -104,8 +104,13 @@ func TestWhatDidNotArriveIsAskedForAgainAtTheStartAndEachFiveMinutes(t *testing.
 		lost, _ := w.Emit(7, "push", "acme/web", nil)
 		time.Sleep(5 * time.Minute)
 		expectTries(t, w.GitHub, lost, 503, 503)
-		time.Sleep(time.Hour) // what failed again is left to polling
-		expectTries(t, w.GitHub, lost, 503, 503)
+		time.Sleep(5 * time.Minute)
+		expectTries(t, w.GitHub, lost, 503, 503, 202)
+		w.answers = slices.Repeat([]int{413}, 20)
+		refused, _ := w.Emit(7, "push", "acme/web", nil)
+		time.Sleep(2 * time.Hour) // what fails each time is left to polling
+		expectTries(t, w.GitHub, refused, 413, 413, 413, 413, 413, 413)
+		w.answers = nil
 		expectTries(t, w.GitHub, before, 500, 202)
 		expectTries(t, w.GitHub, arrived, 202)
 		expectTries(t, w.GitHub, unheeded, 500)

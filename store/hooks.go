@@ -3,14 +3,16 @@ package store
 import (
 	"context"
 	"time"
+
+	"towpath/reconcile/rollout"
 )
 
 // maxDeliveries is how many webhook deliveries of one hook are remembered, to know a repeated one.
 const maxDeliveries = 1000
 
-// Deliver records a delivery of a hook together with the wakes of the sources that it is about. A delivery that was recorded before changes nothing; fresh
-// says which.
-func (s *Store) Deliver(ctx context.Context, hook, guid, event string, body []byte, sources ...string) (fresh bool, err error) {
+// Deliver records a delivery of a hook together with the wakes of the sources, and of the proposals, that it is about. A delivery that was recorded before
+// changes nothing; fresh says which.
+func (s *Store) Deliver(ctx context.Context, hook, guid, event string, body []byte, sources []string, proposals ...rollout.ProposalLook) (fresh bool, err error) {
 	err = s.write(ctx, "delivery", func(tx *tx) error {
 		result, err := tx.exec(ctx, `INSERT INTO deliveries (source, guid, event, body, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (source, guid) DO NOTHING`,
 			hook, guid, event, body, micros(tx.now()))
@@ -30,7 +32,7 @@ func (s *Store) Deliver(ctx context.Context, hook, guid, event string, body []by
 				return err
 			}
 		}
-		return nil
+		return tx.lookAtProposals(ctx, proposals)
 	})
 	return fresh, err
 }
@@ -66,21 +68,26 @@ func (s *Store) BeginLook(ctx context.Context, app string, every time.Duration) 
 // redeliveriesLast is how long it is remembered what GitHub was asked to deliver again: longer than it can.
 const redeliveriesLast = 4 * 24 * time.Hour
 
-// Redeliver records that GitHub is asked to deliver something again; false: it was before.
-func (s *Store) Redeliver(ctx context.Context, app, guid string) (first bool, err error) {
+// mostRedeliveries is how often GitHub is asked for one delivery: what fails each time is refused for what it is.
+const mostRedeliveries = 5
+
+// Redeliver records that GitHub is asked to deliver again what it could not in an attempt; false: it was asked after that attempt, or often enough.
+func (s *Store) Redeliver(ctx context.Context, app, guid string, attempt int64) (ask bool, err error) {
 	err = s.write(ctx, "hook.redeliver", func(tx *tx) error {
 		if _, err := tx.exec(ctx, `DELETE FROM redeliveries WHERE app = ? AND at < ?`, app, micros(tx.now().Add(-redeliveriesLast))); err != nil {
 			return err
 		}
-		result, err := tx.exec(ctx, `INSERT INTO redeliveries (app, guid, at) VALUES (?, ?, ?) ON CONFLICT (app, guid) DO NOTHING`, app, guid, micros(tx.now()))
+		result, err := tx.exec(ctx, `INSERT INTO redeliveries (app, guid, attempt, at) SELECT ?, ?, CAST(? AS BIGINT), CAST(? AS BIGINT)
+			WHERE (SELECT COUNT(*) FROM redeliveries WHERE app = ? AND guid = ?) < ? ON CONFLICT (app, guid, attempt) DO NOTHING`,
+			app, guid, attempt, micros(tx.now()), app, guid, mostRedeliveries)
 		if err != nil {
 			return err
 		}
 		n, err := result.RowsAffected()
-		first = n > 0
+		ask = n > 0
 		return err
 	})
-	return first, err
+	return ask, err
 }
 
 // EndLook records what deliveries of an App's hook were looked at until.

@@ -25,15 +25,16 @@ type Job string
 
 // Jobs. A wake carries an id and nothing else: what is to be done is read when it is done.
 const (
-	JobLane   Job = "lane"   // the lane of this id may move
-	JobSource Job = "source" // the source of this name may have something new
-	JobOutbox Job = "outbox" // something is to be told
-	JobCall   Job = "call"   // the call of this id is to be made
+	JobLane     Job = "lane"     // the lane of this id may move
+	JobSource   Job = "source"   // the source of this name may have something new
+	JobOutbox   Job = "outbox"   // something is to be told
+	JobCall     Job = "call"     // the call of this id is to be made
+	JobProposal Job = "proposal" // the proposal of this subject may be another than it was
 )
 
 // parallel is how many wakes of a job are worked on at once by one process. Sources mostly wait for their remotes, and one that says nothing shall
 // keep none of the others waiting; lanes wait for their clusters, and a runner has places for each cluster; calls wait for whoever is called.
-var parallel = map[Job]int{JobLane: 512, JobSource: 256, JobOutbox: 1, JobCall: 512}
+var parallel = map[Job]int{JobLane: 512, JobSource: 256, JobOutbox: 1, JobCall: 512, JobProposal: 8}
 
 // wake is a job to be inserted with the commit.
 type wake struct {

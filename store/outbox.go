@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -13,9 +12,31 @@ import (
 	"towpath/reconcile/rollout"
 )
 
-// subject is what the outbox calls a commit.
-func subject(tenant, source, commit string) string {
+// commitSubject is what the outbox calls a commit.
+func commitSubject(tenant, source, commit string) string {
 	return "commit/" + tenant + "/" + source + "/" + commit
+}
+
+// messageSubject is what the outbox calls what a message is about.
+func messageSubject(m rollout.Message) string {
+	switch {
+	case m.Group:
+		return proposalSubject(rollout.ProposalName{Tenant: m.Tenant, Source: m.Source, Group: m.Commit})
+	case m.Pull != 0:
+		return proposalSubject(rollout.ProposalName{Tenant: m.Tenant, Source: m.Source, Pull: m.Pull})
+	}
+	return commitSubject(m.Tenant, m.Source, m.Commit)
+}
+
+// about takes up what a subject says of what a message is about.
+func about(m *rollout.Message, subject string) error {
+	if parts := strings.SplitN(subject, "/", 4); len(parts) == 4 && parts[0] == "commit" {
+		m.Tenant, m.Source, m.Commit = parts[1], parts[2], parts[3]
+		return nil
+	}
+	n, err := proposalName(subject)
+	m.Tenant, m.Source, m.Pull, m.Commit, m.Group = n.Tenant, n.Source, n.Pull, n.Group, n.Group != ""
+	return err
 }
 
 // TellAbout says of which sources' commits is told. What happens in others leaves no messages.
@@ -35,13 +56,20 @@ func (s *Store) tells(source string) bool {
 // tell marks a commit as one about which something new is to be told. What is told is read when it is sent, so many changes are one message. A change
 // ends a delay, unless that is because of a failure. While the message is being sent nobody needs to be woken: who sends it looks again.
 func (tx *tx) tell(ctx context.Context, tenant, source, commit string) error {
-	if commit == "" || !tx.store.tells(source) {
+	if commit == "" {
+		return nil
+	}
+	return tx.tellSubject(ctx, source, commitSubject(tenant, source, commit))
+}
+
+func (tx *tx) tellSubject(ctx context.Context, source, subject string) error {
+	if !tx.store.tells(source) {
 		return nil
 	}
 	var free bool
 	err := tx.queryRow(ctx, `INSERT INTO outbox (subject, source, dirty_seq, sent_seq, next_at, claimed_until, unsure, tries, failure, parked) VALUES (?, ?, 1, 0, 0, 0, 0, 0, '', 0)
 		ON CONFLICT (subject) DO UPDATE SET dirty_seq = outbox.dirty_seq + 1, parked = 0, next_at = CASE WHEN outbox.tries > 0 THEN outbox.next_at ELSE 0 END
-		RETURNING claimed_until = 0`, subject(tenant, source, commit), source).Scan(&free)
+		RETURNING claimed_until = 0`, subject, source).Scan(&free)
 	if err != nil || !free {
 		return err
 	}
@@ -60,7 +88,7 @@ func (tx *tx) tellOf(ctx context.Context, deployment string) error {
 // tellAgain tells about a commit of which something was to be told before.
 func (tx *tx) tellAgain(ctx context.Context, tenant, source, commit string) error {
 	var known int
-	err := tx.queryRow(ctx, `SELECT COUNT(*) FROM outbox WHERE subject = ?`, subject(tenant, source, commit)).Scan(&known)
+	err := tx.queryRow(ctx, `SELECT COUNT(*) FROM outbox WHERE subject = ?`, commitSubject(tenant, source, commit)).Scan(&known)
 	if err != nil || known == 0 {
 		return err
 	}
@@ -94,14 +122,11 @@ func (s *Store) ClaimMessage(ctx context.Context, sources []string, lasts time.D
 			m = nil
 			return nil
 		}
-		parts := strings.SplitN(name, "/", 4)
-		if err == nil && len(parts) != 4 {
-			err = fmt.Errorf("the outbox has a subject %q that this version cannot read", name)
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			m.Tenant, m.Source, m.Commit, m.Unsure = parts[1], parts[2], parts[3], unsure > 1
-		}
-		return err
+		m.Unsure = unsure > 1
+		return about(m, name)
 	})
 }
 
@@ -110,7 +135,7 @@ func (s *Store) KeepMessage(ctx context.Context, m rollout.Message, lasts time.D
 	kept = m
 	kept.Until = fromMicros(micros(s.clock().Add(lasts)))
 	return kept, s.write(ctx, "outbox.keep", func(tx *tx) error {
-		result, err := tx.exec(ctx, `UPDATE outbox SET claimed_until = ? WHERE subject = ? AND claimed_until = ?`, micros(kept.Until), subject(m.Tenant, m.Source, m.Commit), micros(m.Until))
+		result, err := tx.exec(ctx, `UPDATE outbox SET claimed_until = ? WHERE subject = ? AND claimed_until = ?`, micros(kept.Until), messageSubject(m), micros(m.Until))
 		if err != nil {
 			return err
 		}
@@ -171,17 +196,20 @@ func (s *Store) giveBack(ctx context.Context, name string, m rollout.Message, se
 			return err
 		}
 		_, err := tx.exec(ctx, `UPDATE outbox SET `+set+`, claimed_until = 0 WHERE subject = ? AND claimed_until = ?`,
-			append(args, subject(m.Tenant, m.Source, m.Commit), micros(m.Until))...)
+			append(args, messageSubject(m), micros(m.Until))...)
 		return err
 	})
 }
 
 func (tx *tx) publish(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication) error {
 	for object, p := range sent {
-		if _, err := tx.exec(ctx, `INSERT INTO published (subject, object, hash, final, at, count) VALUES (?, ?, ?, ?, ?, ?)
-			ON CONFLICT (subject, object) DO UPDATE SET hash = excluded.hash, final = excluded.final, at = excluded.at, count = excluded.count`,
-			subject(m.Tenant, m.Source, m.Commit), object, p.Hash, truth(p.Final), micros(p.At), p.Count); err != nil {
+		if _, err := tx.exec(ctx, `INSERT INTO published (subject, object, hash, final, at, count, remote_id) VALUES (?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (subject, object) DO UPDATE SET hash = excluded.hash, final = excluded.final, at = excluded.at, count = excluded.count, remote_id = excluded.remote_id`,
+			messageSubject(m), object, p.Hash, truth(p.Final), micros(p.At), p.Count, p.ID); err != nil {
 			return err
+		}
+		if p.Edit {
+			continue
 		}
 		if _, err := tx.exec(ctx, `INSERT INTO sends (source, at) VALUES (?, ?)`, m.Source, micros(p.At)); err != nil {
 			return err
@@ -201,7 +229,7 @@ const sendsKept = time.Hour
 func (s *Store) Published(ctx context.Context, m rollout.Message) (published map[string]rollout.Publication, err error) {
 	err = s.read(ctx, func(tx *tx) error {
 		published = map[string]rollout.Publication{}
-		rows, err := tx.query(ctx, `SELECT object, hash, final, at, count FROM published WHERE subject = ?`, subject(m.Tenant, m.Source, m.Commit))
+		rows, err := tx.query(ctx, `SELECT object, hash, final, at, count, remote_id FROM published WHERE subject = ?`, messageSubject(m))
 		if err != nil {
 			return err
 		}
@@ -211,7 +239,7 @@ func (s *Store) Published(ctx context.Context, m rollout.Message) (published map
 			var p rollout.Publication
 			var final int
 			var at int64
-			if err := rows.Scan(&object, &p.Hash, &final, &at, &p.Count); err != nil {
+			if err := rows.Scan(&object, &p.Hash, &final, &at, &p.Count, &p.ID); err != nil {
 				return err
 			}
 			p.Final, p.At = final != 0, fromMicros(at)

@@ -65,6 +65,7 @@ func suite(t *testing.T, url func(t *testing.T) string) {
 		"a delivery counts once":                     deliveries,
 		"one look at an App's deliveries at a time":  looks,
 		"wakes reach their handlers":                 wakes,
+		"proposals are looked at, recorded and told": proposals,
 		"sources remember how far they are":          sources,
 		"policy files are kept":                      policyFiles,
 		"issuer's keys and clients":                  issuerRows,
@@ -457,7 +458,7 @@ func sealed(t *testing.T, s *Store, url string) {
 
 func deliveries(t *testing.T, s *Store, _ string) {
 	for i, want := range []bool{true, false} {
-		if fresh, err := s.Deliver(t.Context(), "repo", "guid", "push", []byte("{}")); err != nil || fresh != want {
+		if fresh, err := s.Deliver(t.Context(), "repo", "guid", "push", []byte("{}"), nil); err != nil || fresh != want {
 			t.Errorf("delivery %d: fresh %v, %v", i, fresh, err)
 		}
 	}
@@ -479,13 +480,83 @@ func looks(t *testing.T, s *Store, _ string) {
 	look("web", time.Hour, time.Time{}, false)
 	look("web", 0, seen, true)
 	look("shop", 0, time.Time{}, true)
-	for i, want := range []bool{true, false} {
-		if first, err := s.Redeliver(ctx, "web", "guid"); err != nil || first != want {
-			t.Errorf("redelivery %d: first %v, %v", i, first, err)
+	for i, c := range []struct {
+		attempt int64
+		want    bool
+	}{{1, true}, {1, false}, {2, true}, {3, true}, {4, true}, {5, true}, {6, false}} {
+		if ask, err := s.Redeliver(ctx, "web", "guid", c.attempt); err != nil || ask != c.want {
+			t.Errorf("redelivery %d, after attempt %d: asked %v, %v", i, c.attempt, ask, err)
 		}
 	}
-	if first, err := s.Redeliver(ctx, "shop", "guid"); err != nil || !first {
-		t.Errorf("another App's: first %v, %v", first, err)
+	if ask, err := s.Redeliver(ctx, "shop", "guid", 1); err != nil || !ask {
+		t.Errorf("another App's: asked %v, %v", ask, err)
+	}
+}
+
+func proposals(t *testing.T, s *Store, _ string) {
+	ctx := t.Context()
+	s.TellAbout([]string{"repo"})
+	woken := make(chan string, 10)
+	must(t, s.Work(ctx, Handlers{JobProposal: func(_ context.Context, subject string) error {
+		woken <- subject
+		return nil
+	}}))
+	pull := rollout.ProposalName{Tenant: "main", Source: "repo", Pull: 7}
+	group := rollout.ProposalName{Tenant: "main", Source: "repo", Group: "abc"}
+	if fresh, err := s.Deliver(ctx, "github.apps us", "guid", "pull_request", []byte("{}"), nil, rollout.ProposalLook{ProposalName: pull}); err != nil || !fresh {
+		t.Errorf("fresh %v, %v", fresh, err)
+	}
+	if subject := <-woken; subject != "pull/main/repo/7" {
+		t.Errorf("woken is %s", subject)
+	}
+	must(t, s.LookAtProposals(ctx, rollout.ProposalLook{ProposalName: pull}, rollout.ProposalLook{ProposalName: group}))
+	if got := []string{<-woken, <-woken}; !slices.Contains(got, "group/main/repo/abc") {
+		t.Errorf("woken are %s", got)
+	}
+	must(t, s.RecoverProposals(ctx))
+	<-woken
+	<-woken
+	k, err := s.Proposal(ctx, "pull/main/repo/7")
+	if must(t, err); k.Name != pull || k.Wanted != 2 || k.Seen != 0 {
+		t.Errorf("known is %+v", k)
+	}
+	older := k
+	k.Seen, k.Basis, k.Report = k.Wanted, "basis", rollout.ProposalReport{Proposal: rollout.Proposal{Number: 7, Head: "def", Title: "web 2"}, State: rollout.PlanMade}
+	must(t, s.RecordProposal(ctx, k))
+	older.Seen, older.Report.State = 1, rollout.PlanTroubled
+	must(t, s.RecordProposal(ctx, older)) // too late
+	message, _, err := s.ClaimMessage(ctx, []string{"repo"}, time.Minute)
+	if must(t, err); message == nil || message.Pull != 7 || message.Source != "repo" || message.Commit != "" {
+		t.Fatalf("the message is %+v", message)
+	}
+	report, err := s.ProposalReport(ctx, *message)
+	if must(t, err); report.Title != "web 2" || report.State != rollout.PlanMade {
+		t.Errorf("the report is %+v", report)
+	}
+	must(t, s.Told(ctx, *message, map[string]rollout.Publication{"run": {Hash: "1", At: when, Count: 1, ID: 42}, "comment": {Hash: "2", At: when.Add(time.Second), Count: 2, ID: 43, Edit: true}}))
+	published, err := s.Published(ctx, *message)
+	if must(t, err); published["run"].ID != 42 || published["comment"].ID != 43 {
+		t.Errorf("published is %+v", published)
+	}
+	if sent, err := s.SentSince(ctx, []string{"repo"}, when.Add(-time.Minute)); err != nil || len(sent) != 1 {
+		t.Errorf("creations: %v, %v; an edit is none", sent, err)
+	}
+	must(t, s.RecordProposal(ctx, rollout.KnownProposal{Name: group, Seen: 1}))
+	if message, _, err = s.ClaimMessage(ctx, []string{"repo"}, time.Minute); err != nil || message == nil || !message.Group || message.Commit != "abc" || message.Pull != 0 {
+		t.Errorf("the group's message is %+v, %v", message, err)
+	}
+	must(t, s.LookAtProposals(ctx, rollout.ProposalLook{ProposalName: pull}))
+	if again, err := s.Proposal(ctx, "pull/main/repo/7"); err != nil || again.Basis != "basis" || again.Wanted != 3 {
+		t.Errorf("looked at again: %+v, %v", again, err)
+	}
+	must(t, s.LookAtProposals(ctx, rollout.ProposalLook{ProposalName: pull, Anew: true}))
+	if again, err := s.Proposal(ctx, "pull/main/repo/7"); err != nil || again.Basis != "" {
+		t.Errorf("to be planned anew: %+v, %v", again, err)
+	}
+	k.Report.Closed = true
+	must(t, s.RecordProposal(ctx, k))
+	if open, err := s.OpenProposals(ctx, "main", "repo"); err != nil || len(open) != 1 || open[0].Name != group {
+		t.Errorf("open are %+v, %v", open, err)
 	}
 }
 

@@ -42,8 +42,8 @@ type gitHubApps struct {
 	stop func() // ends asking for what did not arrive
 }
 
-// use takes on the Apps of a configuration, and until ctx ends asks GitHub to send again what their webhooks did not bring.
-func (as *gitHubApps) use(ctx context.Context, wanted []config.App, looks status.Looks, log *logrus.Entry) error {
+// use takes on the Apps of a configuration, and, from when this controller serves until ctx ends, asks GitHub to send again what their webhooks did not bring.
+func (as *gitHubApps) use(ctx context.Context, wanted []config.App, serves <-chan struct{}, looks status.Looks, log *logrus.Entry) error {
 	as.mu.Lock()
 	defer as.mu.Unlock()
 	if as.stop != nil {
@@ -69,7 +69,13 @@ func (as *gitHubApps) use(ctx context.Context, wanted []config.App, looks status
 		all[c.Name] = a
 		if len(c.WebhookSecretFiles) > 0 {
 			r := status.Redeliverer{App: a.App, Looks: looks, Log: log}
-			tasks.Go(func() { r.Run(running) })
+			tasks.Go(func() {
+				select {
+				case <-serves:
+					r.Run(running)
+				case <-running.Done():
+				}
+			})
 		}
 	}
 	as.all = all

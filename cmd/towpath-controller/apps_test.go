@@ -63,7 +63,7 @@ func asApp(t *testing.T) *appWatcher {
 	w.repository = gitserver.NewRepo(t, filepath.Join(dir, "git"), "repo", application("shop", "shop", ""))
 	w.hub.Repository("acme/repo", w.repository.Head("main"))
 	w.newKey()
-	w.install = w.hub.Install(appID, hub.Rights{"metadata": "read", "contents": "read", "statuses": "write", "checks": "write"}, "acme/repo")
+	w.install = w.hub.Install(appID, hub.Rights{"metadata": "read", "contents": "read", "statuses": "write", "checks": "write", "pull_requests": "write"}, "acme/repo")
 	served := gitserver.Serve(t, filepath.Join(dir, "git"), gitserver.Options{Accepts: func(token string) bool { return w.hub.Good(token, "acme/repo") }})
 	for _, name := range []string{"old", "new"} {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(name+"-secret\n"), 0o600))
@@ -100,7 +100,7 @@ func (w *appWatcher) shown(commit, name string) {
 // recorded reports whether a delivery of the App is.
 func (w *appWatcher) recorded(guid string) bool {
 	w.t.Helper()
-	fresh, err := w.store.Deliver(w.t.Context(), "github.apps us", guid, "push", []byte{})
+	fresh, err := w.store.Deliver(w.t.Context(), "github.apps us", guid, "push", []byte{}, nil)
 	must(w.t, err)
 	return !fresh
 }
@@ -208,7 +208,7 @@ func TestWhatAnAppsWebhookBringsIsCheckedAndKeptOnlyIfItHasAReader(t *testing.T)
 func TestSourcesOfOneInstallationShareOneTellerWithTheBudgetOfTheApp(t *testing.T) {
 	t.Parallel()
 	var known gitHubApps
-	must(t, known.use(t.Context(), []config.App{{Name: "us", AppID: 1, APIURL: "https://api.github.com/", PerMinute: 20, PerHour: 100}}, nil, quiet()))
+	must(t, known.use(t.Context(), []config.App{{Name: "us", AppID: 1, APIURL: "https://api.github.com/", PerMinute: 20, PerHour: 100}}, nil, nil, quiet()))
 	source := func(name, repository string) config.Source {
 		return config.Source{Name: name, GitHub: config.GitHub{Repository: repository, App: "us", PerMinute: 60, PerHour: 450}}
 	}

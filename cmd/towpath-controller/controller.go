@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -61,6 +63,9 @@ type Main struct {
 	callbackKey  []byte // signs the tokens that webhooks call back with
 	pusher       *reconcile.Pusher
 	apps         gitHubApps
+	proposals    *reconcile.Proposals
+	proposed     proposed
+	forges       map[string]*status.GitHub // by source; guarded by mu
 	tellers      status.Tellers
 	registry     *prometheus.Registry
 	proofs       proofs
@@ -79,6 +84,7 @@ type Main struct {
 	tasks    sync.WaitGroup
 	running  context.Context // of all that goes on until Close
 	cancel   context.CancelFunc
+	serves   chan struct{} // closed once the API is served
 	done     chan struct{} // closed by Close
 	// observing: the database was lost, and until a person says so nothing but reading is done. The database's word counts; this is what was made of it last.
 	observing atomic.Bool
@@ -92,7 +98,7 @@ type Main struct {
 
 // New makes a controller of a configuration.
 func New(c *config.Config, log *logrus.Entry) *Main {
-	return &Main{config: c, log: log, sources: map[string]*source{}, registry: prometheus.NewRegistry(), proofs: newProofs(), late: time.Minute, done: make(chan struct{})}
+	return &Main{config: c, log: log, sources: map[string]*source{}, registry: prometheus.NewRegistry(), proofs: newProofs(), late: time.Minute, serves: make(chan struct{}), done: make(chan struct{})}
 }
 
 // leaseLasts exceeds what a request to a cluster may take; a lane whose holder died waits so long where several controllers share a database.
@@ -311,6 +317,7 @@ func (m *Main) openEngine(ctx context.Context) error {
 	m.keeper = &reconcile.Keeper{Store: m.store, Runner: m.runner, Cluster: m.clusters.kept, Log: m.log}
 	m.runner.Settled, m.runner.Earlier = m.keeper.Settled, m.earlier
 	m.intake = &reconcile.Intake{Store: m.store, Planner: planner, Traces: &traces{capabilities: m.capabilities.of}, Rules: m.rules, Observe: m.sight, Clock: time.Now, Log: m.log}
+	m.proposals = &reconcile.Proposals{Store: m.store, Intake: m.intake, Rehearse: m.clusters.rehearse, Limits: m.runner.Limits}
 	m.pusher = &reconcile.Pusher{Store: m.store, Planner: planner, Reach: reach(m.config.Push.Allow), Clock: time.Now,
 		Tree: func(files map[string][]byte) (fs.FS, error) { return gitsource.NewTree(files, gitsource.Limits{}) }}
 	return nil
@@ -332,8 +339,9 @@ func (m *Main) work(ctx context.Context) error {
 			}
 			return m.runner.Run(ctx, lane)
 		},
-		store.JobSource: m.sync,
-		store.JobCall:   m.caller.Make,
+		store.JobSource:   m.sync,
+		store.JobProposal: m.propose,
+		store.JobCall:     m.caller.Make,
 		store.JobOutbox: func(context.Context, string) error {
 			m.tellers.Wake()
 			return nil
@@ -347,6 +355,7 @@ func (m *Main) work(ctx context.Context) error {
 	m.tasks.Go(func() { m.observe(ctx) })
 	m.tasks.Go(func() { m.dismiss(ctx) })
 	m.tasks.Go(func() { m.prove(ctx) })
+	m.tasks.Go(func() { m.followProposals(ctx) })
 	m.tasks.Go(func() { m.capabilities.follow(ctx) })
 	m.tasks.Go(func() {
 		if err := m.pool.Warm(ctx); err != nil && ctx.Err() == nil {
@@ -358,7 +367,7 @@ func (m *Main) work(ctx context.Context) error {
 
 // takeUp goes on with what a process had under way that is no more.
 func (m *Main) takeUp(ctx context.Context) error {
-	return errors.Join(m.store.Recover(ctx), m.store.RecoverCalls(ctx))
+	return errors.Join(m.store.Recover(ctx), m.store.RecoverCalls(ctx), m.store.RecoverProposals(ctx))
 }
 
 // rotate keeps the issuer's keys young.
@@ -406,7 +415,7 @@ func (m *Main) Reload(c *config.Config) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.people, m.latest = c.Roles, c
-	wrong := []error{m.apps.use(m.running, c.GitHub.Apps, m.store, m.log)}
+	wrong := []error{m.apps.use(m.running, c.GitHub.Apps, m.serves, m.store, m.log)}
 	if held, err := ruleSources(c); err != nil {
 		wrong = append(wrong, err) // those before stay in force
 	} else {
@@ -439,7 +448,8 @@ func (m *Main) Reload(c *config.Config) error {
 	if err != nil {
 		return errors.Join(append(wrong, err)...)
 	}
-	m.store.TellAbout(told)
+	m.store.TellAbout(slices.Sorted(maps.Keys(told)))
+	m.forges = told
 	if m.observing.Load() {
 		all = nil // nothing is told yet
 	}
@@ -512,6 +522,7 @@ func (m *Main) listen(served *certificates) error {
 			m.log.WithError(err).Error("the API is no longer served")
 		}
 	})
+	close(m.serves)
 	return nil
 }
 
@@ -632,7 +643,7 @@ func (m *Main) Close() error {
 		errs = append(errs, m.store.Stop(ctx))
 	}
 	m.tellers.Use(context.Background(), nil)
-	errs = append(errs, m.apps.use(context.Background(), nil, nil, nil))
+	errs = append(errs, m.apps.use(context.Background(), nil, nil, nil, nil))
 	if m.cancel != nil {
 		m.cancel()
 	}

@@ -197,19 +197,12 @@ func because(reason string) string {
 
 // Gates names the steps of a way that wait, as people's words name them.
 func (w Way) Gates() (names []string) {
-	add := func(where string, steps []Step) {
+	w.places(func(where string, steps []Step) {
 		for i, step := range steps {
 			if step.Weight == nil {
 				names = append(names, fmt.Sprintf("%s[%d]", where, i))
 			}
 		}
-	}
-	add("beforeDeployment", w.Before)
-	add("canary.steps", w.Canary)
-	if w.BlueGreen != nil {
-		add("blueGreen.redirectTrafficAfter", w.BlueGreen.Redirect)
-		add("blueGreen.shutDownOldVersionAfter", w.BlueGreen.ShutDown)
-	}
-	add("afterDeployment", w.After)
+	})
 	return names
 }

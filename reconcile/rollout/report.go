@@ -6,13 +6,16 @@ import (
 	"towpath/deployment"
 )
 
-// Message is a commit about which something new is to be told.
+// Message is a commit, or a proposal, about which something new is to be told.
 type Message struct {
-	Tenant, Source, Commit string
-	Seq                    int64     // of the newest change
-	Tries                  int       // that failed in a row
-	Unsure                 bool      // a former try may have told something that is not recorded
-	Until                  time.Time // it is ours; nobody else sends in our name before
+	Tenant, Source string
+	Commit         string    // or that of a group of a merge queue
+	Pull           int       // a pull request, in place of Commit
+	Group          bool      // Commit is a group of a merge queue
+	Seq            int64     // of the newest change
+	Tries          int       // that failed in a row
+	Unsure         bool      // a former try may have told something that is not recorded
+	Until          time.Time // it is ours; nobody else sends in our name before
 }
 
 // Publication is what was last told of one object outside: a commit status, say.
@@ -20,7 +23,9 @@ type Publication struct {
 	Hash  string // of what was sent
 	Final bool   // it was about something that has ended
 	At    time.Time
-	Count int // how often the object was sent
+	Count int   // how often the object was sent
+	Edit  bool  // what was sent last changed what was there; not kept
+	ID    int64 // that the forge gave the object, by which it is changed; 0: it has none
 }
 
 // Delay is why a message is told later.

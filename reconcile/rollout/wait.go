@@ -145,22 +145,37 @@ func Removals(f Facts) []manifest.Key {
 // is asked for.
 func guard(t Target, f Facts) string {
 	gone := Removals(f)
+	if t.Removes {
+		return precious(gone)
+	}
+	return guarded(gone, len(f.Inventory), len(f.New.Objects), f.Limits)
+}
+
+// Guard is why what is had and no longer wanted goes only when a person approves that; "" when it goes by itself.
+func Guard(had, wanted []manifest.Key, limits Limits) string {
+	return guarded(Removals(Facts{Inventory: had, New: Set{Objects: wanted}}), len(had), len(wanted), limits)
+}
+
+func precious(gone []manifest.Key) string {
 	for _, key := range gone {
 		if key.Precious() {
 			return fmt.Sprintf("it removes %s", key)
 		}
 	}
-	if t.Removes {
-		return ""
+	return ""
+}
+
+func guarded(gone []manifest.Key, had, has int, limits Limits) string {
+	if why := precious(gone); why != "" {
+		return why
 	}
-	if len(gone) > f.Limits.Removals {
-		return fmt.Sprintf("it removes %d objects (%d go without asking)", len(gone), f.Limits.Removals)
+	if len(gone) > limits.Removals {
+		return fmt.Sprintf("it removes %d objects (%d go without asking)", len(gone), limits.Removals)
 	}
-	had, has := len(f.Inventory), len(f.New.Objects)
 	if had > 0 && has == 0 {
 		return "its manifests are empty"
 	}
-	if len(gone) > 1 && float64(had-has) > f.Limits.Shrink*float64(had) { // one of two is half of them, and an everyday edit
+	if len(gone) > 1 && float64(had-has) > limits.Shrink*float64(had) { // one of two is half of them, and an everyday edit
 		return fmt.Sprintf("its manifests shrank from %d objects to %d", had, has)
 	}
 	return ""

@@ -6,6 +6,7 @@ CREATE TABLE hook_looks (
 CREATE TABLE redeliveries (
   app TEXT NOT NULL,
   guid TEXT NOT NULL,
+  attempt BIGINT NOT NULL,
   at BIGINT NOT NULL,
-  PRIMARY KEY (app, guid)
+  PRIMARY KEY (app, guid, attempt)
 );

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const contentType = "application/json; charset=utf-8"
@@ -17,7 +18,14 @@ type answer struct {
 	body   any
 }
 
+// text is the body as it is sent.
 func (a answer) text() []byte {
+	switch body := a.body.(type) {
+	case nil:
+		return nil
+	case verbatim:
+		return []byte(body)
+	}
 	text, err := json.Marshal(a.body)
 	if err != nil {
 		panic(err) // bodies are made here
@@ -33,6 +41,9 @@ func (a answer) value() (v any) {
 	return v
 }
 
+// verbatim is a body that is no JSON.
+type verbatim string
+
 // object is a body, or a part of one.
 type object map[string]any
 
@@ -46,6 +57,33 @@ func notFound() answer { return refuse(http.StatusNotFound, "Not Found") }
 // invalidRequest refuses what the description does not allow.
 func invalidRequest(err error) answer {
 	return refuse(http.StatusUnprocessableEntity, "Invalid request.\n\n"+strings.Join(complaints(err), "\n"))
+}
+
+// done is an answer that holds something.
+func done(status int, body any) answer { return answer{status: status, body: body} }
+
+// number is one that the path holds; none has 0.
+func (c *call) number(name string) int64 {
+	n, _ := strconv.ParseInt(c.vars[name], 10, 64)
+	return n
+}
+
+// timestamp is how GitHub writes a time; null when there is none.
+func timestamp(at time.Time) any {
+	if at.IsZero() {
+		return nil
+	}
+	return at.UTC().Format(time.RFC3339)
+}
+
+// list is a page of things, each as GitHub shows it.
+func list[T any](c *call, all []T, show func(T) object) answer {
+	shown, header := page(c, all)
+	body := make([]object, len(shown))
+	for i, one := range shown {
+		body[i] = show(one)
+	}
+	return answer{status: http.StatusOK, header: header, body: body}
 }
 
 // invalidField refuses what the description allows and GitHub does not.

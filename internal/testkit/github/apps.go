@@ -23,6 +23,7 @@ type app struct {
 	slug       string
 	keys       []*rsa.PublicKey
 	account    *account // whose limits its own requests count for
+	bot        *account // "SLUG[bot]", as whom its installations are shown
 	hook       hook
 	deliveries []*delivery // oldest first
 }
@@ -35,7 +36,7 @@ type installation struct {
 	may          Rights
 	repositories []*repository
 	suspended    bool
-	account      *account // "SLUG[bot]", whose limits its requests count for
+	account      *account // the bot's, whose limits its requests count for
 }
 
 // Issued is a token that was given to an App's installation.
@@ -59,7 +60,8 @@ func (g *GitHub) App(id int64, slug string, keys ...*rsa.PublicKey) {
 	defer g.mu.Unlock()
 	a := g.apps[id]
 	if a == nil {
-		a = &app{id: id, slug: slug, account: &account{login: slug, id: g.id(), spent: spent{since: time.Now()}}}
+		a = &app{id: id, slug: slug, account: &account{login: slug, id: g.id(), kind: "Bot", spent: spent{since: g.now()}}, bot: g.person(slug + "[bot]")}
+		a.bot.kind = "Bot"
 		g.apps[id] = a
 	}
 	a.keys = keys
@@ -71,7 +73,7 @@ func (g *GitHub) Install(app int64, may Rights, repositories ...string) (id int6
 	defer g.mu.Unlock()
 	a := g.apps[app]
 	owner, _, _ := strings.Cut(repositories[0], "/")
-	i := &installation{id: g.id(), app: a, owner: owner, may: may, account: &account{login: a.slug + "[bot]", id: g.id(), spent: spent{since: time.Now()}}}
+	i := &installation{id: g.id(), app: a, owner: owner, may: may, account: &account{login: a.bot.login, id: a.bot.id, kind: "Bot", spent: spent{since: g.now()}}}
 	for _, name := range repositories {
 		i.repositories = append(i.repositories, g.repositories[strings.ToLower(name)])
 	}
@@ -118,11 +120,12 @@ func (g *GitHub) Good(token, repository string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	i := g.tokens[token]
-	return i != nil && time.Now().Before(i.Expires) && i.May["contents"] != "" && slices.Contains(i.repositories, g.find(repository))
+	return i != nil && g.now().Before(i.Expires) && i.May["contents"] != "" && slices.Contains(i.repositories, g.find(repository))
 }
 
 // withJWT are the operations of Apps themselves, not of their installations.
-var withJWT = []string{"apps/get-repo-installation", "apps/create-installation-access-token", "apps/list-webhook-deliveries", "apps/redeliver-webhook-delivery"}
+var withJWT = []string{"apps/get-repo-installation", "apps/create-installation-access-token", "apps/list-webhook-deliveries", "apps/get-webhook-delivery", "apps/redeliver-webhook-delivery",
+	"apps/get-authenticated", "apps/list-installations"}
 
 // open are the operations that nobody has to be known for.
 var open = []string{"apps/create-from-manifest"}
@@ -147,7 +150,7 @@ func (g *GitHub) self(token string) (*app, *answer) {
 	if !slices.ContainsFunc(a.keys, func(key *rsa.PublicKey) bool { return signed.Claims(key, &claims) == nil }) {
 		return nil, &unread
 	}
-	now := time.Now()
+	now := g.now()
 	wrong := ""
 	switch {
 	case claims.Expiry == nil || !claims.Expiry.Time().After(now):
@@ -176,9 +179,8 @@ func getInstallation(c *call) answer {
 
 func (g *GitHub) installation(i *installation) object {
 	o := g.description.blank("installation", g.URL)
-	maps.Copy(o, object{"id": i.id, "app_id": i.app.id, "app_slug": i.app.slug, "account": i.account.user(g.URL), "target_type": "Organization", "permissions": i.may,
+	maps.Copy(o, object{"id": i.id, "app_id": i.app.id, "app_slug": i.app.slug, "account": g.owner(i.owner).user(g.URL), "target_type": "Organization", "permissions": i.may,
 		"repository_selection": "selected"})
-	o["account"].(object)["login"] = i.owner
 	return o
 }
 
@@ -223,7 +225,7 @@ func createToken(c *call) answer {
 	// As GitHub's newer tokens are: long, and of no fixed length.
 	secret := make([]byte, 180+c.g.id()%40)
 	_, _ = rand.Read(secret)
-	given := Issued{Token: fmt.Sprintf("ghs_%d_%x", c.app.id, secret), Installation: i.id, May: may, Expires: time.Now().Add(tokensLast).Truncate(time.Second), installation: i, repositories: chosen}
+	given := Issued{Token: fmt.Sprintf("ghs_%d_%x", c.app.id, secret), Installation: i.id, May: may, Expires: c.g.now().Add(tokensLast).Truncate(time.Second), installation: i, repositories: chosen}
 	shown := make([]object, len(chosen))
 	for n, r := range chosen {
 		given.Repositories = append(given.Repositories, r.name)
@@ -254,7 +256,7 @@ func createFromManifest(c *call) answer {
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
 	o := c.g.description.blank("integration", c.g.URL)
-	maps.Copy(o, object{"id": a.id, "slug": a.slug, "name": a.slug, "html_url": c.g.URL + "apps/" + a.slug, "owner": (&account{login: "acme", id: 1}).user(c.g.URL),
+	maps.Copy(o, object{"id": a.id, "slug": a.slug, "name": a.slug, "html_url": c.g.URL + "apps/" + a.slug, "owner": c.g.owner("acme").user(c.g.URL),
 		"client_id": "Iv1.test", "client_secret": "unused", "webhook_secret": "of the hook", "pem": string(text)})
 	return answer{status: http.StatusCreated, body: o}
 }

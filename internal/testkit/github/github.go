@@ -26,8 +26,11 @@ type GitHub struct {
 	operations  map[string]operation // by the description's operationId
 
 	mu           sync.Mutex
+	clock        func() time.Time
 	limits       Limits
 	accounts     map[string]*account    // by token
+	people       map[string]*account    // by login in lower case
+	members      map[string]string      // states, by "org/team/login" in lower case
 	repositories map[string]*repository // by "owner/name" in lower case
 	moved        map[string]*repository // by a name of before
 
@@ -36,11 +39,13 @@ type GitHub struct {
 	installations map[int64]*installation
 	tokens        map[string]*Issued // that are good
 	issued        []Issued
+	outgoing      []func()       // deliveries of what happened, not yet begun
 	sending       sync.WaitGroup // deliveries
 	nextID        int64
 	faults        []Fault // of the next requests
 	always        Fault   // of those after them
 	requests      []Request
+	written       map[string]int // by operation
 }
 
 // operation does what one operation of the description is for. The request is one that the description allows.
@@ -49,8 +54,8 @@ type operation func(c *call) answer
 // Request is one that was answered, or cut.
 type Request struct {
 	Method, Path string
-	Status       int // of the answer; 0: none was given
-	At           time.Time
+	Status       int       // of the answer; 0: none was given
+	At           time.Time // it came
 }
 
 // New makes a GitHub that is reached by Client only: all happens in the goroutine that asks, so that it can be used where time is virtual.
@@ -60,17 +65,67 @@ func New(t testing.TB) *GitHub {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &GitHub{URL: "https://api.github.test/", t: t, description: d, limits: GitHubLimits, accounts: map[string]*account{}, repositories: map[string]*repository{},
-		moved: map[string]*repository{}, apps: map[int64]*app{}, codes: map[string]*app{}, installations: map[int64]*installation{}, tokens: map[string]*Issued{}}
+	g := &GitHub{URL: "https://api.github.test/", t: t, description: d, clock: time.Now, limits: GitHubLimits, accounts: map[string]*account{}, people: map[string]*account{}, members: map[string]string{},
+		repositories: map[string]*repository{},
+		moved:        map[string]*repository{}, apps: map[int64]*app{}, codes: map[string]*app{}, installations: map[int64]*installation{}, tokens: map[string]*Issued{}, written: map[string]int{}}
 	t.Cleanup(g.sending.Wait)
 	g.operations = map[string]operation{
-		"repos/create-commit-status":            createStatus,
-		"repos/list-commit-statuses-for-ref":    listStatuses,
-		"apps/get-repo-installation":            getInstallation,
-		"apps/create-installation-access-token": createToken,
-		"apps/create-from-manifest":             createFromManifest,
-		"apps/list-webhook-deliveries":          listDeliveries,
-		"apps/redeliver-webhook-delivery":       redeliver,
+		"repos/create-commit-status":                      createStatus,
+		"repos/list-commit-statuses-for-ref":              listStatuses,
+		"apps/get-repo-installation":                      getInstallation,
+		"apps/create-installation-access-token":           createToken,
+		"apps/create-from-manifest":                       createFromManifest,
+		"apps/list-webhook-deliveries":                    listDeliveries,
+		"apps/redeliver-webhook-delivery":                 redeliver,
+		"pulls/list":                                      listPulls,
+		"pulls/create":                                    createPull,
+		"pulls/get":                                       getPull,
+		"pulls/update":                                    updatePull,
+		"pulls/list-files":                                listFiles,
+		"pulls/list-commits":                              listPullCommits,
+		"pulls/list-reviews":                              listReviews,
+		"repos/list-pull-requests-associated-with-commit": listPullsOfCommit,
+		"issues/list-comments-for-repo":                   listAllComments,
+		"issues/list-comments":                            listComments,
+		"issues/create-comment":                           createComment,
+		"issues/get-comment":                              getComment,
+		"issues/update-comment":                           updateComment,
+		"issues/delete-comment":                           deleteComment,
+		"reactions/create-for-issue-comment":              createReaction,
+		"checks/create":                                   createRun,
+		"checks/get":                                      getRun,
+		"checks/update":                                   updateRun,
+		"checks/list-annotations":                         listAnnotations,
+		"checks/list-for-ref":                             listRuns,
+		"repos/list-deployments":                          listDeployments,
+		"repos/create-deployment":                         createDeployment,
+		"repos/get-deployment":                            getDeployment,
+		"repos/list-deployment-statuses":                  listDeploymentStatuses,
+		"repos/create-deployment-status":                  createDeploymentStatus,
+		"git/create-commit":                               createGitCommit,
+		"git/create-tree":                                 createTree,
+		"git/get-tree":                                    getTree,
+		"git/create-ref":                                  createRef,
+		"git/get-ref":                                     getRef,
+		"git/update-ref":                                  updateRef,
+		"git/delete-ref":                                  deleteRef,
+		"repos/get-content":                               getContents,
+		"repos/compare-commits-with-basehead":             compare,
+		"repos/get-branch":                                getBranch,
+		"repos/get-commit":                                getCommit,
+		"repos/get-branch-rules":                          getRules,
+		"repos/get-status-checks-protection":              getRequiredChecks,
+		"repos/get-combined-status-for-ref":               getCombinedStatus,
+		"repos/get":                                       getRepository,
+		"users/get-authenticated":                         getUser,
+		"apps/get-authenticated":                          getApp,
+		"apps/list-installations":                         listInstallations,
+		"apps/list-repos-accessible-to-installation":      listInstallationRepositories,
+		"apps/get-webhook-delivery":                       getDelivery,
+		"meta/get":                                        getMeta,
+		"rate-limit/get":                                  getRateLimit,
+		"repos/get-collaborator-permission-level":         getPermission,
+		"teams/get-membership-for-user-in-org":            getMembership,
 	}
 	return g
 }
@@ -118,7 +173,9 @@ func (p inProcess) RoundTrip(r *http.Request) (response *http.Response, err erro
 // ServeHTTP implements http.Handler.
 func (g *GitHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	written := &watched{ResponseWriter: w}
-	at := time.Now()
+	g.mu.Lock()
+	at := g.now()
+	g.mu.Unlock()
 	defer func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
@@ -153,18 +210,31 @@ func (g *GitHub) serve(w http.ResponseWriter, r *http.Request) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c := &call{g: g, request: r, body: body}
-	g.write(w, c, g.answer(c))
+	g.write(w, c, c.unchanged(g.answer(c)))
+	for _, deliver := range g.begun() {
+		g.sending.Go(deliver)
+	}
 }
+
+// Clock replaces the clock, which is the machine's.
+func (g *GitHub) Clock(now func() time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.clock = now
+}
+
+func (g *GitHub) now() time.Time { return g.clock() }
 
 // call is a request on its way through.
 type call struct {
-	g       *GitHub
-	request *http.Request
-	body    []byte
-	account *account
-	app     *app              // who asks is an App itself
-	issued  *Issued           // who asks has a token of an installation
-	vars    map[string]string // of the path
+	g         *GitHub
+	request   *http.Request
+	body      []byte
+	operation string // by the description's operationId; "": none
+	account   *account
+	app       *app              // who asks is an App itself
+	issued    *Issued           // who asks has a token of an installation
+	vars      map[string]string // of the path
 }
 
 // read takes the body, which the description allows, apart.
@@ -177,21 +247,29 @@ func (g *GitHub) answer(c *call) answer {
 	}
 	moved := g.lead(c.request)
 	route, vars, err := g.description.find(c.request)
-	if err != nil || !slices.Contains(open, route.Operation.OperationID) {
+	switch {
+	case err == nil:
+		c.operation = route.Operation.OperationID
+	case isGraphQL(c.request):
+		c.operation = "graphql"
+	}
+	if !slices.Contains(open, c.operation) {
 		if refused := c.who(); refused != nil {
 			return *refused
 		}
-		if refused := c.account.admit(c.request.Method, g.limits, time.Now()); refused != nil {
+		if refused := c.account.admit(c.request.Method, c.operation, g.limits, g.now()); refused != nil {
 			return *refused
 		}
 	}
 	switch {
 	case moved != nil:
 		return *moved
+	case c.operation == "graphql":
+		return graphql(c)
 	case err != nil:
 		return notFound()
 	}
-	if refused := c.fits(route.Operation.OperationID); refused != nil {
+	if refused := c.fits(); refused != nil {
 		return *refused
 	}
 	c.vars = vars
@@ -202,14 +280,17 @@ func (g *GitHub) answer(c *call) answer {
 	if err := g.description.checkRequest(c.request, route, vars); err != nil {
 		return invalidRequest(err)
 	}
-	do := g.operations[route.Operation.OperationID]
+	do := g.operations[c.operation]
 	if do == nil {
-		g.t.Errorf("the GitHub for tests cannot do %s yet: %s %s", route.Operation.OperationID, c.request.Method, c.request.URL.Path)
-		return refuse(http.StatusNotImplemented, "this GitHub for tests cannot do "+route.Operation.OperationID+" yet")
+		g.t.Errorf("the GitHub for tests cannot do %s yet: %s %s", c.operation, c.request.Method, c.request.URL.Path)
+		return refuse(http.StatusNotImplemented, "this GitHub for tests cannot do "+c.operation+" yet")
 	}
 	a := do(c)
 	if err := g.description.checkAnswer(c.request, route, vars, a); err != nil {
 		g.t.Errorf("the GitHub for tests answers %s %s as GitHub never does: %v", c.request.Method, c.request.URL.Path, err)
+	}
+	if c.request.Method != http.MethodGet && a.status < 300 && (creates[c.operation] == "" || a.status == http.StatusCreated) {
+		g.written[c.operation]++
 	}
 	return a
 }

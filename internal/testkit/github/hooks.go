@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -49,32 +50,38 @@ func (g *GitHub) Emit(app int64, event, repository string, more map[string]any) 
 	g.mu.Lock()
 	d := &delivery{guid: fmt.Sprintf("guid-%d", g.id()), event: event}
 	a := g.apps[app]
-	said := object{"sender": object{"login": "octocat", "type": "User"}}
 	for _, i := range g.installations {
 		if i.app == a {
-			d.installation, said["installation"] = i.id, object{"id": i.id, "account": object{"login": i.owner}}
+			d.installation = i.id
 		}
 	}
-	if r := g.find(repository); r != nil {
-		d.repository, said["repository"] = r.id, object{"id": r.id, "full_name": r.name, "default_branch": "main"}
+	g.say(d, g.find(repository), g.person("octocat"), more)
+	g.mu.Unlock()
+	return d.guid, g.deliver(a, d)
+}
+
+// say writes the body of a delivery: what each event says, and more.
+func (g *GitHub) say(d *delivery, r *repository, by *account, more map[string]any) {
+	said := object{"sender": by.user(g.URL)}
+	if id, is := d.installation.(int64); is {
+		said["installation"] = object{"id": id, "node_id": fmt.Sprintf("IN_%d", id), "account": object{"login": g.installations[id].owner}}
 	}
-	for key, value := range more {
-		said[key] = value
+	if r != nil {
+		d.repository, said["repository"] = r.id, g.repository(r)
 	}
+	maps.Copy(said, more)
 	d.action, _ = said["action"].(string)
 	text, err := json.Marshal(said)
 	if err != nil {
 		panic(err) // a test's own mistake
 	}
 	d.body = text
-	g.mu.Unlock()
-	return d.guid, g.deliver(a, d)
 }
 
 // deliver tries once, and keeps what came of it.
 func (g *GitHub) deliver(a *app, d *delivery) (status int) {
 	g.mu.Lock()
-	d.id, d.at = g.id(), time.Now()
+	d.id, d.at = g.id(), g.now()
 	h := a.hook
 	g.mu.Unlock()
 	if h.client != nil {
@@ -82,7 +89,7 @@ func (g *GitHub) deliver(a *app, d *delivery) (status int) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	d.took, d.code = time.Since(d.at), status
+	d.took, d.code = g.now().Sub(d.at), status
 	if status == 0 {
 		d.code = http.StatusBadGateway // as GitHub lists what nobody took
 	}
@@ -132,24 +139,39 @@ func listDeliveries(c *call) answer {
 	shown, header := []object{}, http.Header{}
 	for _, d := range slices.Backward(c.app.deliveries) {
 		switch {
-		case before != 0 && d.id >= before, time.Since(d.at) > deliveriesKept:
+		case before != 0 && d.id >= before, c.g.now().Sub(d.at) > deliveriesKept:
 			continue
 		case len(shown) == size:
 			query.Set("cursor", strconv.FormatInt(shown[size-1]["id"].(int64), 10))
 			header.Set("Link", fmt.Sprintf(`<%sapp/hook/deliveries?%s>; rel="next"`, c.g.URL, query.Encode()))
 			return answer{status: http.StatusOK, header: header, body: shown}
 		}
-		shown = append(shown, object{"id": d.id, "guid": d.guid, "delivered_at": d.at.UTC().Format(time.RFC3339), "redelivery": d.redelivery, "duration": d.took.Seconds(),
-			"status": http.StatusText(d.code), "status_code": d.code, "event": d.event, "action": nullable(d.action), "installation_id": d.installation, "repository_id": d.repository})
+		shown = append(shown, d.shown())
 	}
 	return answer{status: http.StatusOK, header: header, body: shown}
 }
 
+func (d *delivery) shown() object {
+	return object{"id": d.id, "guid": d.guid, "delivered_at": timestamp(d.at), "redelivery": d.redelivery, "duration": d.took.Seconds(), "status": http.StatusText(d.code),
+		"status_code": d.code, "event": d.event, "action": nullable(d.action), "installation_id": d.installation, "repository_id": d.repository}
+}
+
+func getDelivery(c *call) answer {
+	for _, d := range c.app.deliveries {
+		if d.id == c.number("delivery_id") {
+			o := d.shown()
+			maps.Copy(o, object{"request": object{"headers": nil, "payload": json.RawMessage(d.body)}, "response": object{"headers": nil, "payload": nil}})
+			return done(http.StatusOK, o)
+		}
+	}
+	return notFound()
+}
+
 // redeliver answers before it delivers, as GitHub does.
 func redeliver(c *call) answer {
-	id, _ := strconv.ParseInt(c.vars["delivery_id"], 10, 64) // a number, by the description
+	id := c.number("delivery_id")
 	for _, d := range c.app.deliveries {
-		if d.id == id && time.Since(d.at) <= deliveriesKept {
+		if d.id == id && c.g.now().Sub(d.at) <= deliveriesKept {
 			again := *d
 			again.redelivery = true
 			c.g.sending.Go(func() { c.g.deliver(c.app, &again) })

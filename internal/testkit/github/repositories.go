@@ -63,6 +63,16 @@ func (g *GitHub) lead(r *http.Request) *answer {
 func (g *GitHub) repository(r *repository) object {
 	owner, name, _ := strings.Cut(r.name, "/")
 	o := g.description.blank("repository", g.URL)
-	maps.Copy(o, object{"id": r.id, "name": name, "full_name": r.name, "default_branch": "main", "private": true, "owner": (&account{login: owner, id: 1}).user(g.URL)})
+	maps.Copy(o, object{"id": r.id, "name": name, "full_name": r.name, "default_branch": "main", "private": true, "owner": g.owner(owner).user(g.URL), "url": g.address(r, "")})
 	return o
 }
+
+// owner is the organization that owns repositories.
+func (g *GitHub) owner(login string) *account {
+	a := g.person(login)
+	a.kind = "Organization"
+	return a
+}
+
+// address is where something of a repository is found in the API.
+func (g *GitHub) address(r *repository, path string) string { return g.URL + "repos/" + r.name + path }

@@ -2,6 +2,7 @@ package github
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -49,18 +50,18 @@ func (g *GitHub) Shown(repository, sha string) map[string]Status {
 func (g *GitHub) Tell(repository, sha string, s Status) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.repositories[strings.ToLower(repository)].commits[sha].add(s, g.id())
+	g.find(repository).commit(sha).add(s, g.id(), g.now())
 }
 
-func (c *commit) add(s Status, id int64) Status {
-	s.id, s.At = id, time.Now()
+func (c *commit) add(s Status, id int64, at time.Time) Status {
+	s.id, s.At = id, at
 	c.statuses = append(c.statuses, s)
 	c.told[strings.ToLower(s.Context)]++
 	return s
 }
 
 func createStatus(c *call) answer {
-	r, refused := c.repository("statuses", "write")
+	r, refused := c.repository("write", "statuses")
 	if refused != nil {
 		return *refused
 	}
@@ -83,7 +84,7 @@ func createStatus(c *call) answer {
 	if body.TargetURL != nil {
 		s.TargetURL = *body.TargetURL
 	}
-	found := r.commits[c.vars["sha"]]
+	found := r.commit(c.vars["sha"])
 	switch target, err := url.Parse(s.TargetURL); {
 	case found == nil:
 		return invalidField("Status", "sha", "No commit found for SHA: "+c.vars["sha"])
@@ -98,28 +99,59 @@ func createStatus(c *call) answer {
 	case found.told[strings.ToLower(s.Context)] >= maxOfContext:
 		return invalidField("Status", "context", "This SHA and context has reached the maximum number of statuses.")
 	}
-	s = found.add(s, c.g.id())
+	s = found.add(s, c.g.id(), c.g.now())
 	address := c.g.statusAddress(r, found, s)
 	return answer{status: http.StatusCreated, header: http.Header{"Location": {address}}, body: c.g.status(r, found, s)}
 }
 
 func listStatuses(c *call) answer {
-	r, refused := c.repository("statuses", "read")
+	r, refused := c.repository("read", "statuses")
 	if refused != nil {
 		return *refused
 	}
-	found := r.commits[c.vars["ref"]]
+	found := r.commit(r.resolve(c.vars["ref"]))
 	if found == nil {
 		return notFound()
 	}
 	newest := slices.Clone(found.statuses)
 	slices.Reverse(newest)
-	shown, header := page(c, newest)
-	body := make([]object, len(shown))
-	for i, s := range shown {
-		body[i] = c.g.status(r, found, s)
+	return list(c, newest, func(s Status) object { return c.g.status(r, found, s) })
+}
+
+// getCombinedStatus shows the newest status of each context, and what they come to.
+func getCombinedStatus(c *call) answer {
+	r, refused := c.repository("read", "statuses")
+	if refused != nil {
+		return *refused
 	}
-	return answer{status: http.StatusOK, header: header, body: body}
+	found := r.commit(r.resolve(c.vars["ref"]))
+	if found == nil {
+		return notFound()
+	}
+	var newest []Status
+	for _, s := range slices.Backward(found.statuses) {
+		if !slices.ContainsFunc(newest, func(other Status) bool { return strings.EqualFold(other.Context, s.Context) }) {
+			newest = append(newest, s)
+		}
+	}
+	state := "success"
+	for _, s := range newest {
+		switch {
+		case s.State == "failure" || s.State == "error":
+			state = "failure"
+		case state == "success" && s.State == "pending":
+			state = "pending"
+		}
+	}
+	if len(newest) == 0 {
+		state = "pending"
+	}
+	a := list(c, newest, func(s Status) object { return c.g.status(r, found, s) })
+	repository := c.g.description.blank("minimal-repository", c.g.URL)
+	maps.Copy(repository, c.g.repository(r))
+	a.body = object{"state": state, "statuses": a.body, "sha": found.sha, "total_count": len(newest), "repository": repository, "commit_url": c.g.address(r, "/commits/"+found.sha),
+		"url": c.g.address(r, "/commits/"+found.sha+"/status")}
+	return a
 }
 
 func (g *GitHub) statusAddress(r *repository, c *commit, s Status) string {
@@ -130,15 +162,8 @@ func (g *GitHub) status(r *repository, c *commit, s Status) object {
 	at := s.At.UTC().Format(time.RFC3339)
 	told := object{"url": g.statusAddress(r, c, s), "avatar_url": nil, "id": s.id, "node_id": fmt.Sprintf("SC_%d", s.id), "state": s.State, "description": nullable(s.Description),
 		"target_url": nullable(s.TargetURL), "context": s.Context, "created_at": at, "updated_at": at, "creator": nil}
-	for _, a := range g.accounts {
-		if a.login == s.Creator {
-			told["creator"] = a.user(g.URL)
-		}
-	}
-	for _, i := range g.installations {
-		if i.account.login == s.Creator {
-			told["creator"] = i.account.user(g.URL)
-		}
+	if s.Creator != "" {
+		told["creator"] = g.person(s.Creator).user(g.URL)
 	}
 	return told
 }

@@ -148,7 +148,7 @@ func selecting(o manifest.Object, live *unstructured.Unstructured) (manifest.Obj
 		return o, nil
 	}
 	fields := o.Map()
-	ensure(ensure(fields, "spec"), "selector")[LabelHash] = hash
+	manifest.Ensure(manifest.Ensure(fields, "spec"), "selector")[LabelHash] = hash
 	return manifest.FromMap(fields, o.Source)
 }
 
@@ -237,7 +237,7 @@ func comparable(object map[string]any) map[string]any {
 	delete(out, "status")
 	meta := map[string]any{}
 	for _, name := range []string{"labels", "annotations", "finalizers", "ownerReferences"} {
-		if value, found := child(object, "metadata")[name]; found {
+		if value, found := manifest.Child(object, "metadata")[name]; found {
 			meta[name] = value
 		}
 	}

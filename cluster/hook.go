@@ -46,7 +46,7 @@ func (c *Client) runHook(ctx context.Context, id rollout.Identity, o manifest.Ob
 		}
 	}
 	fields := owned(plain(o.Map()).(map[string]any), id)
-	ensure(ensure(fields, "metadata"), "annotations")[AnnotationHook] = made
+	manifest.Ensure(manifest.Ensure(fields, "metadata"), "annotations")[AnnotationHook] = made
 	if o.Precious() {
 		applied, err := manifest.FromMap(fields, o.Source)
 		if err != nil {

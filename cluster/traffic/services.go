@@ -85,7 +85,7 @@ func pin(service Object, hash string) (Object, error) {
 	if service == nil {
 		return nil, nil
 	}
-	selector := child(service, "spec", "selector")
+	selector := manifest.Child(service, "spec", "selector")
 	if len(selector) == 0 {
 		return nil, errors.New("it has no selector, so no traffic can be divided by it")
 	}
@@ -94,7 +94,7 @@ func pin(service Object, hash string) (Object, error) {
 }
 
 func unpin(service Object) Object {
-	delete(child(service, "spec", "selector"), LabelHash)
+	delete(manifest.Child(service, "spec", "selector"), LabelHash)
 	return service
 }
 
@@ -103,9 +103,9 @@ func beside(is, active Object, key manifest.Key, hash string) (Object, error) {
 	if is != nil || active == nil {
 		return pin(is, hash)
 	}
-	spec := Object{"selector": clone(child(active, "spec", "selector"))}
+	spec := Object{"selector": clone(manifest.Child(active, "spec", "selector"))}
 	var ports []Object
-	for _, port := range items(child(active, "spec")["ports"]) {
+	for _, port := range manifest.Items(manifest.Child(active, "spec")["ports"]) {
 		port = clone(port)
 		delete(port, "nodePort")
 		ports = append(ports, port)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
 
@@ -36,7 +37,7 @@ func (smi) split(is Object, d rollout.Division) Object {
 	case d.Stage == rollout.Whole && made(is):
 		return nil
 	}
-	spec := ensure(is, "spec")
+	spec := manifest.Ensure(is, "spec")
 	backends, kept := before(is)["backends"]
 	if !kept {
 		backends = spec["backends"]
@@ -44,7 +45,7 @@ func (smi) split(is Object, d rollout.Division) Object {
 	if !made(is) {
 		note(is, d.Stage, "backends", backends)
 	}
-	shared := slices.ContainsFunc(items(backends), func(b Object) bool { return b["service"] == d.Canary })
+	shared := slices.ContainsFunc(manifest.Items(backends), func(b Object) bool { return b["service"] == d.Canary })
 	if d.Stage == rollout.Divided || d.Stage == rollout.Held && (shared || made(is)) {
 		var baseline Object
 		if d.Compared {

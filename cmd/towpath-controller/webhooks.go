@@ -139,10 +139,7 @@ func (s *secretsOf) value(name string) (string, error) {
 	if i < 0 {
 		return "", fmt.Errorf("there is no secret %s; secrets of the controller's configuration names those that there are", name)
 	}
-	secret, source := s.all[i], s.source
-	if source == "" {
-		source = "push"
-	}
+	secret, source := s.all[i], config.SourceOf(s.source)
 	if !anyOf(secret.Sources, source) || !anyOf(secret.Applications, s.application) {
 		return "", fmt.Errorf("secret %s may not be used by application %s of %s; secrets of the controller's configuration says by whom", name, s.application, source)
 	}

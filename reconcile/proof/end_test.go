@@ -253,7 +253,11 @@ func (j *judge) aimed(w *watched, c *cloud.Cluster, last rollout.Target) {
 // restored holds, when a target has ended, that Deployment objects are there which the file keeps, or which were there when it began.
 func (j *judge) restored(w *watched, t rollout.Target) {
 	good := w.good != nil && w.good.Deployment == t.Deployment
-	if t.Removes || strings.Contains(t.Why, "put back") || !w.adopted[t.ID] && !(good && t.KeepDeployment) || good && !t.KeepDeployment {
+	kept := w.adopted[t.ID]
+	if good {
+		kept = t.KeepDeployment
+	}
+	if !kept || t.Removes || strings.Contains(t.Why, "put back") {
 		return
 	}
 	set, c := j.house.sets[t.Manifests], j.house.cloud.Cluster(t.Account)

@@ -3,6 +3,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -361,6 +362,12 @@ type Credential struct {
 	PasswordFile string   `yaml:"passwordFile" doc:"file with the password or token; read at each use" required:"true"`
 }
 
+// pushed is what lists of sources call what is pushed.
+const pushed = "push"
+
+// SourceOf is what lists of sources call a source; "" is that of what is pushed, which has none.
+func SourceOf(source string) string { return cmp.Or(source, pushed) }
+
 // Secret is a value that webhooks may send without their authors knowing it. All of the lists are globs.
 type Secret struct {
 	Name         string   `yaml:"name" doc:"as deployment files write it" required:"true"`
@@ -551,7 +558,7 @@ func (c *Config) check() (wrong []error) {
 		at := fmt.Sprintf("sources[%d]", i)
 		need(sourceName.MatchString(s.Name), "%s.name: %q; letters, digits, - and _, at most 63", at, s.Name)
 		need(!names[s.Name], "%s.name: a second source named %s", at, s.Name)
-		need(s.Name != "push", "%s.name: push stands for what is pushed; give the source another name", at)
+		need(s.Name != pushed, "%s.name: push stands for what is pushed; give the source another name", at)
 		names[s.Name] = true
 		need(s.URL != "", "%s.url is required", at)
 		_, err := cron.ParseStandard(s.Schedule)

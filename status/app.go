@@ -156,7 +156,14 @@ func (a *App) Itself(repository, login string) bool {
 	return p.slug != "" && strings.EqualFold(login, p.slug+"[bot]")
 }
 
-func (a *App) advice() advice {
+func (a *App) login(repository string) string {
+	p := a.place(repository)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.slug + "[bot]"
+}
+
+func (a *App) advice(Permissions) advice {
 	return advice{fmt.Sprintf("check appID and privateKeyFile of the App %s, and this machine's clock", a.config.Name),
 		fmt.Sprintf("is the App %s installed there, with the permissions it asks for accepted?", a.config.Name)}
 }
@@ -190,7 +197,7 @@ func (a *App) locate(ctx context.Context, p *place, repository string) error {
 	if err != nil && response != nil && response.StatusCode == http.StatusNotFound {
 		return &Failure{Kind: Refused, Text: what + ": GitHub answers 404: there is none; install the App on the repository, or correct its name"}
 	}
-	if err := a.failure(what, a.advice(), response, err); err != nil {
+	if err := a.failure(what, a.advice(nil), response, err); err != nil {
 		return sure(err)
 	}
 	p.mu.Lock()
@@ -221,7 +228,7 @@ func (a *App) issue(ctx context.Context, p *place, repository string, may Permis
 	}
 	var given github.InstallationToken
 	response, err := a.client.Do(ctx, request, &given)
-	if err := a.failure(what, a.advice(), response, err); err != nil {
+	if err := a.failure(what, a.advice(nil), response, err); err != nil {
 		return sure(err)
 	}
 	if given.GetToken() == "" {

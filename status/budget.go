@@ -5,33 +5,39 @@ import (
 	"time"
 )
 
-// Budget is how much is sent for one account. GitHub takes 80 creations a minute and 500 an hour, which people who use the same identity share.
+// Budget is how much is sent for one account. GitHub takes 80 creations a minute and 500 an hour, which people who use the same identity share. What changes
+// something that is there is no creation.
 type Budget struct {
-	Pause  time.Duration // between two of them
-	Minute int
+	Pause  time.Duration // between two requests that change something
+	Minute int           // creations
 	Hour   int
 }
 
 // GitHubBudget keeps a distance from GitHub's secondary limits.
 var GitHubBudget = Budget{Pause: time.Second, Minute: 60, Hour: 450}
 
-// spending is what was sent within the last hour, oldest first.
+// spending is what was created within the last hour, oldest first, and when something was changed last.
 type spending struct {
 	budget Budget
 	sent   []time.Time
+	last   time.Time
 }
 
-func (s *spending) note(at time.Time) { s.sent = append(s.sent, at) }
+func (s *spending) note(at time.Time, creation bool) {
+	if s.last = at; creation {
+		s.sent = append(s.sent, at)
+	}
+}
 
-// learn adds what others, or a process before this one, sent in the same name.
+// learn adds what others, or a process before this one, created in the same name.
 func (s *spending) learn(sent []time.Time) {
 	s.sent = append(s.sent, sent...)
 	slices.SortFunc(s.sent, time.Time.Compare)
 	s.sent = slices.CompactFunc(s.sent, time.Time.Equal)
 }
 
-// next is when one more may be sent.
-func (s *spending) next(now time.Time) time.Time {
+// next is when something may be changed, or one more created.
+func (s *spending) next(now time.Time, creation bool) time.Time {
 	s.forget(now)
 	at := now
 	atLeast := func(other time.Time) {
@@ -39,13 +45,15 @@ func (s *spending) next(now time.Time) time.Time {
 			at = other
 		}
 	}
-	if n := len(s.sent); n > 0 {
+	n := len(s.sent)
+	if n > 0 {
 		atLeast(s.sent[n-1].Add(s.budget.Pause))
 	}
-	if n := len(s.sent); n >= s.budget.Minute {
+	atLeast(s.last.Add(s.budget.Pause))
+	if creation && n >= s.budget.Minute {
 		atLeast(s.sent[n-s.budget.Minute].Add(time.Minute))
 	}
-	if n := len(s.sent); n >= s.budget.Hour {
+	if creation && n >= s.budget.Hour {
 		atLeast(s.sent[n-s.budget.Hour].Add(time.Hour))
 	}
 	return at

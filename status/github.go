@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-github/v60/github"
 )
 
-// GitHub writes commit statuses to one GitHub, github.com or an Enterprise Server. Safe for concurrent use.
+// GitHub writes statuses, check runs and comments to one GitHub, github.com or an Enterprise Server, and reads what is proposed there. Safe for concurrent use.
 type GitHub struct {
 	wire
 	as identity
@@ -65,7 +65,9 @@ type identity interface {
 	Access(ctx context.Context, repository string, may Permissions) (Access, error)
 	// Forget drops what is known of a repository where GitHub refused a token; false: the next one would be the same.
 	Forget(repository, token string) bool
-	advice() advice
+	// login is whom GitHub names as the author of what is written in a repository to which there was access; "": GitHub has to be asked.
+	login(repository string) string
+	advice(may Permissions) advice
 }
 
 // advice is what to do about answers that refuse.
@@ -86,8 +88,14 @@ func (b bearer) Access(_ context.Context, repository string, _ Permissions) (Acc
 // Forget implements identity.
 func (bearer) Forget(string, string) bool { return false }
 
-func (bearer) advice() advice {
-	return advice{"check github.tokenFile", "may the token write commit statuses of this repository?"}
+func (bearer) login(string) string { return "" }
+
+func (bearer) advice(may Permissions) advice {
+	what := "commit statuses"
+	if may["pull_requests"] != "" {
+		what = "pull requests"
+	}
+	return advice{"check github.tokenFile", fmt.Sprintf("may the token write %s of this repository?", what)}
 }
 
 // onceTakes bounds all the requests that one thing to tell may need: half of what a claim lasts exceeds it.
@@ -107,7 +115,7 @@ func (g *GitHub) ask(ctx context.Context, what, repository string, may Permissio
 		if err != nil && !again && outdated(response) && g.as.Forget(repository, access.Token) {
 			continue
 		}
-		return g.failure(what, g.as.advice(), response, err)
+		return g.failure(what, g.as.advice(may), response, err)
 	}
 }
 
@@ -129,7 +137,35 @@ func (g *GitHub) Create(ctx context.Context, repository, commit string, s Status
 	})
 }
 
-// maxPages bounds how far back statuses of a commit are read: 100 a page.
+// do asks for what go-github has no method for, or one that leaves something out.
+func (g *GitHub) do(ctx context.Context, method, path string, asked, answered any) (*github.Response, error) {
+	request, err := g.client.NewRequest(method, path, asked)
+	if err != nil {
+		return nil, err
+	}
+	return g.client.Do(ctx, request, answered)
+}
+
+// pages asks for the pages of a list, one after another, up to a number of them.
+func (g *GitHub) pages(ctx context.Context, what, repository string, may Permissions, most int, options *github.ListOptions, do func(ctx context.Context, owner, name string) (*github.Response, error)) error {
+	for range most {
+		var next int
+		err := g.ask(ctx, what, repository, may, func(ctx context.Context, owner, name string) (*github.Response, error) {
+			response, err := do(ctx, owner, name)
+			if err == nil {
+				next = response.NextPage
+			}
+			return response, err
+		})
+		if err != nil || next == 0 {
+			return err
+		}
+		options.Page = next
+	}
+	return nil
+}
+
+// maxPages bounds how far back statuses and check runs of a commit are read: 100 a page.
 const maxPages = 10
 
 // Latest is the newest status of each context of a commit, by the context in lower case. Its error is a *Failure.
@@ -137,30 +173,16 @@ func (g *GitHub) Latest(ctx context.Context, repository, commit string) (map[str
 	latest := map[string]Status{}
 	options := &github.ListOptions{PerPage: 100}
 	what := fmt.Sprintf("the statuses of %s at %.10s", repository, commit)
-	for range maxPages {
-		var next int
-		// With the right to write, which tellers have a token of already.
-		err := g.ask(ctx, what, repository, Permissions{"statuses": "write"}, func(ctx context.Context, owner, name string) (*github.Response, error) {
-			statuses, response, err := g.client.Repositories.ListStatuses(ctx, owner, name, commit, options)
-			if err != nil {
-				return response, err
+	// With the right to write, which tellers have a token of already.
+	err := g.pages(ctx, what, repository, Permissions{"statuses": "write"}, maxPages, options, func(ctx context.Context, owner, name string) (*github.Response, error) {
+		statuses, response, err := g.client.Repositories.ListStatuses(ctx, owner, name, commit, options)
+		for _, s := range statuses { // newest first
+			found := Status{Context: s.GetContext(), State: s.GetState(), Description: s.GetDescription(), Link: s.GetTargetURL()}
+			if _, newer := latest[strings.ToLower(found.Context)]; !newer {
+				latest[strings.ToLower(found.Context)] = found
 			}
-			for _, s := range statuses { // newest first
-				found := Status{Context: s.GetContext(), State: s.GetState(), Description: s.GetDescription(), Link: s.GetTargetURL()}
-				if _, newer := latest[found.object()]; !newer {
-					latest[found.object()] = found
-				}
-			}
-			next = response.NextPage
-			return response, nil
-		})
-		if err != nil {
-			return nil, err
 		}
-		if next == 0 {
-			break
-		}
-		options.Page = next
-	}
-	return latest, nil
+		return response, err
+	})
+	return latest, err
 }

@@ -39,25 +39,14 @@ func (g *GitHub) PullRequest(ctx context.Context, repository string, number int)
 func (g *GitHub) OpenPullRequests(ctx context.Context, repository string) (all []Pull, err error) {
 	options := &github.PullRequestListOptions{ListOptions: github.ListOptions{PerPage: 100}}
 	what := fmt.Sprintf("the pull requests of %s", repository)
-	for len(all) < MaxPulls {
-		var next int
-		err := g.ask(ctx, what, repository, Permissions{"pull_requests": "read"}, func(ctx context.Context, owner, name string) (*github.Response, error) {
-			page, response, err := g.client.PullRequests.List(ctx, owner, name, options)
-			if err != nil {
-				return response, err
-			}
-			for _, found := range page {
-				all = append(all, pull(found))
-			}
-			next = response.NextPage
-			return response, nil
-		})
-		if err != nil || next == 0 {
-			return all, err
+	err = g.pages(ctx, what, repository, Permissions{"pull_requests": "read"}, MaxPulls/100, &options.ListOptions, func(ctx context.Context, owner, name string) (*github.Response, error) {
+		page, response, err := g.client.PullRequests.List(ctx, owner, name, options)
+		for _, found := range page {
+			all = append(all, pull(found))
 		}
-		options.Page = next
-	}
-	return all, nil
+		return response, err
+	})
+	return all, err
 }
 
 func pull(found *github.PullRequest) Pull {

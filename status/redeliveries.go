@@ -131,7 +131,7 @@ func (a *App) deliveries(ctx context.Context, options *github.ListCursorOptions)
 		return deliveryPage{}, err
 	}
 	all, response, err := a.client.Apps.ListHookDeliveries(withToken(ctx, self), options)
-	if err := a.failure(fmt.Sprintf("the deliveries of the App %s", a.config.Name), a.advice(), response, err); err != nil {
+	if err := a.failure(fmt.Sprintf("the deliveries of the App %s", a.config.Name), a.advice(nil), response, err); err != nil {
 		return deliveryPage{}, err
 	}
 	return deliveryPage{all, response.Cursor}, nil
@@ -147,5 +147,5 @@ func (a *App) redeliver(ctx context.Context, d *github.HookDelivery) error {
 	if errors.As(err, &accepted) {
 		return nil // which go-github takes for an error
 	}
-	return a.failure(fmt.Sprintf("the delivery %s of the App %s", d.GetGUID(), a.config.Name), a.advice(), response, err)
+	return a.failure(fmt.Sprintf("the delivery %s of the App %s", d.GetGUID(), a.config.Name), a.advice(nil), response, err)
 }

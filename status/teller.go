@@ -18,9 +18,11 @@ type Outbox interface {
 	// zero: unknown. KeepMessage makes it last so long from now on; rollout.ErrStale when somebody else took it.
 	ClaimMessage(ctx context.Context, sources []string, lasts time.Duration) (m *rollout.Message, next time.Time, err error)
 	KeepMessage(ctx context.Context, m rollout.Message, lasts time.Duration) (rollout.Message, error)
-	// Report is all there is to tell about a commit now; with more than detailed applications, without their targets.
+	// Report is all there is to tell about a commit now; with more than detailed applications, without their targets. ProposalReport is that of a message about
+	// a pull request or a group of a merge queue.
 	Report(ctx context.Context, tenant, source, commit string, detailed int) (rollout.CommitReport, error)
-	// Published is what was last told of each object of a message's commit, SentSince when something was sent about sources, by whomever.
+	ProposalReport(ctx context.Context, m rollout.Message) (rollout.ProposalReport, error)
+	// Published is what was last told of each object of what a message is about, SentSince when something was created about sources, by whomever.
 	Published(ctx context.Context, m rollout.Message) (map[string]rollout.Publication, error)
 	SentSince(ctx context.Context, sources []string, since time.Time) ([]time.Time, error)
 	// Told, TellLater and Park give a message back, and record what was sent of it.
@@ -29,10 +31,20 @@ type Outbox interface {
 	Park(ctx context.Context, m rollout.Message, sent map[string]rollout.Publication, why string) error
 }
 
-// forge is where statuses go. Its errors are *Failure.
+// forge is where it is told. Its errors are *Failure.
 type forge interface {
 	Create(ctx context.Context, repository, commit string, s Status) error
 	Latest(ctx context.Context, repository, commit string) (map[string]Status, error)
+
+	// Checks reports whether it takes check runs; where it does not, statuses stand in their place.
+	Checks() bool
+	CreateRun(ctx context.Context, repository, commit string, r Run, state string) (id int64, err error)
+	UpdateRun(ctx context.Context, repository string, id int64, r Run, state string) (there bool, err error)
+	Runs(ctx context.Context, repository, commit string) (map[string]Found, error)
+
+	CreateComment(ctx context.Context, repository string, pull int, body string) (id int64, err error)
+	EditComment(ctx context.Context, repository string, id int64, body string) (there bool, err error)
+	FindComment(ctx context.Context, repository string, pull int, mark string) (Found, error)
 }
 
 // Config of a Teller. All sources of one Teller share one identity on the forge, and so its budget.
@@ -84,7 +96,7 @@ const (
 	lookEvery = time.Minute
 	// untaken is how long a commit that is still being taken in is left alone; it is told at once when that is done.
 	untaken = 5 * time.Second
-	// maxUnfit is how many statuses of one commit may be refused before the rest is not tried.
+	// maxUnfit is how much of one message may be refused before the rest is not tried.
 	maxUnfit = 3
 )
 
@@ -135,21 +147,20 @@ func (t *Teller) tell(ctx context.Context, m rollout.Message) error {
 		return err
 	}
 	t.spent.learn(earlier)
-	report, err := t.Outbox.Report(keep, m.Tenant, m.Source, m.Commit, MaxApplications)
-	if err != nil {
-		return err
-	}
-	if !report.Taken {
-		return t.Outbox.TellLater(keep, m, nil, rollout.Delay{At: now.Add(untaken), Unsure: m.Unsure})
-	}
 	published, err := t.Outbox.Published(keep, m)
 	if err != nil {
 		return err
 	}
-	wanted := Statuses(report, func(deployment string) string { return t.Link(m.Tenant, deployment) })
+	wanted, taken, err := t.wanted(keep, m, published)
+	if err != nil {
+		return err
+	}
+	if !taken {
+		return t.Outbox.TellLater(keep, m, nil, rollout.Delay{At: now.Add(untaken), Unsure: m.Unsure})
+	}
 	sent := map[string]rollout.Publication{}
 	if m.Unsure {
-		if err := t.lookUp(ctx, m, wanted, published, sent); err != nil {
+		if err := t.lookUp(ctx, wanted, published, sent); err != nil {
 			return t.failed(ctx, m, sent, err)
 		}
 		m.Unsure = false
@@ -158,34 +169,50 @@ func (t *Teller) tell(ctx context.Context, m rollout.Message) error {
 	return t.send(ctx, m, due, later, published, sent)
 }
 
-// send sends statuses one after another, within the budget, and gives the message back.
-func (t *Teller) send(ctx context.Context, m rollout.Message, due []Status, later time.Time, published, sent map[string]rollout.Publication) error {
+// wanted is all that people are to see of what a message is about; not taken: it is not yet known.
+func (t *Teller) wanted(ctx context.Context, m rollout.Message, published map[string]rollout.Publication) (posts []post, taken bool, err error) {
+	at := spot{repository: t.Repositories[m.Source], commit: m.Commit, pull: m.Pull}
+	link := func(deployment string) string { return t.Link(m.Tenant, deployment) }
+	if m.Pull != 0 || m.Group {
+		r, err := t.Outbox.ProposalReport(ctx, m)
+		return showing{r, at, t.Forge.Checks(), link("")}.posts(published), true, err
+	}
+	r, err := t.Outbox.Report(ctx, m.Tenant, m.Source, m.Commit, MaxApplications)
+	return posted(Statuses(r, link), at), r.Taken, err
+}
+
+// send sends posts one after another, within the budget, and gives the message back.
+func (t *Teller) send(ctx context.Context, m rollout.Message, due []post, later time.Time, published, sent map[string]rollout.Publication) error {
 	keep := context.WithoutCancel(ctx)
 	var unfit []error
-	for _, s := range due {
-		if room := t.spent.next(t.Clock()); !t.pace(ctx, room) {
-			return t.Outbox.TellLater(keep, m, sent, rollout.Delay{At: room})
-		}
-		var err error
-		if m, err = t.hold(keep, m); errors.Is(err, rollout.ErrStale) {
-			return t.Outbox.TellLater(keep, m, sent, rollout.Delay{At: t.Clock()}) // records what was sent; the message is somebody else's
-		} else if err != nil {
-			return err
-		}
-		at := t.Clock().Truncate(time.Microsecond)
-		t.spent.note(at)
-		err = t.Forge.Create(ctx, t.Repositories[m.Source], m.Commit, s)
-		var f *Failure
-		if errors.As(err, &f) && f.Kind == Unfit {
-			if unfit = append(unfit, f); len(unfit) < maxUnfit {
-				continue
+	for _, p := range due {
+		for shown := published[p.object]; shown.Hash != p.hash(); {
+			creates := p.creates(shown)
+			if room := t.spent.next(t.Clock(), creates); !t.pace(ctx, room) {
+				return t.Outbox.TellLater(keep, m, sent, rollout.Delay{At: room})
 			}
+			var err error
+			if m, err = t.hold(keep, m); errors.Is(err, rollout.ErrStale) {
+				return t.Outbox.TellLater(keep, m, sent, rollout.Delay{At: t.Clock()}) // records what was sent; the message is somebody else's
+			} else if err != nil {
+				return err
+			}
+			at := t.Clock().Truncate(time.Microsecond)
+			t.spent.note(at, creates)
+			next, err := p.put(ctx, t.Forge, p.spot, shown)
+			var f *Failure
+			if errors.As(err, &f) && f.Kind == Unfit {
+				if unfit = append(unfit, f); len(unfit) < maxUnfit {
+					break
+				}
+			}
+			if err != nil {
+				return t.failed(ctx, m, sent, err)
+			}
+			t.tries = 0
+			shown = step(sent[p.object], next, p, at, creates)
+			sent[p.object] = shown
 		}
-		if err != nil {
-			return t.failed(ctx, m, sent, err)
-		}
-		t.tries = 0
-		sent[s.object()] = rollout.Publication{Hash: s.hash(), Final: s.Final, At: at, Count: published[s.object()].Count + 1}
 	}
 	switch {
 	case len(unfit) > 0:
@@ -194,6 +221,19 @@ func (t *Teller) send(ctx context.Context, m rollout.Message, due []Status, late
 		return t.Outbox.TellLater(keep, m, sent, rollout.Delay{At: later})
 	}
 	return t.Outbox.Told(keep, m, sent)
+}
+
+// step is what is recorded of a post after one more request; earlier ones of the same message count with it.
+func step(earlier, next rollout.Publication, p post, at time.Time, created bool) rollout.Publication {
+	next.At, next.Edit = at, !created
+	next.Final = p.final && next.Hash == p.hash()
+	if created {
+		next.Count++
+	}
+	if !earlier.At.IsZero() && !earlier.Edit { // when it was created is what the budget is counted by
+		next.At, next.Edit = earlier.At, false
+	}
+	return next
 }
 
 // hold makes the claim of a message last for one more request.
@@ -209,21 +249,22 @@ func (t *Teller) hold(ctx context.Context, m rollout.Message) (rollout.Message, 
 }
 
 // lookUp finds out what arrived of a try that nobody recorded.
-func (t *Teller) lookUp(ctx context.Context, m rollout.Message, wanted []Status, published, sent map[string]rollout.Publication) error {
+func (t *Teller) lookUp(ctx context.Context, wanted []post, published, sent map[string]rollout.Publication) error {
 	ctx, cancel := context.WithTimeout(ctx, claimLasts/2)
 	defer cancel()
-	latest, err := t.Forge.Latest(ctx, t.Repositories[m.Source], m.Commit)
-	if err != nil {
-		return err
-	}
-	for _, s := range wanted {
-		found, there := latest[s.object()]
-		p := published[s.object()]
-		if !there || found.hash() == p.Hash {
+	l := newLook(t.Forge)
+	for _, p := range wanted {
+		found, err := p.find(ctx, l, p.spot)
+		if err != nil {
+			return err
+		}
+		shown := published[p.object]
+		if found.Hash == "" || found.Hash == shown.Hash && found.ID == shown.ID {
 			continue
 		}
-		p = rollout.Publication{Hash: found.hash(), Final: s.Final && found.hash() == s.hash(), At: t.Clock().Add(-spacing), Count: p.Count + 1}
-		published[s.object()], sent[s.object()] = p, p
+		found.Count = shown.Count
+		found = step(rollout.Publication{}, found, p, t.Clock().Add(-spacing), found.ID == 0 || found.ID != shown.ID)
+		published[p.object], sent[p.object] = found, found
 	}
 	return nil
 }
@@ -249,6 +290,9 @@ func (t *Teller) failed(ctx context.Context, m rollout.Message, sent map[string]
 	f := &Failure{Kind: Trouble, Unsure: true, Text: err.Error()}
 	errors.As(err, &f)
 	log := t.Log.WithField("source", m.Source).WithField("commit", m.Commit)
+	if m.Pull != 0 {
+		log = log.WithField("pull", m.Pull)
+	}
 	keep := context.WithoutCancel(ctx)
 	if ctx.Err() != nil { // the controller stops
 		return t.Outbox.TellLater(keep, m, sent, rollout.Delay{At: t.Clock(), Unsure: true})

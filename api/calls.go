@@ -26,6 +26,7 @@ type Called struct {
 	Upper    *float64  `json:"upperLimit,omitempty"`
 	Passed   *bool     `json:"passed,omitempty" doc:"of a measurement: it is within its limits; of a webhook: it called back with success"`
 	Sent     string    `json:"sent,omitempty" doc:"of a measurement: the query as it was sent"`
+	Unfilled []string  `json:"unfilled,omitempty" doc:"variables of what was sent that nothing filled, so that they became empty text: the first ten"`
 	Text     string    `json:"text,omitempty" doc:"what went wrong"`
 	Message  string    `json:"message,omitempty" doc:"of a webhook that called back, Markdown: it comes from outside and is text, never markup to be trusted"`
 	Provider string    `json:"provider,omitempty" doc:"of a measurement: the metric provider"`

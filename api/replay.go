@@ -25,13 +25,14 @@ type Replay struct {
 
 // Replayed is what one run would have come to.
 type Replayed struct {
-	Number  int       `json:"number,omitempty" doc:"of the deployment"`
-	From    time.Time `json:"from"`
-	Until   time.Time `json:"until"`
-	Sent    string    `json:"sent" doc:"the query as it was sent"`
-	Verdict string    `json:"verdict" enum:"passed,failed,noData,notMeasured"`
-	Value   *float64  `json:"value,omitempty"`
-	Reason  string    `json:"reason"`
+	Number   int       `json:"number,omitempty" doc:"of the deployment"`
+	From     time.Time `json:"from"`
+	Until    time.Time `json:"until"`
+	Sent     string    `json:"sent" doc:"the query as it was sent"`
+	Unfilled []string  `json:"unfilled,omitempty" doc:"variables of the query that nothing filled, so that they became empty text: the first ten"`
+	Verdict  string    `json:"verdict" enum:"passed,failed,noData,notMeasured"`
+	Value    *float64  `json:"value,omitempty"`
+	Reason   string    `json:"reason"`
 }
 
 func (s *server) replays() {

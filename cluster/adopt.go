@@ -162,7 +162,7 @@ func (c *Client) standsFor(ctx context.Context, workload manifest.Key, set *unst
 	if name == set.GetName() {
 		return name, nil
 	}
-	spec := child(plain(objects[source].Map()).(map[string]any), "spec")
+	spec := manifest.Child(plain(objects[source].Map()).(map[string]any), "spec")
 	probe := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "apps/v1", "kind": "ReplicaSet",
 		"metadata": map[string]any{"name": name, "namespace": orDefault(workload.Namespace)}, "spec": map[string]any{"replicas": int64(0), "selector": spec["selector"], "template": spec["template"]}}}
 	key := replicaSetKind
@@ -192,13 +192,13 @@ func samePods(a, b *unstructured.Unstructured) bool {
 
 func bareTemplate(set *unstructured.Unstructured) map[string]any {
 	template, _, _ := unstructured.NestedMap(set.Object, "spec", "template")
-	delete(child(template, "metadata", "labels"), LabelHash)
-	delete(child(template, "metadata"), "creationTimestamp")
+	delete(manifest.Child(template, "metadata", "labels"), LabelHash)
+	delete(manifest.Child(template, "metadata"), "creationTimestamp")
 	return template
 }
 
 // PutBack makes Deployment objects that adopt the revisions of a set as they run, so that no pod restarts: their pods are those of the revisions. Each is
-// paused until it has adopted its revision: a controller that has not seen the revision yet would make another.
+// paused until it has adopted its revision: a controller that has not seen the revision yet would make another. Then it is what its autoscaler scales.
 func (c *Client) PutBack(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome {
 	revised, err := c.reviser.Revise(id, objects)
 	if err != nil {
@@ -207,7 +207,15 @@ func (c *Client) PutBack(ctx context.Context, id rollout.Identity, objects []man
 	var jobs []job
 	for _, r := range revised.Revisions {
 		if i := slices.IndexFunc(objects, func(o manifest.Object) bool { return o.Key == r.Workload }); i >= 0 && slices.Contains(a.Workloads, r.Workload) {
-			jobs = append(jobs, func() ([]rollout.Live, error) { return c.putBack(ctx, id, objects[i], r, a.StandIns) })
+			jobs = append(jobs, func() ([]rollout.Live, error) {
+				lives, err := c.putBack(ctx, id, objects[i], r, a.StandIns)
+				for _, aim := range a.Aim {
+					if err == nil && aim.At == r.Workload {
+						err = c.aimScaler(ctx, aim)
+					}
+				}
+				return lives, err
+			})
 		}
 	}
 	lives, failure := c.all(jobs)
@@ -227,10 +235,10 @@ func (c *Client) putBack(ctx context.Context, id rollout.Identity, o manifest.Ob
 		return nil, &rollout.Failure{Class: rollout.Refused, Object: o.Key, Text: fmt.Sprintf("it cannot be put back: %s, which it would adopt, is not there", key)}
 	}
 	fields := owned(plain(o.Map()).(map[string]any), id)
-	spec := child(fields, "spec")
+	spec := manifest.Child(fields, "spec")
 	spec["template"] = bareTemplate(set)
 	spec["replicas"], _, _ = unstructured.NestedInt64(set.Object, "spec", "replicas")
-	delete(child(fields, "metadata", "annotations"), "kubectl.kubernetes.io/last-applied-configuration")
+	delete(manifest.Child(fields, "metadata", "annotations"), "kubectl.kubernetes.io/last-applied-configuration")
 	paused, asWritten := spec["paused"]
 	spec["paused"] = true
 	applied, err := c.putBackAs(ctx, o, fields)

@@ -146,6 +146,34 @@ func TestADeploymentObjectThatIsPutBackAdoptsWhatRuns(t *testing.T) {
 	}
 }
 
+func TestADeploymentObjectThatIsPutBackIsScaledItselfAndGoesWithItsRevisions(t *testing.T) {
+	b := setUp(t)
+	app := b.objects(web, autoscaler)
+	b.applied(2, app)
+	set, err := reviser.Names(app)
+	ok(t, err)
+	scaler, revision := set.Scalers[0], set.Revisions[0].ReplicaSet
+	if out := b.Shift(t.Context(), b.id, rollout.Action{Aim: []rollout.Aim{{Scaler: scaler.Key, At: revision}}}); out.Failure != nil {
+		t.Fatal(out.Failure)
+	}
+	b.until("it is put back", func() bool {
+		out := b.PutBack(t.Context(), b.id, app, rollout.Action{Workloads: []manifest.Key{scaler.Workload}, Aim: []rollout.Aim{{Scaler: scaler.Key, At: scaler.Workload}}})
+		return out.Failure == nil
+	})
+	if ref := b.live(autoscalers, "web").Object["spec"].(map[string]any)["scaleTargetRef"].(map[string]any); ref["kind"] != "Deployment" || ref["name"] != "web" {
+		t.Errorf("its autoscaler scales %v", ref)
+	}
+	if out := b.Remove(t.Context(), b.id, []manifest.Key{scaler.Workload}); out.Failure != nil {
+		t.Fatal(out.Failure)
+	}
+	b.until("nothing of it is left", func() bool {
+		deployment := b.look(scaler.Workload)[0]
+		list, err := b.kube.Client.Resource(replicaSets).Namespace(b.namespace).List(t.Context(), metav1.ListOptions{})
+		ok(t, err)
+		return deployment.Missing && len(list.Items) == 0 && b.podUIDs() == ""
+	})
+}
+
 func TestAServiceIsTurnedToOneRevision(t *testing.T) {
 	b := setUp(t)
 	app := b.objects(service, web)

@@ -190,7 +190,7 @@ func (c *Client) applying(ctx context.Context, o manifest.Object) (resource dyna
 		return resource, []byte(o.JSON), err
 	}
 	fields := o.Map() // only the cluster knows which custom kinds have no namespace
-	delete(child(fields, "metadata"), "namespace")
+	delete(manifest.Child(fields, "metadata"), "namespace")
 	text, err = json.Marshal(fields)
 	return resource, text, err
 }
@@ -300,7 +300,7 @@ func (c *Client) create(ctx context.Context, id rollout.Identity, r Revision, at
 		return nil, false, err
 	}
 	fields := plain(r.ReplicaSet.Map()).(map[string]any)
-	ensure(fields, "spec")["replicas"] = int64(at)
+	manifest.Ensure(fields, "spec")["replicas"] = int64(at)
 	set, err = write(ctx, c, "create revision of "+r.Workload.String(), func(ctx context.Context) (*unstructured.Unstructured, error) {
 		return resource.Create(ctx, &unstructured.Unstructured{Object: fields}, metav1.CreateOptions{FieldManager: fieldManager})
 	})
@@ -356,13 +356,13 @@ func notOurs(id rollout.Identity, key manifest.Key, object *unstructured.Unstruc
 // applyCopy makes a configuration copy, owned by its revision, so that it goes when that goes.
 func (c *Client) applyCopy(ctx context.Context, o manifest.Object, owner *unstructured.Unstructured) error {
 	fields := o.Map()
-	ensure(fields, "metadata")["ownerReferences"] = []any{map[string]any{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner.GetName(), "uid": string(owner.GetUID())}}
+	manifest.Ensure(fields, "metadata")["ownerReferences"] = []any{map[string]any{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner.GetName(), "uid": string(owner.GetUID())}}
 	owned, err := manifest.FromMap(fields, o.Source)
 	if err != nil {
 		return err
 	}
 	source := o.Key
-	source.Name, _ = child(fields, "metadata", "annotations")[AnnotationCopyOf].(string)
+	source.Name, _ = manifest.Child(fields, "metadata", "annotations")[AnnotationCopyOf].(string)
 	applied, err := c.patch(ctx, owned, "copy "+source.String())
 	if err != nil {
 		return conceal(o, c.failure(o.Key, err))
@@ -385,12 +385,12 @@ func toCount(count int32) operation { return operation{"replace", "/spec/replica
 func changed(wanted manifest.Object, set *unstructured.Unstructured) []operation {
 	var changes []operation
 	fields := plain(wanted.Map()).(map[string]any)
-	seconds, _ := child(fields, "spec")["minReadySeconds"].(int64)
+	seconds, _ := manifest.Child(fields, "spec")["minReadySeconds"].(int64)
 	if has, _, _ := unstructured.NestedInt64(set.Object, "spec", "minReadySeconds"); has != seconds {
 		changes = append(changes, operation{"add", "/spec/minReadySeconds", seconds})
 	}
 	for name, has := range map[string]map[string]string{"labels": set.GetLabels(), "annotations": set.GetAnnotations()} {
-		for key, value := range child(fields, "metadata", name) {
+		for key, value := range manifest.Child(fields, "metadata", name) {
 			if key != AnnotationNumber && has[key] != value { // both are there: ours are among them
 				changes = append(changes, operation{"add", "/metadata/" + name + "/" + pointer.Replace(key), value})
 			}

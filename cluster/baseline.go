@@ -37,12 +37,12 @@ func (c *Client) baseline(ctx context.Context, id rollout.Identity, b rollout.Ba
 		return err
 	}
 	live := judge(b.Of, of)
-	spec := child(plain(of.Object).(map[string]any), "spec")
-	template := child(spec, "template")
+	spec := manifest.Child(plain(of.Object).(map[string]any), "spec")
+	template := manifest.Child(spec, "template")
 	mark(template, id, b.Key.Name, b.Hash)
-	ensure(ensure(spec, "selector"), "matchLabels")[LabelHash] = b.Hash
+	manifest.Ensure(manifest.Ensure(spec, "selector"), "matchLabels")[LabelHash] = b.Hash
 	delete(spec, "replicas")
-	labels := maps.Clone(child(template, "metadata", "labels"))
+	labels := maps.Clone(manifest.Child(template, "metadata", "labels"))
 	delete(labels, traffic.LabelSubset)
 	labels[LabelWorkload] = short(nil, live.Workload)
 	annotations := map[string]any{AnnotationWorkload: live.Workload, AnnotationNumber: strconv.Itoa(live.Number), AnnotationBaselineOf: b.Of.Name}

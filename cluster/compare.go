@@ -106,7 +106,7 @@ func standing(r Revision, standIns []rollout.StandIn) Revision {
 
 // compareOne compares an object; one that is scaled has as many pods as its autoscaler says.
 func (c *Client) compareOne(ctx context.Context, k rollout.Kept, o manifest.Object, scaled bool) (*rollout.Drift, error) {
-	live, err := c.get(ctx, o.Key)
+	live, err := c.getAs(ctx, o.Key, o.Version) // as the dry run will answer: fields have other names in another version
 	if err != nil {
 		return nil, c.failure(o.Key, err)
 	}
@@ -148,7 +148,7 @@ func selecting(o manifest.Object, live *unstructured.Unstructured) (manifest.Obj
 		return o, nil
 	}
 	fields := o.Map()
-	ensure(ensure(fields, "spec"), "selector")[LabelHash] = hash
+	manifest.Ensure(manifest.Ensure(fields, "spec"), "selector")[LabelHash] = hash
 	return manifest.FromMap(fields, o.Source)
 }
 
@@ -237,12 +237,24 @@ func comparable(object map[string]any) map[string]any {
 	delete(out, "status")
 	meta := map[string]any{}
 	for _, name := range []string{"labels", "annotations", "finalizers", "ownerReferences"} {
-		if value, found := child(object, "metadata")[name]; found {
+		if value, found := manifest.Child(object, "metadata")[name]; found {
 			meta[name] = value
+		}
+	}
+	if annotations, ok := meta["annotations"].(map[string]any); ok {
+		annotations = maps.Clone(annotations)
+		maps.DeleteFunc(annotations, func(name string, _ any) bool { return isStatus(name) })
+		if meta["annotations"] = annotations; len(annotations) == 0 {
+			delete(meta, "annotations")
 		}
 	}
 	out["metadata"] = meta
 	return out
+}
+
+// isStatus reports whether an annotation is status by another name: a HorizontalPodAutoscaler has it so in autoscaling/v1, another every few seconds.
+func isStatus(annotation string) bool {
+	return annotation == "autoscaling.alpha.kubernetes.io/conditions" || annotation == "autoscaling.alpha.kubernetes.io/current-metrics"
 }
 
 // differ adds a pointer for each place at which two values differ; lists of different lengths differ as a whole.

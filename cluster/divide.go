@@ -222,9 +222,9 @@ func (c *Client) reaches(ctx context.Context, lead traffic.Lead) (why string, er
 	}
 	reached := map[any]bool{}
 	for _, slice := range endpoints {
-		for _, endpoint := range items(slice.Object["endpoints"]) {
-			name := child(endpoint, "targetRef")["name"]
-			if child(endpoint, "conditions")["ready"] != false && slices.ContainsFunc(pods, func(p unstructured.Unstructured) bool { return p.GetName() == name }) {
+		for _, endpoint := range manifest.Items(slice.Object["endpoints"]) {
+			name := manifest.Child(endpoint, "targetRef")["name"]
+			if manifest.Child(endpoint, "conditions")["ready"] != false && slices.ContainsFunc(pods, func(p unstructured.Unstructured) bool { return p.GetName() == name }) {
 				reached[name] = true
 			}
 		}

@@ -29,11 +29,11 @@ func fleets(objects []manifest.Object) (all []rollout.Fleet, err error) {
 		if !isFleet(o.Key) {
 			continue
 		}
-		spec := child(o.Map(), "spec")
-		strategy := child(spec, "updateStrategy")
+		spec := manifest.Child(o.Map(), "spec")
+		strategy := manifest.Child(spec, "updateStrategy")
 		fleet := rollout.Fleet{Key: o.Key, ByHand: strategy["type"] == "OnDelete"}
 		if o.Kind == "StatefulSet" {
-			stays, wrong := wholeNumber(child(strategy, "rollingUpdate")["partition"])
+			stays, wrong := wholeNumber(manifest.Child(strategy, "rollingUpdate")["partition"])
 			if wrong != nil {
 				return nil, fmt.Errorf("%s: %s: spec.updateStrategy.rollingUpdate.partition: %w", o.Source, o.Key, wrong)
 			}
@@ -102,8 +102,8 @@ func (c *Client) applyShare(ctx context.Context, o manifest.Object, s rollout.Sh
 // autoscaler gave a StatefulSet stays.
 func withShare(o manifest.Object, s rollout.Share, live *unstructured.Unstructured) (manifest.Object, error) {
 	fields := o.Map()
-	ensure(fields, "metadata")["resourceVersion"] = live.GetResourceVersion()
-	spec := ensure(fields, "spec")
+	manifest.Ensure(fields, "metadata")["resourceVersion"] = live.GetResourceVersion()
+	spec := manifest.Ensure(fields, "spec")
 	pods, _, _ := unstructured.NestedInt64(live.Object, "spec", "replicas")
 	said, err := wholeNumber(spec["replicas"])
 	switch {
@@ -114,13 +114,13 @@ func withShare(o manifest.Object, s rollout.Share, live *unstructured.Unstructur
 	case said != nil:
 		pods = int64(*said)
 	}
-	rolling := maps.Clone(child(spec, "updateStrategy", "rollingUpdate"))
+	rolling := maps.Clone(manifest.Child(spec, "updateStrategy", "rollingUpdate"))
 	switch {
 	case s.Weight >= 100:
 	case o.Kind == "DaemonSet":
 		spec["updateStrategy"] = map[string]any{"type": "OnDelete"}
 		if rolling != nil {
-			ensure(spec, "updateStrategy")["rollingUpdate"] = rolling // it says how many may be missing
+			manifest.Ensure(spec, "updateStrategy")["rollingUpdate"] = rolling // it says how many may be missing
 		}
 	default:
 		if rolling == nil {
@@ -224,7 +224,7 @@ func (f fleet) isNew(pod unstructured.Unstructured) bool {
 
 // serves reports whether a pod has been ready for long enough.
 func (f fleet) serves(pod unstructured.Unstructured) bool {
-	return slices.ContainsFunc(items(child(pod.Object, "status")["conditions"]), func(condition map[string]any) bool {
+	return slices.ContainsFunc(manifest.Items(manifest.Child(pod.Object, "status")["conditions"]), func(condition map[string]any) bool {
 		since, err := time.Parse(time.RFC3339, fmt.Sprint(condition["lastTransitionTime"]))
 		return condition["type"] == "Ready" && condition["status"] == "True" && (f.steadily == 0 || err == nil && time.Since(since) >= f.steadily)
 	})
@@ -267,7 +267,7 @@ func (f fleet) due(s rollout.Share) (next []unstructured.Unstructured) {
 
 // batch is how many pods of a DaemonSet may be missing at once: what its manifest says, and at least one, since a pod is taken away before its successor comes.
 func (f fleet) batch() int32 {
-	said := child(f.set.Object, "spec", "updateStrategy", "rollingUpdate")["maxUnavailable"]
+	said := manifest.Child(f.set.Object, "spec", "updateStrategy", "rollingUpdate")["maxUnavailable"]
 	if said == nil {
 		return 1
 	}

@@ -94,7 +94,7 @@ func judgeReplicaSet(live *rollout.Live, object *unstructured.Unstructured) {
 		live.Health, live.Message = rollout.Healthy, ""
 		return
 	}
-	for _, condition := range items(child(object.Object, "status")["conditions"]) { // pods that could not even be made: a quota, an admission webhook
+	for _, condition := range manifest.Items(manifest.Child(object.Object, "status")["conditions"]) { // pods that could not even be made: a quota, an admission webhook
 		if condition["type"] == "ReplicaFailure" && condition["status"] == "True" {
 			live.Message += ": " + withMessage(fmt.Sprint(condition["reason"]), condition["message"])
 		}
@@ -129,8 +129,8 @@ func health(key manifest.Key, object *unstructured.Unstructured) (rollout.Health
 
 // done judges a hook that runs: it is healthy once it has done its work, where other Jobs are once they have begun.
 func done(object *unstructured.Unstructured) (rollout.Health, string) {
-	state := child(object.Object, "status")
-	for _, condition := range items(state["conditions"]) {
+	state := manifest.Child(object.Object, "status")
+	for _, condition := range manifest.Items(state["conditions"]) {
 		if condition["status"] != "True" {
 			continue
 		}

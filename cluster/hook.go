@@ -17,7 +17,7 @@ import (
 )
 
 // RunHook makes the hook that a.Only names, in the place of one that was made for another deployment or event, unless that one is to stay. Called again for
-// the same deployment and event it finds what it made.
+// the same deployment and event it finds what it made. What may hold data is not made anew: it becomes what the manifest says.
 func (c *Client) RunHook(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) rollout.Outcome {
 	key := a.Only[0]
 	i := slices.IndexFunc(objects, func(o manifest.Object) bool { return o.Key == key })
@@ -41,7 +41,25 @@ func (c *Client) runHook(ctx context.Context, id rollout.Identity, o manifest.Ob
 		return judge(o.Key, former), nil
 	}
 	if former != nil {
-		if err := c.replaced(ctx, id, o, former); err != nil {
+		if err := notOurs(id, o.Key, former); err != nil {
+			return rollout.Live{}, err
+		}
+	}
+	fields := owned(plain(o.Map()).(map[string]any), id)
+	manifest.Ensure(manifest.Ensure(fields, "metadata"), "annotations")[AnnotationHook] = made
+	if o.Precious() {
+		applied, err := manifest.FromMap(fields, o.Source)
+		if err != nil {
+			return rollout.Live{}, err
+		}
+		lives, err := c.applyOne(ctx, applied)
+		if err != nil {
+			return rollout.Live{}, err
+		}
+		return lives[0], nil
+	}
+	if former != nil {
+		if err := c.replaced(ctx, o, former); err != nil {
 			return rollout.Live{}, err
 		}
 	}
@@ -49,8 +67,6 @@ func (c *Client) runHook(ctx context.Context, id rollout.Identity, o manifest.Ob
 	if err != nil {
 		return rollout.Live{}, err
 	}
-	fields := owned(plain(o.Map()).(map[string]any), id)
-	ensure(ensure(fields, "metadata"), "annotations")[AnnotationHook] = made
 	created, err := write(ctx, c, "hook "+o.Key.String(), func(ctx context.Context) (*unstructured.Unstructured, error) {
 		return resource.Create(ctx, &unstructured.Unstructured{Object: fields}, metav1.CreateOptions{FieldManager: fieldManager})
 	})
@@ -63,16 +79,13 @@ func (c *Client) runHook(ctx context.Context, id rollout.Identity, o manifest.Ob
 	return judge(o.Key, created), nil
 }
 
-// replaced removes a hook that was made before, and waits until it is gone.
-func (c *Client) replaced(ctx context.Context, id rollout.Identity, o manifest.Object, former *unstructured.Unstructured) error {
-	if err := notOurs(id, o.Key, former); err != nil {
-		return err
-	}
-	if !o.Hook().Goes("before-hook-creation") {
-		return &rollout.Failure{Class: rollout.Refused, Object: o.Key,
-			Text: "an earlier deployment made it, and its helm.sh/hook-delete-policy does not say before-hook-creation: remove it, or add that policy"}
-	}
+// replaced removes a hook that was made before, unless that is under way, and waits until it is gone: a Job goes after its pods, so two never work at once.
+func (c *Client) replaced(ctx context.Context, o manifest.Object, former *unstructured.Unstructured) error {
 	if former.GetDeletionTimestamp() == nil {
+		if !o.Hook().Goes("before-hook-creation") {
+			return &rollout.Failure{Class: rollout.Refused, Object: o.Key,
+				Text: "an earlier deployment made it, and its helm.sh/hook-delete-policy does not say before-hook-creation: remove it, or add that policy"}
+		}
 		if err := c.delete(ctx, removal{key: o.Key, uid: former.GetUID(), name: "hook " + o.Key.String()}); err != nil {
 			return err
 		}

@@ -170,7 +170,12 @@ func byKind(keys []manifest.Key) map[manifest.Key][]int {
 
 // get reads one object; nil when it is not there.
 func (c *Client) get(ctx context.Context, key manifest.Key) (*unstructured.Unstructured, error) {
-	resource, _, err := c.resource(ctx, key, "")
+	return c.getAs(ctx, key, "")
+}
+
+// getAs is get in a version of the object's API; "" is the one that the cluster prefers.
+func (c *Client) getAs(ctx context.Context, key manifest.Key, version string) (*unstructured.Unstructured, error) {
+	resource, _, err := c.resource(ctx, key, version)
 	if err != nil {
 		return nil, err
 	}

@@ -75,7 +75,7 @@ func (c *Client) podsOf(ctx context.Context, workload *unstructured.Unstructured
 // selectorOf is the selector of a workload as lists take it; "": it selects nothing.
 func selectorOf(workload *unstructured.Unstructured) (string, error) {
 	var selector metav1.LabelSelector
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(child(workload.Object, "spec", "selector"), &selector); err != nil {
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(manifest.Child(workload.Object, "spec", "selector"), &selector); err != nil {
 		return "", err
 	}
 	chosen, err := metav1.LabelSelectorAsSelector(&selector)
@@ -108,20 +108,20 @@ func (c *Client) warning(ctx context.Context, pod *unstructured.Unstructured) st
 // podTrouble is the first reason of a pod that waiting alone will hardly mend; "" when there is none. It names no pod, so that pods in the same trouble
 // say the same.
 func podTrouble(pod map[string]any) string {
-	status := child(pod, "status")
+	status := manifest.Child(pod, "status")
 	if phase := status["phase"]; phase == "Failed" { // evicted, past its deadline
 		if reason, _ := status["reason"].(string); reason != "" {
 			return withMessage(reason, status["message"])
 		}
 	}
 	for _, kind := range []string{"initContainerStatuses", "containerStatuses"} {
-		for _, container := range items(status[kind]) {
+		for _, container := range manifest.Items(status[kind]) {
 			if why := containerTrouble(container); why != "" {
 				return why
 			}
 		}
 	}
-	for _, condition := range items(status["conditions"]) {
+	for _, condition := range manifest.Items(status["conditions"]) {
 		if condition["type"] == "PodScheduled" && condition["status"] == "False" {
 			return withMessage(fmt.Sprint(condition["reason"]), condition["message"])
 		}
@@ -130,10 +130,10 @@ func podTrouble(pod map[string]any) string {
 }
 
 func containerTrouble(container map[string]any) string {
-	reason, _ := child(container, "state", "waiting")["reason"].(string)
-	ended := child(container, "state", "terminated")
+	reason, _ := manifest.Child(container, "state", "waiting")["reason"].(string)
+	ended := manifest.Child(container, "state", "terminated")
 	if ended == nil {
-		ended = child(container, "lastState", "terminated")
+		ended = manifest.Child(container, "lastState", "terminated")
 	}
 	failed := ended != nil && fmt.Sprint(ended["exitCode"]) != "0"
 	exit := fmt.Sprintf("container %v ended with exit code %v", container["name"], ended["exitCode"])
@@ -149,7 +149,7 @@ func containerTrouble(container map[string]any) string {
 		}
 		return ""
 	}
-	message, _ := child(container, "state", "waiting")["message"].(string)
+	message, _ := manifest.Child(container, "state", "waiting")["message"].(string)
 	if image, _ := container["image"].(string); strings.Contains(reason, "Image") && !strings.Contains(message, image) {
 		message = strings.TrimSuffix("image "+image+": "+message, ": ")
 	}
@@ -159,8 +159,8 @@ func containerTrouble(container map[string]any) string {
 // unready names the containers of a running pod that are not ready: their readiness probes do not succeed yet.
 func unready(pod map[string]any) string {
 	var names []string
-	for _, container := range items(child(pod, "status")["containerStatuses"]) {
-		if child(container, "state", "running") != nil && container["ready"] == false {
+	for _, container := range manifest.Items(manifest.Child(pod, "status")["containerStatuses"]) {
+		if manifest.Child(container, "state", "running") != nil && container["ready"] == false {
 			names = append(names, fmt.Sprint(container["name"]))
 		}
 	}

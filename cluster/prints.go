@@ -26,7 +26,9 @@ func printOf(kind string, o metav1.Object) print {
 	}
 	for _, texts := range []map[string]string{o.GetLabels(), o.GetAnnotations()} {
 		for _, name := range slices.Sorted(maps.Keys(texts)) {
-			fmt.Fprintf(sum, " %q=%q", name, texts[name])
+			if !isStatus(name) {
+				fmt.Fprintf(sum, " %q=%q", name, texts[name])
+			}
 		}
 	}
 	for _, m := range o.GetManagedFields() {

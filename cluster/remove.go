@@ -13,9 +13,9 @@ import (
 )
 
 // Remove removes objects in reverse ranks, many at once inside a rank, but only those that carry the target's label, or are revisions of it whose label was
-// taken away, and only the very objects that were read. What is not there is done, and so is what belongs to somebody else by now. The key of a Deployment object stands for all its revisions; their
+// taken away, and only the very objects that were read. What is not there is done, and so is what belongs to somebody else by now. The key of a Deployment object stands for all its revisions, too; their
 // configuration copies, and whatever else an object owns, go in the background. Remove returns once the cluster has taken the removals; an object with
-// finalizers may stay for longer.
+// finalizers, and a Job with pods, may stay for longer.
 func (c *Client) Remove(ctx context.Context, id rollout.Identity, keys []manifest.Key) rollout.Outcome {
 	for rank := manifest.RankDependent; rank >= 0; rank-- {
 		var workloads, others []manifest.Key
@@ -23,7 +23,7 @@ func (c *Client) Remove(ctx context.Context, id rollout.Identity, keys []manifes
 			switch {
 			case key.Rank() != rank:
 			case key.Group == "apps" && key.Kind == "Deployment":
-				workloads = append(workloads, key)
+				workloads, others = append(workloads, key), append(others, key) // one that was put back would make its revisions anew
 			default:
 				others = append(others, key)
 			}
@@ -109,12 +109,15 @@ func (c *Client) delete(ctx context.Context, o removal) error {
 	if err != nil {
 		return c.failure(o.key, err)
 	}
-	background, conditions := metav1.DeletePropagationBackground, metav1.Preconditions{UID: &o.uid}
+	with, conditions := metav1.DeletePropagationBackground, metav1.Preconditions{UID: &o.uid}
+	if o.key.Group == "batch" && o.key.Kind == "Job" {
+		with = metav1.DeletePropagationForeground // as long as its pods are there it is, so that nobody takes its work for ended
+	}
 	if o.version != "" {
 		conditions.ResourceVersion = &o.version
 	}
 	_, err = write(ctx, c, "remove "+o.name, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, resource.Delete(ctx, o.key.Name, metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: &conditions})
+		return struct{}{}, resource.Delete(ctx, o.key.Name, metav1.DeleteOptions{PropagationPolicy: &with, Preconditions: &conditions})
 	})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return c.failure(o.key, err)

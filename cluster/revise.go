@@ -97,7 +97,7 @@ func services(objects []manifest.Object) []rollout.Service {
 			continue
 		}
 		service := rollout.Service{Key: o.Key, Selector: map[string]string{}}
-		for name, value := range child(o.Map(), "spec", "selector") {
+		for name, value := range manifest.Child(o.Map(), "spec", "selector") {
 			service.Selector[name] = fmt.Sprint(value)
 		}
 		all = append(all, service)
@@ -107,7 +107,7 @@ func services(objects []manifest.Object) []rollout.Service {
 
 func podLabels(template map[string]any) map[string]string {
 	labels := map[string]string{}
-	for name, value := range child(template, "metadata", "labels") {
+	for name, value := range manifest.Child(template, "metadata", "labels") {
 		labels[name] = fmt.Sprint(value)
 	}
 	return labels
@@ -181,7 +181,7 @@ func Unsupported(objects []manifest.Object) error {
 		}
 		fields := o.Map()
 		if isDeployment(o) {
-			if child(fields, "spec")["paused"] == true {
+			if manifest.Child(fields, "spec")["paused"] == true {
 				return fmt.Errorf("%s: not yet supported: %s, which is paused; leave spec.paused out and pause in the target's strategy", o.Source, o.Key)
 			}
 			continue
@@ -190,7 +190,7 @@ func Unsupported(objects []manifest.Object) error {
 			continue
 		}
 		for _, name := range []string{"scaleTargetRef", "targetRef"} { // KEDA; VerticalPodAutoscaler and Flagger
-			aim := child(fields, "spec", name)
+			aim := manifest.Child(fields, "spec", name)
 			kind, named := aim["kind"]
 			if kind == "Deployment" || name == "scaleTargetRef" && aim != nil && !named {
 				return fmt.Errorf("%s: not yet supported: %s, which is aimed at the Deployment object %v; it becomes ReplicaSets here", o.Source, o.Key, aim["name"])
@@ -211,7 +211,7 @@ func encodeStrings(secret map[string]any) {
 	if len(texts) == 0 {
 		return
 	}
-	data := ensure(secret, "data")
+	data := manifest.Ensure(secret, "data")
 	for name, value := range texts {
 		data[name] = base64.StdEncoding.EncodeToString([]byte(value.(string)))
 	}
@@ -220,9 +220,9 @@ func encodeStrings(secret map[string]any) {
 
 // owned adds whose it is to an object's labels and annotations.
 func owned(fields map[string]any, id rollout.Identity) map[string]any {
-	meta := ensure(fields, "metadata")
-	ensure(meta, "labels")[LabelLane] = LaneLabel(id)
-	annotations := ensure(meta, "annotations")
+	meta := manifest.Ensure(fields, "metadata")
+	manifest.Ensure(meta, "labels")[LabelLane] = LaneLabel(id)
+	annotations := manifest.Ensure(meta, "annotations")
 	annotations[AnnotationTenant], annotations[AnnotationApplication], annotations[AnnotationTarget] = id.Tenant, id.Application, id.Target
 	return fields
 }
@@ -244,8 +244,8 @@ func (w workload) key() manifest.Key {
 
 func (r Reviser) workload(o manifest.Object, configuration map[manifest.Key]manifest.Object) (workload, error) {
 	w := workload{object: o, fields: o.Map()}
-	spec := child(w.fields, "spec")
-	w.template, w.selector = child(spec, "template"), child(spec, "selector")
+	spec := manifest.Child(w.fields, "spec")
+	w.template, w.selector = manifest.Child(spec, "template"), manifest.Child(spec, "selector")
 	if o.Version != "v1" {
 		return w, fmt.Errorf("%s: %s: apiVersion %s is no longer served by Kubernetes; write apps/v1", o.Source, o.Key, o.APIVersion())
 	}
@@ -327,16 +327,16 @@ func (r Reviser) revision(id rollout.Identity, o manifest.Object, configuration 
 	}
 	rename(w.template, copies)
 	mark(w.template, id, name, w.hash)
-	ensure(w.selector, "matchLabels")[LabelHash] = w.hash
+	manifest.Ensure(w.selector, "matchLabels")[LabelHash] = w.hash
 	body := map[string]any{"selector": w.selector, "template": w.template}
-	if seconds, found := child(w.fields, "spec")["minReadySeconds"]; found {
+	if seconds, found := manifest.Child(w.fields, "spec")["minReadySeconds"]; found {
 		body["minReadySeconds"] = seconds
 	}
 	meta := map[string]any{"name": name}
-	if labels := child(w.fields, "metadata", "labels"); labels != nil {
+	if labels := manifest.Child(w.fields, "metadata", "labels"); labels != nil {
 		meta["labels"] = maps.Clone(labels)
 	}
-	if annotations := child(w.fields, "metadata", "annotations"); annotations != nil {
+	if annotations := manifest.Child(w.fields, "metadata", "annotations"); annotations != nil {
 		delete(annotations, "kubectl.kubernetes.io/last-applied-configuration")
 		meta["annotations"] = annotations
 	}
@@ -344,14 +344,14 @@ func (r Reviser) revision(id rollout.Identity, o manifest.Object, configuration 
 		meta["namespace"] = o.Namespace
 	}
 	set := owned(map[string]any{"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": meta, "spec": body}, id)
-	maps.Copy(ensure(meta, "labels"), child(w.template, "metadata", "labels")) // as Kubernetes has it; a Deployment object finds what it adopts by them
-	delete(ensure(meta, "labels"), traffic.LabelSubset)                        // it is for DestinationRules, which select pods
-	ensure(meta, "labels")[LabelWorkload] = short(nil, o.Name)
-	ensure(meta, "labels")[LabelHash] = w.hash
-	ensure(meta, "annotations")[AnnotationWorkload] = o.Name
-	ensure(meta, "annotations")[AnnotationNumber] = strconv.Itoa(id.Number)
+	maps.Copy(manifest.Ensure(meta, "labels"), manifest.Child(w.template, "metadata", "labels")) // as Kubernetes has it; a Deployment object finds what it adopts by them
+	delete(manifest.Ensure(meta, "labels"), traffic.LabelSubset)                                 // it is for DestinationRules, which select pods
+	manifest.Ensure(meta, "labels")[LabelWorkload] = short(nil, o.Name)
+	manifest.Ensure(meta, "labels")[LabelHash] = w.hash
+	manifest.Ensure(meta, "annotations")[AnnotationWorkload] = o.Name
+	manifest.Ensure(meta, "annotations")[AnnotationNumber] = strconv.Itoa(id.Number)
 	if id.Commit != "" {
-		ensure(meta, "annotations")[AnnotationCommit] = id.Commit
+		manifest.Ensure(meta, "annotations")[AnnotationCommit] = id.Commit
 	}
 	revision.ReplicaSet, err = manifest.FromMap(set, o.Source)
 	return revision, err
@@ -387,19 +387,19 @@ func fit(name, hash string, most int) string {
 
 // mark adds to pods what people's queries and dashboards use: frozen when the ReplicaSet is created, and no part of its name.
 func mark(template map[string]any, id rollout.Identity, replicaSet, hash string) {
-	meta := ensure(template, "metadata")
-	labels := ensure(meta, "labels")
+	meta := manifest.Ensure(template, "metadata")
+	labels := manifest.Ensure(meta, "labels")
 	labels[LabelHash], labels[traffic.LabelSubset], labels[LabelLane] = hash, hash, LaneLabel(id)
-	annotations := ensure(meta, "annotations")
+	annotations := manifest.Ensure(meta, "annotations")
 	variables := []any{}
 	for _, m := range [][3]string{{"application", "APPLICATION_NAME", id.Application}, {"deployment-id", "DEPLOYMENT_ID", id.Deployment},
 		{"environment", "ENVIRONMENT_NAME", id.Target}, {"replica-set-name", "REPLICA_SET_NAME", replicaSet}} {
 		annotations["deploy.armory.io/"+m[0]], annotations["towpath.dev/"+m[0]] = m[2], m[2]
 		variables = append(variables, map[string]any{"name": "ARMORY_" + m[1], "value": m[2]}, map[string]any{"name": "TOWPATH_" + m[1], "value": m[2]})
 	}
-	spec := ensure(template, "spec")
+	spec := manifest.Ensure(template, "spec")
 	for _, kind := range []string{"containers", "initContainers"} {
-		for _, c := range items(spec[kind]) {
+		for _, c := range manifest.Items(spec[kind]) {
 			c["env"] = append(slices.Clone(variables), unset(c["env"], variables)...)
 		}
 	}
@@ -445,74 +445,44 @@ func rename(template map[string]any, names map[reference]string) {
 
 // visit calls see for each place of a pod template that names a ConfigMap or a Secret.
 func visit(template map[string]any, see func(kind string, holder map[string]any, field string)) {
-	spec := child(template, "spec")
-	for _, v := range items(spec["volumes"]) {
-		if m := child(v, "configMap"); m != nil {
+	spec := manifest.Child(template, "spec")
+	for _, v := range manifest.Items(spec["volumes"]) {
+		if m := manifest.Child(v, "configMap"); m != nil {
 			see("ConfigMap", m, "name")
 		}
-		if m := child(v, "secret"); m != nil {
+		if m := manifest.Child(v, "secret"); m != nil {
 			see("Secret", m, "secretName")
 		}
-		for _, source := range items(child(v, "projected")["sources"]) {
-			if m := child(source, "configMap"); m != nil {
+		for _, source := range manifest.Items(manifest.Child(v, "projected")["sources"]) {
+			if m := manifest.Child(source, "configMap"); m != nil {
 				see("ConfigMap", m, "name")
 			}
-			if m := child(source, "secret"); m != nil {
+			if m := manifest.Child(source, "secret"); m != nil {
 				see("Secret", m, "name")
 			}
 		}
 	}
 	for _, kind := range []string{"containers", "initContainers"} {
-		for _, c := range items(spec[kind]) {
-			for _, from := range items(c["envFrom"]) {
-				if m := child(from, "configMapRef"); m != nil {
+		for _, c := range manifest.Items(spec[kind]) {
+			for _, from := range manifest.Items(c["envFrom"]) {
+				if m := manifest.Child(from, "configMapRef"); m != nil {
 					see("ConfigMap", m, "name")
 				}
-				if m := child(from, "secretRef"); m != nil {
+				if m := manifest.Child(from, "secretRef"); m != nil {
 					see("Secret", m, "name")
 				}
 			}
-			for _, variable := range items(c["env"]) {
-				from := child(variable, "valueFrom")
-				if m := child(from, "configMapKeyRef"); m != nil {
+			for _, variable := range manifest.Items(c["env"]) {
+				from := manifest.Child(variable, "valueFrom")
+				if m := manifest.Child(from, "configMapKeyRef"); m != nil {
 					see("ConfigMap", m, "name")
 				}
-				if m := child(from, "secretKeyRef"); m != nil {
+				if m := manifest.Child(from, "secretKeyRef"); m != nil {
 					see("Secret", m, "name")
 				}
 			}
 		}
 	}
-}
-
-// child walks down maps; nil where there is none.
-func child(m map[string]any, path ...string) map[string]any {
-	for _, name := range path {
-		m, _ = m[name].(map[string]any)
-	}
-	return m
-}
-
-// ensure is the map under a name, made when it is not there.
-func ensure(m map[string]any, name string) map[string]any {
-	inner, ok := m[name].(map[string]any)
-	if !ok {
-		inner = map[string]any{}
-		m[name] = inner
-	}
-	return inner
-}
-
-// items of a list that are maps.
-func items(list any) []map[string]any {
-	var all []map[string]any
-	values, _ := list.([]any)
-	for _, v := range values {
-		if m, ok := v.(map[string]any); ok {
-			all = append(all, m)
-		}
-	}
-	return all
 }
 
 func wholeNumber(v any) (*int32, error) {

@@ -22,7 +22,7 @@ func scalers(objects []manifest.Object) (all []rollout.Scaler) {
 		if !isScaler(o) {
 			continue
 		}
-		ref := child(o.Map(), "spec", "scaleTargetRef")
+		ref := manifest.Child(o.Map(), "spec", "scaleTargetRef")
 		workload := manifest.Key{Group: "apps", Kind: fmt.Sprint(ref["kind"]), Namespace: o.Namespace, Name: fmt.Sprint(ref["name"])}
 		if (workload.Kind == "Deployment" || workload.Kind == "StatefulSet") && slices.ContainsFunc(objects, func(d manifest.Object) bool { return d.Key == workload }) {
 			all = append(all, rollout.Scaler{Key: o.Key, Workload: workload})
@@ -42,7 +42,7 @@ func aimed(o manifest.Object, aims []rollout.Aim) (manifest.Object, error) {
 		return o, nil
 	}
 	fields := o.Map()
-	ensure(fields, "spec")["scaleTargetRef"] = scaleTarget(aims[i].At)
+	manifest.Ensure(fields, "spec")["scaleTargetRef"] = scaleTarget(aims[i].At)
 	return manifest.FromMap(fields, o.Source)
 }
 
@@ -74,7 +74,7 @@ func (c *Client) aimScaler(ctx context.Context, a rollout.Aim) error {
 	if is, _, _ := unstructured.NestedStringMap(scaler.Object, "spec", "scaleTargetRef"); is["kind"] == a.At.Kind && is["name"] == a.At.Name {
 		return nil
 	}
-	text, err := json.Marshal([]operation{{"test", "/spec/scaleTargetRef", child(scaler.Object, "spec", "scaleTargetRef")}, {"replace", "/spec/scaleTargetRef", scaleTarget(a.At)}})
+	text, err := json.Marshal([]operation{{"test", "/spec/scaleTargetRef", manifest.Child(scaler.Object, "spec", "scaleTargetRef")}, {"replace", "/spec/scaleTargetRef", scaleTarget(a.At)}})
 	if err != nil {
 		return err
 	}

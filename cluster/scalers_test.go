@@ -2,12 +2,16 @@ package cluster_test
 
 import (
 	"fmt"
+	"net/http"
+	"slices"
+	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"towpath/cluster"
 	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
@@ -15,6 +19,12 @@ import (
 var autoscalers = schema.GroupVersionResource{Group: "autoscaling", Version: "v2", Resource: "horizontalpodautoscalers"}
 
 func TestAnAutoscalerRestsAndIsAimedAtARevision(t *testing.T) {
+	for _, version := range []string{"autoscaling/v2", "autoscaling/v1"} {
+		t.Run(version, func(t *testing.T) { restsAndIsAimed(t, strings.Replace(autoscaler, "autoscaling/v2", version, 1)) })
+	}
+}
+
+func restsAndIsAimed(t *testing.T, autoscaler string) {
 	b := setUp(t)
 	app := b.objects(web, autoscaler)
 	b.applied(2, app)
@@ -50,8 +60,30 @@ func TestAnAutoscalerRestsAndIsAimedAtARevision(t *testing.T) {
 		t.Errorf("%d pods, aimed at %s", live.Replicas, at())
 	}
 	k := rollout.Kept{Identity: b.id, Target: rollout.Target{Full: []rollout.Replicas{{Key: revision, Count: 3}}}}
-	if _, found, failure := b.Compare(t.Context(), k, app, nil); failure != nil || len(found) > 0 {
-		t.Errorf("as it shall be, and differs: %+v %v", found, failure)
+	// What it found last is no difference, also where it finds that between the reads of a comparison, and nothing that anybody hears of.
+	found := 0
+	finds := func() {
+		found++
+		_, err := b.kube.Client.Resource(autoscalers).Namespace(b.namespace).Patch(t.Context(), "web", types.MergePatchType,
+			fmt.Appendf(nil, `{"status":{"conditions":[{"type":"AbleToScale","status":"True","reason":"Found%d"}]}}`, found), metav1.PatchOptions{}, "status")
+		ok(t, err)
+	}
+	finds()
+	b.wire.intercept(func(request *http.Request) (*http.Response, error) {
+		if request.Method == http.MethodPatch && strings.Contains(request.URL.RawQuery, "dryRun") && strings.HasSuffix(request.URL.Path, "/horizontalpodautoscalers/web") {
+			finds()
+		}
+		return nil, nil
+	})
+	if _, drifts, failure := b.Compare(t.Context(), k, app, nil); failure != nil || len(drifts) > 0 || found != 2 {
+		t.Errorf("as it shall be, and differs: %+v %v; it found something %d times", drifts, failure, found)
+	}
+	moves := &heard{}
+	stop, err := b.Follow(t.Context(), b.key("autoscaling", "HorizontalPodAutoscaler", ""), moves.hear)
+	ok(t, err)
+	defer stop()
+	if heard := moves.take(); slices.ContainsFunc(heard, func(m cluster.Moved) bool { return m.Key == scaler.Key }) { // those of other tests are heard of, too
+		t.Errorf("heard of is %+v", heard)
 	}
 	aim(scaler.Workload)
 	if got := at(); got != "Deployment web" {

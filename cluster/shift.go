@@ -124,7 +124,7 @@ func (r Revised) only(a rollout.Action) (Revised, error) {
 		}
 		if i := slices.IndexFunc(a.Select, func(s rollout.Selection) bool { return s.Service == o.Key }); i >= 0 {
 			fields := o.Map()
-			ensure(ensure(fields, "spec"), "selector")[LabelHash] = a.Select[i].Hash
+			manifest.Ensure(manifest.Ensure(fields, "spec"), "selector")[LabelHash] = a.Select[i].Hash
 			selected, err := manifest.FromMap(fields, o.Source)
 			if err != nil {
 				return out, err

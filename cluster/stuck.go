@@ -56,7 +56,7 @@ func (c *Client) free(ctx context.Context, id rollout.Identity, key manifest.Key
 // stuckPods is the pods of a StatefulSet that its controller shall replace and that are not ready: pods of an older version, but for those that the
 // manifest leaves to somebody else (OnDelete) or at their version (partition).
 func (c *Client) stuckPods(ctx context.Context, set *unstructured.Unstructured) ([]unstructured.Unstructured, error) {
-	strategy := child(set.Object, "spec", "updateStrategy")
+	strategy := manifest.Child(set.Object, "spec", "updateStrategy")
 	observed, _, _ := unstructured.NestedInt64(set.Object, "status", "observedGeneration")
 	newest, _, _ := unstructured.NestedString(set.Object, "status", "updateRevision")
 	if strategy["type"] == "OnDelete" || observed < set.GetGeneration() || newest == "" {
@@ -76,7 +76,7 @@ func (c *Client) stuckPods(ctx context.Context, set *unstructured.Unstructured) 
 
 // isReady reports whether a pod says that it is ready.
 func isReady(pod map[string]any) bool {
-	return slices.ContainsFunc(items(child(pod, "status")["conditions"]), func(condition map[string]any) bool {
+	return slices.ContainsFunc(manifest.Items(manifest.Child(pod, "status")["conditions"]), func(condition map[string]any) bool {
 		return condition["type"] == "Ready" && condition["status"] == string(metav1.ConditionTrue)
 	})
 }

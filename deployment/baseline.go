@@ -47,14 +47,12 @@ func (r *reader) baselines(f *value, steps []*value, field string) {
 }
 
 // tells reports whether a query asks for the numbers of one revision alone.
-func tells(template string) bool {
-	_, names := Fill(template, func(string) (string, bool) { return "", false })
-	for _, name := range names {
-		if strings.EqualFold(name, "armory.replicaSetName") {
-			return true
-		}
-	}
-	return false
+func tells(template string) (told bool) {
+	Fill(template, func(name string) (string, bool) {
+		told = told || strings.EqualFold(name, "armory.replicaSetName")
+		return "", true
+	})
+	return told
 }
 
 // noBaselines refuses comparisons where no canary has a share.

@@ -244,6 +244,15 @@ func TestVariablesAreFilledIn(t *testing.T) {
 	if got != "d1 d1 spud " || !slices.Equal(unknown, []string{"x"}) {
 		t.Errorf("got %q, unknown %v", got, unknown)
 	}
+	nothing := func(string) (string, bool) { return "", false }
+	for template, want := range map[string]string{
+		"plain": "", "{{x}} {{ x }} {{towpath.x}}": "{{x}}, {{armory.x}} were filled with nothing", "{{" + strings.Repeat("a", 100) + "}}": "{{" + strings.Repeat("a", 40) + "…}} was filled with nothing",
+		"{{1}}{{2}}{{3}}{{4}}{{5}}{{6}}{{7}}{{8}}{{9}}{{10}}{{11}}": "{{1}}, {{2}}, {{3}}, {{4}}, {{5}}, {{6}}, {{7}}, {{8}}, {{9}}, {{10}} were filled with nothing",
+	} {
+		if _, unknown := deployment.Fill(template, nothing); deployment.Unfilled(unknown) != want {
+			t.Errorf("%s: it says %q, want %q", template, deployment.Unfilled(unknown), want)
+		}
+	}
 	if all := deployment.Contexts(map[string]string{"a": "1", "b": "1"}, map[string]string{"b": "2"}); all["a"] != "1" || all["b"] != "2" {
 		t.Errorf("contexts: %v", all)
 	}

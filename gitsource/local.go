@@ -87,12 +87,16 @@ func (f *folderRemote) heads(context.Context) (heads, error) {
 	return h, nil
 }
 
-func (f *folderRemote) reference(name string) (hash, bool) {
-	r, err := f.storage.Reference(plumbing.ReferenceName(name))
-	if err != nil || r.Type() != plumbing.HashReference {
-		return hash{}, false
+func (f *folderRemote) leads(to hash) (found bool, err error) {
+	all, err := f.storage.IterReferences()
+	if err != nil {
+		return false, err
 	}
-	return r.Hash(), true
+	defer all.Close()
+	return found, all.ForEach(func(r *plumbing.Reference) error {
+		found = found || r.Hash() == to
+		return nil
+	})
 }
 
 func (f *folderRemote) download(ctx context.Context, want hash, _ []hash, to *store) error {

@@ -3,56 +3,54 @@ package gitsource
 import (
 	"container/heap"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
 )
 
-// FetchRef brings the commit that a full name of the repository leads to, "refs/pull/7/head" for example, beside the branch that is followed. It stays until
-// the mirror is built anew; then Tree and others answer with ErrUnknownCommit, and it is to be fetched again. Errors are those of Fetch.
-func (m *Mirror) FetchRef(ctx context.Context, name string) (commit string, err error) {
-	err = m.exclusively(ctx, func(ctx context.Context, token string, w *watch) (err error) {
-		commit, err = m.fetchRef(ctx, name, token, w)
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
-	return commit, nil
+// FetchCommit brings a commit that a reference of the repository leads to, as "refs/pull/7/head" may, beside the branch that is followed. It stays until the
+// mirror is built anew; then Tree and others answer with ErrUnknownCommit, and it is to be fetched again. Errors are those of Fetch; BranchMissing: no reference
+// leads to it any more.
+func (m *Mirror) FetchCommit(ctx context.Context, commit string) error {
+	return m.exclusively(ctx, func(ctx context.Context, token string, w *watch) error { return m.fetchCommit(ctx, commit, token, w) })
 }
 
-func (m *Mirror) fetchRef(ctx context.Context, name, token string, w *watch) (string, error) {
+func (m *Mirror) fetchCommit(ctx context.Context, commit, token string, w *watch) error {
+	if !plumbing.IsHash(commit) {
+		return badSetting("%.64q is no commit's id", commit)
+	}
+	want := plumbing.NewHash(commit)
 	m.mu.Lock()
 	fetched := m.store != nil && m.broken == nil
 	m.mu.Unlock()
 	if !fetched {
 		if _, err := m.fetch(ctx, token, w); err != nil {
-			return "", err
+			return err
 		}
 	}
 	m.mu.Lock()
 	s := m.store
 	m.mu.Unlock()
+	if s.has(want) {
+		return nil
+	}
 	r, err := m.connect(ctx, token, w)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer r.Close() // all that was wanted has come by then; how it ends is no matter
 	if _, err := r.heads(ctx); err != nil {
-		return "", err
+		return err
 	}
-	want, found := r.reference(name)
-	switch {
+	switch found, err := r.leads(want); {
+	case err != nil:
+		return err
 	case !found:
-		return "", &choice{fmt.Sprintf("there is no %s; it may have been deleted since", plain(errors.New(name)))}
-	case !s.has(want):
-		if err := m.add(ctx, r, s, want); err != nil {
-			return "", err
-		}
+		return &choice{fmt.Sprintf("no branch or pull request is at %.10s any more", commit)}
 	}
-	return want.String(), nil
+	return m.add(ctx, r, s, want)
 }
 
 // MergeBase is the newest commit that two others have in common: what a merge compares with. "" when they have none, or none within the first 10,000 commits

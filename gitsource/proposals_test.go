@@ -36,9 +36,8 @@ func TestTheMergeBaseIsTheNewestCommitInCommon(t *testing.T) {
 	fetch(t, m)
 	commits := map[int]string{}
 	for mark := 1; mark <= 9; mark++ {
-		commit, err := m.FetchRef(t.Context(), fmt.Sprintf("refs/marks/%d", mark))
-		ok(t, err)
-		commits[mark] = commit
+		commits[mark] = repo.Git("rev-parse", fmt.Sprintf("refs/marks/%d", mark))
+		ok(t, m.FetchCommit(t.Context(), commits[mark]))
 	}
 	for _, c := range [][3]int{{3, 5, 1}, {5, 3, 1}, {8, 5, 5}, {3, 8, 3}, {8, 8, 8}, {2, 7, 2}, {1, 7, 1}} {
 		base, err := m.MergeBase(commits[c[0]], commits[c[1]])
@@ -65,9 +64,7 @@ func TestAProposalIsFetchedBesideTheBranch(t *testing.T) {
 	proposed := repo.CommitTo("topic", "propose", gitserver.Files{"a": "2"})
 	repo.Git("update-ref", "refs/pull/7/head", proposed)
 	repo.DeleteBranch("topic")
-	got, err := m.FetchRef(t.Context(), "refs/pull/7/head") // the very first conversation
-	ok(t, err)
-	equal(t, got, proposed)
+	ok(t, m.FetchCommit(t.Context(), proposed)) // the very first conversation
 	tree, err := m.Tree(proposed)
 	ok(t, err)
 	text, err := fs.ReadFile(tree, "a")
@@ -77,7 +74,8 @@ func TestAProposalIsFetchedBesideTheBranch(t *testing.T) {
 	base, err := m.MergeBase(main, proposed)
 	ok(t, err)
 	equal(t, base, main)
-	if _, err := m.FetchRef(t.Context(), "refs/pull/8/head"); err == nil || !strings.Contains(err.Error(), "there is no refs/pull/8/head; it may have been deleted since") {
-		t.Errorf("one that is not there: %v", err)
-	}
+	repo.Git("update-ref", "-d", "refs/pull/7/head")
+	ok(t, m.FetchCommit(t.Context(), proposed)) // it is here
+	fails(t, m.FetchCommit(t.Context(), strings.Repeat("a", 40)), gitsource.BranchMissing, false, "no branch or pull request is at aaaaaaaaaa any more")
+	fails(t, m.FetchCommit(t.Context(), "refs/heads/main"), gitsource.Misconfigured, false, `"refs/heads/main" is no commit's id`)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -26,8 +27,8 @@ var (
 // remote is one conversation with the place where a repository comes from.
 type remote interface {
 	heads(ctx context.Context) (heads, error)
-	// reference finds what a full name like "refs/pull/7/head" leads to, once heads were asked for.
-	reference(name string) (hash, bool)
+	// leads reports whether any reference, a branch or not, leads to a commit itself, once heads were asked for.
+	leads(to hash) (bool, error)
 	// download brings what want leads to and the store has not; haves are commits of the store, whole with all they lead to.
 	download(ctx context.Context, want hash, haves []hash, to *store) error
 	io.Closer
@@ -110,9 +111,8 @@ func (s *server) heads(ctx context.Context) (heads, error) {
 	return h, nil
 }
 
-func (s *server) reference(name string) (hash, bool) {
-	head, found := s.offered.References[name]
-	return head, found
+func (s *server) leads(to hash) (bool, error) {
+	return slices.Contains(slices.Collect(maps.Values(s.offered.References)), to), nil
 }
 
 func (s *server) download(ctx context.Context, want hash, haves []hash, to *store) error {

@@ -28,8 +28,7 @@ func (o Object) Hook() *Hook {
 	if !bytes.Contains(o.JSON, []byte(hookAnnotation)) {
 		return nil // most objects; reading each would cost more than all the rest
 	}
-	meta, _ := o.Map()["metadata"].(map[string]any)
-	annotations, _ := meta["annotations"].(map[string]any)
+	annotations := Child(o.Map(), "metadata", "annotations")
 	text := func(name string) string {
 		value, _ := annotations[name].(string)
 		return value

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -22,8 +23,8 @@ type proposalStore interface {
 
 // Proposed is a repository from which proposals come.
 type Proposed interface {
-	// FetchRef brings the commit that a full name leads to, "refs/pull/7/head" for example.
-	FetchRef(ctx context.Context, name string) (commit string, err error)
+	// FetchCommit brings a commit that is proposed; false: it is proposed no longer.
+	FetchCommit(ctx context.Context, commit string) (found bool, err error)
 	// MergeBase is the newest commit that two others have in common; "" when they have none.
 	MergeBase(one, other string) (string, error)
 }
@@ -37,6 +38,9 @@ type Proposals struct {
 	Rehearse func(ctx context.Context, id rollout.Identity, objects []manifest.Object, keys []manifest.Key) rollout.DryRun
 	Limits   rollout.Limits
 }
+
+// errGone is that a proposal has moved on since it was looked at.
+var errGone = errors.New("the commit is no longer the one that is proposed; what is proposed now is looked at next")
 
 // saysSo is how long a plan may take before it is told that it is being made.
 const saysSo = 3 * time.Second
@@ -55,7 +59,11 @@ func (p *Proposals) Look(ctx context.Context, s Source, r Proposed, k rollout.Kn
 		k.Report.Why = fmt.Sprintf("%.10s comes from another repository: nothing of it is read until a person with write access has named it", now.Head)
 		return p.Store.RecordProposal(ctx, k)
 	}
-	v, err := p.view(ctx, s, r, k.Name, now)
+	v, err := p.view(ctx, s, r, now)
+	if errors.Is(err, errGone) && k.Name.Group != "" { // it was merged, or the queue made another
+		k.Report.Closed = true
+		return p.Store.RecordProposal(ctx, k)
+	}
 	if err == nil && was.State == rollout.PlanMade && k.Basis == v.basis {
 		return p.Store.RecordProposal(ctx, k)
 	}
@@ -111,22 +119,18 @@ type proposalView struct {
 }
 
 // view fetches a proposal, and finds what it is to be compared with.
-func (p *Proposals) view(ctx context.Context, s Source, r Proposed, name rollout.ProposalName, now rollout.Proposal) (*proposalView, error) {
+func (p *Proposals) view(ctx context.Context, s Source, r Proposed, now rollout.Proposal) (*proposalView, error) {
 	defer p.Intake.hold(s.Name)() // what is recorded is not loaded twice, and the branch not fetched twice
 	head, err := s.Repository.Fetch(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ref := fmt.Sprintf("refs/pull/%d/head", name.Pull)
-	if name.Group != "" {
-		ref = "refs/heads/" + name.Group
-	}
-	proposed, err := r.FetchRef(ctx, ref)
+	found, err := r.FetchCommit(ctx, now.Head)
 	switch {
 	case err != nil:
 		return nil, err
-	case proposed != now.Head:
-		return nil, fmt.Errorf("%s is at %.10s by now, and was to be at %.10s", ref, proposed, now.Head)
+	case !found:
+		return nil, errGone
 	}
 	v := &proposalView{of: p, change: change{Intake: p.Intake, source: s, commit: now.Head, planner: p.Intake.Planner},
 		rehearsals: budget{left: mostRehearsed}}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -40,6 +39,7 @@ func reveal(r Request, encrypted map[string]*sops.File, limits Limits, result Re
 			v.wholes[masked[at[0]:at[1]]] = whole{name, short, masked[len(short):], at[0]}
 		}
 	}
+	v.pieces = piecesOf(v.values)
 	for i, o := range result.Objects {
 		revealed, err := v.object(o)
 		if err != nil {
@@ -93,7 +93,8 @@ type revealing struct {
 	request Request
 	files   map[string]*sops.File
 	values  map[string]sops.Value // by placeholder
-	wholes  map[string]whole      // by their first placeholder
+	pieces  pieces
+	wholes  map[string]whole // by their first placeholder
 	opened  map[string]*sops.Opened
 	keys    *sops.Keys
 	failed  map[string]error // why files could not be opened, by name; under "" why there are no keys
@@ -114,7 +115,7 @@ var errUnopened = errors.New("not opened") // said once for each file
 // object is an object with its values. An error goes on after the object's name.
 func (v *revealing) object(o manifest.Object) (manifest.Object, error) {
 	if o.Group != "" || o.Kind != "Secret" {
-		if !mentions(string(o.JSON)) {
+		if !v.mentions(string(o.JSON)) {
 			return o, nil
 		}
 		return o, v.leak(o.Map())
@@ -124,7 +125,7 @@ func (v *revealing) object(o manifest.Object) (manifest.Object, error) {
 		texts, _ := fields[field].(map[string]any)
 		for _, key := range slices.Sorted(maps.Keys(texts)) {
 			before, ok := texts[key].(string)
-			if !ok || mentions(key) {
+			if !ok || v.mentions(key) {
 				continue
 			}
 			if field == "data" {
@@ -189,51 +190,44 @@ func keysOf(data any) any {
 }
 
 // mentions reports whether a text has a placeholder in it, or what a template made of one.
-func mentions(text string) bool {
-	return strings.Contains(strings.ToLower(text), lowerPrefix) || strings.Contains(text, encodedPrefix)
+func (v *revealing) mentions(text string) bool {
+	_, found := v.pieces.within(text, 0)
+	return found
 }
-
-var (
-	lowerPrefix   = strings.ToLower(sops.Prefix)
-	encodedPrefix = base64.StdEncoding.EncodeToString([]byte(sops.Prefix)[:len(sops.Prefix)/3*3])
-)
 
 // leak says where in the fields of an object an encrypted value stands.
 func (v *revealing) leak(fields map[string]any) error {
-	at, text, found := seek(fields, "")
+	at, value, found := v.seek(fields, "")
 	if !found {
 		return nil
 	}
-	what := "an encrypted value"
-	if value, known := v.values[sops.Placeholder.FindString(text)]; known {
-		what = fmt.Sprintf("the value %s of %s", value.Key, value.File)
-	}
-	return fmt.Errorf(", %s: %s stands here; what is encrypted with SOPS may stand only in data and stringData of Secrets", at, what)
+	return fmt.Errorf(", %s: %s stands here; what is encrypted with SOPS may stand only in data and stringData of Secrets", at, called(value))
 }
 
 // seek finds the first text that mentions a placeholder, and the field it stands in.
-func seek(value any, at string) (field, text string, found bool) {
+func (v *revealing) seek(value any, at string) (field string, of sops.Value, found bool) {
 	switch value := value.(type) {
 	case string:
-		return at, value, mentions(value)
+		of, found = v.pieces.within(value, 0)
+		return at, of, found
 	case []any:
 		for i, inner := range value {
-			if field, text, found := seek(inner, fmt.Sprintf("%s[%d]", at, i)); found {
-				return field, text, true
+			if field, of, found := v.seek(inner, fmt.Sprintf("%s[%d]", at, i)); found {
+				return field, of, true
 			}
 		}
 	case map[string]any:
 		for _, key := range slices.Sorted(maps.Keys(value)) {
 			inner := strings.TrimPrefix(at+"."+key, ".")
-			if mentions(key) {
-				return inner, key, true
+			if of, found := v.pieces.within(key, 0); found {
+				return inner, of, true
 			}
-			if field, text, found := seek(value[key], inner); found {
-				return field, text, true
+			if field, of, found := v.seek(value[key], inner); found {
+				return field, of, true
 			}
 		}
 	}
-	return "", "", false
+	return "", sops.Value{}, false
 }
 
 // part is a text, and whether an encrypted value was found in it.
@@ -286,13 +280,10 @@ func (v *revealing) at(in string, from, to int) (start, end int, value func() (s
 	return from, to, func() (string, error) { return v.value(placeholder) }
 }
 
-// base64Run is a text that could hold a placeholder in base64.
-var base64Run = regexp.MustCompile(`[A-Za-z0-9+/]{40,}={0,2}`)
-
 // encoded puts values into what is base64 in a text, which has no placeholder as it is.
 func (v *revealing) encoded(in string, depth int) (part, error) {
-	if strings.Contains(strings.ToLower(in), lowerPrefix) {
-		return part{}, errors.New("a template changed an encrypted value before it came here (upper, trunc, …); such values can only be written as they are, or in base64")
+	if value, found := v.pieces.in(in); found {
+		return part{}, fmt.Errorf("a template changed %s before it came here (upper, trunc, replace, …); such values can only be written as they are, or in base64", called(value))
 	}
 	if depth == encodings {
 		return part{in, false}, nil
@@ -300,15 +291,11 @@ func (v *revealing) encoded(in string, depth int) (part, error) {
 	var out, kept strings.Builder // kept is what stays as it is
 	at := 0
 	for _, run := range base64Run.FindAllStringIndex(in, -1) {
-		text, encoding := in[run[0]:run[1]], base64.StdEncoding
-		if len(text)%4 != 0 {
-			encoding = base64.RawStdEncoding
-		}
-		plain, err := encoding.DecodeString(text)
+		plain, encoding, err := inRun(in[run[0]:run[1]])
 		if err != nil {
 			continue
 		}
-		inner, err := v.text(string(plain), depth+1)
+		inner, err := v.text(plain, depth+1)
 		if err != nil {
 			return part{}, err
 		}
@@ -320,7 +307,7 @@ func (v *revealing) encoded(in string, depth int) (part, error) {
 		}
 	}
 	out.WriteString(in[at:])
-	if kept.WriteString(in[at:]); inBase64(kept.String(), sops.Prefix) {
+	if kept.WriteString(in[at:]); inBase64(kept.String(), sops.Prefix[:beginning]) {
 		return part{}, errors.New("an encrypted value stands in it in base64, directly after other letters, digits or slashes, so that it cannot be told from them; write something else before it, or encode all of the text")
 	}
 	return part{out.String(), at > 0}, nil

@@ -190,7 +190,9 @@ func TestWhatIsEncryptedStandsInSecretsOnly(t *testing.T) {
 	const chart, plain = "{helm: {path: chart, valueFiles: [values.yaml]}}", "{path: o.yaml}"
 	head := func(kind string) string { return "apiVersion: v1\nkind: " + kind + "\nmetadata: {name: o}\n" }
 	const only = "stands here; what is encrypted with SOPS may stand only in data and stringData of Secrets"
-	const changed = "a template changed an encrypted value before it came here (upper, trunc, …); such values can only be written as they are, or in base64"
+	const before = " before it came here (upper, trunc, replace, …); such values can only be written as they are, or in base64"
+	const changed, unknown = "a template changed the value db.password of app/values.yaml" + before, "a template changed an encrypted value" + before
+	const mangled = ".Values.db.password | replace \"Sops\" \"\""
 	for name, c := range map[string]struct {
 		files files
 		entry string
@@ -198,8 +200,8 @@ func TestWhatIsEncryptedStandsInSecretsOnly(t *testing.T) {
 	}{
 		"a ConfigMap":         {templated(head("ConfigMap") + "data: {a: b, password: {{ .Values.db.password }}}\n"), chart, "ConfigMap ns/o, data.password: the value db.password of app/values.yaml " + only},
 		"a longer text":       {templated(head("ConfigMap") + "data: {url: 'x://{{ .Values.db.password }}@h'}\n"), chart, "ConfigMap ns/o, data.url: the value db.password of app/values.yaml " + only},
-		"in base64":           {templated(head("ConfigMap") + "binaryData: {p: {{ .Values.db.password | b64enc }}}\n"), chart, "ConfigMap ns/o, binaryData.p: an encrypted value " + only},
-		"in capitals":         {templated(head("ConfigMap") + "data: {p: {{ .Values.db.password | upper }}}\n"), chart, "ConfigMap ns/o, data.p: an encrypted value " + only},
+		"in base64":           {templated(head("ConfigMap") + "binaryData: {p: {{ .Values.db.password | b64enc }}}\n"), chart, "ConfigMap ns/o, binaryData.p: the value db.password of app/values.yaml " + only},
+		"in capitals":         {templated(head("ConfigMap") + "data: {p: {{ .Values.db.password | upper }}}\n"), chart, "ConfigMap ns/o, data.p: the value db.password of app/values.yaml " + only},
 		"a key":               {templated(head("ConfigMap") + "data: {{ printf \"{%s: b}\" .Values.db.password }}\n"), chart, "ConfigMap ns/o, data.TowpathSopsValue"},
 		"a list":              {templated(head("Pod") + "spec: {containers: [{name: a}, {name: b, env: [{name: P, value: {{ .Values.db.password }}}]}]}\n"), chart, "Pod ns/o, spec.containers[1].env[0].value: the value db.password of app/values.yaml " + only},
 		"a Secret's name":     {templated("apiVersion: v1\nkind: Secret\nmetadata: {name: {{ .Values.db.password }}}\n"), chart, ", metadata.name: the value db.password of app/values.yaml " + only},
@@ -209,6 +211,13 @@ func TestWhatIsEncryptedStandsInSecretsOnly(t *testing.T) {
 		"not text":            {templated(head("Secret") + "stringData: {a: [{{ .Values.db.password }}]}\n"), chart, "Secret ns/o, stringData.a[0]: the value db.password of app/values.yaml " + only},
 		"a part of it":        {templated(head("Secret") + "stringData: {a: {{ .Values.db.password | trunc 30 }}}\n"), chart, "Secret ns/o, stringData.a: " + changed},
 		"capitals":            {templated(head("Secret") + "data: {a: {{ .Values.db.password | upper | b64enc }}}\n"), chart, "Secret ns/o, data.a: " + changed},
+		"a shorter part":      {templated(head("Secret") + "stringData: {a: 'x {{ .Values.db.password | trunc 10 }}'}\n"), chart, "Secret ns/o, stringData.a: " + unknown},
+		"its end":             {templated(head("Secret") + "stringData: {a: {{ .Values.db.password | trunc -12 | quote }}}\n"), chart, "Secret ns/o, stringData.a: " + changed},
+		"without letters":     {templated(head("Secret") + "stringData: {a: {{ " + mangled + " }}}\n"), chart, "Secret ns/o, stringData.a: " + changed},
+		"that, encoded":       {templated(head("Secret") + "data: {a: {{ " + mangled + " | b64enc }}}\n"), chart, "Secret ns/o, data.a: " + changed},
+		"that, elsewhere":     {templated(head("ConfigMap") + "data: {a: {{ " + mangled + " }}}\n"), chart, "ConfigMap ns/o, data.a: the value db.password of app/values.yaml " + only},
+		"that, both":          {templated(head("ConfigMap") + "data: {a: {{ " + mangled + " | b64enc }}}\n"), chart, "ConfigMap ns/o, data.a: the value db.password of app/values.yaml " + only},
+		"a part, encoded":     {templated(head("ConfigMap") + "data: {a: {{ .Values.db.password | trunc 12 | b64enc }}}\n"), chart, "ConfigMap ns/o, data.a: an encrypted value " + only},
 		"data that is none":   {templated(head("Secret") + "data: {a: {{ .Values.db.password }}}\n"), chart, "Secret ns/o, data.a: a decrypted value stands in it as it is, and data holds base64: encrypt the base64 of it, or write the value under stringData"},
 		"a made one":          {templated(head("Secret") + "stringData: {a: {{ .Values.db.password }}, b: " + sops.Prefix + strings.Repeat("0", 32) + "}\n"), chart, "stands for an encrypted value of no file that is read here"},
 		"a whole manifest":    {files{"app/o.yaml": key.YAML(t, head("ConfigMap")+"data: {a: b}\n", "^data$")}, plain, "ConfigMap ns/o, data.a: the value data.a of app/o.yaml " + only},

@@ -181,3 +181,6 @@ func (h Heard) About(a *App, repository, branch string) bool {
 	}
 	return branch == of || branch == "" && h.Default
 }
+
+// Proposes reports whether it is about a proposal, and not about what is there already.
+func (h Heard) Proposes() bool { return h.Pull != 0 || h.Group != "" || h.Again != "" }

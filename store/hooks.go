@@ -12,7 +12,7 @@ const maxDeliveries = 1000
 
 // Deliver records a delivery of a hook together with the wakes of the sources, and of the proposals, that it is about. A delivery that was recorded before
 // changes nothing; fresh says which.
-func (s *Store) Deliver(ctx context.Context, hook, guid, event string, body []byte, sources []string, proposals ...rollout.ProposalName) (fresh bool, err error) {
+func (s *Store) Deliver(ctx context.Context, hook, guid, event string, body []byte, sources []string, proposals ...rollout.ProposalLook) (fresh bool, err error) {
 	err = s.write(ctx, "delivery", func(tx *tx) error {
 		result, err := tx.exec(ctx, `INSERT INTO deliveries (source, guid, event, body, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (source, guid) DO NOTHING`,
 			hook, guid, event, body, micros(tx.now()))

@@ -42,15 +42,16 @@ func proposalName(subject string) (n rollout.ProposalName, err error) {
 }
 
 // LookAtProposals has proposals looked at, now.
-func (s *Store) LookAtProposals(ctx context.Context, names ...rollout.ProposalName) error {
-	return s.write(ctx, "proposals.look", func(tx *tx) error { return tx.lookAtProposals(ctx, names) })
+func (s *Store) LookAtProposals(ctx context.Context, looks ...rollout.ProposalLook) error {
+	return s.write(ctx, "proposals.look", func(tx *tx) error { return tx.lookAtProposals(ctx, looks) })
 }
 
-func (tx *tx) lookAtProposals(ctx context.Context, names []rollout.ProposalName) error {
-	for _, n := range names {
-		subject := proposalSubject(n)
-		if _, err := tx.exec(ctx, `INSERT INTO proposals (subject, tenant_id, source, wanted_seq, seen_seq, basis, state, closed, merged, at, report) VALUES (?, ?, ?, 1, 0, '', ?, 0, '', ?, '{}')
-			ON CONFLICT (subject) DO UPDATE SET wanted_seq = proposals.wanted_seq + 1`, subject, n.Tenant, n.Source, string(rollout.PlanAsked), micros(tx.now())); err != nil {
+func (tx *tx) lookAtProposals(ctx context.Context, looks []rollout.ProposalLook) error {
+	for _, n := range looks {
+		subject := proposalSubject(n.ProposalName)
+		if _, err := tx.exec(ctx, `INSERT INTO proposals (subject, tenant_id, source, wanted_seq, seen_seq, basis, state, closed, merged, at, report) VALUES (?, ?, ?, 1, 0, '', ?, ?, '', ?, '{}')
+			ON CONFLICT (subject) DO UPDATE SET wanted_seq = proposals.wanted_seq + 1, closed = excluded.closed, basis = CASE WHEN ? = 1 THEN '' ELSE proposals.basis END`,
+			subject, n.Tenant, n.Source, string(rollout.PlanAsked), truth(n.Gone), micros(tx.now()), truth(n.Anew)); err != nil {
 			return err
 		}
 		if err := tx.wake(ctx, JobProposal, subject); err != nil {
@@ -63,7 +64,7 @@ func (tx *tx) lookAtProposals(ctx context.Context, names []rollout.ProposalName)
 // Proposal is a proposal as it was last recorded, by its subject; the zero value where nobody ever heard of it.
 func (s *Store) Proposal(ctx context.Context, subject string) (k rollout.KnownProposal, err error) {
 	err = s.read(ctx, func(tx *tx) error {
-		row := tx.queryRow(ctx, `SELECT subject, wanted_seq, seen_seq, basis, report FROM proposals WHERE subject = ?`, subject)
+		row := tx.queryRow(ctx, `SELECT subject, wanted_seq, seen_seq, closed, basis, report FROM proposals WHERE subject = ?`, subject)
 		if k, err = scanProposal(row.Scan); errors.Is(err, sql.ErrNoRows) {
 			k, err = rollout.KnownProposal{}, nil
 		}
@@ -100,7 +101,7 @@ func (s *Store) RecordProposal(ctx context.Context, k rollout.KnownProposal) err
 // RecoverProposals has those looked at that somebody wanted to be, before the process died that was to do it.
 func (s *Store) RecoverProposals(ctx context.Context) error {
 	return s.write(ctx, "proposals.recover", func(tx *tx) error {
-		return tx.each(ctx, `SELECT subject FROM proposals WHERE closed = 0 AND wanted_seq > seen_seq`, func(scan func(...any) error) error {
+		return tx.each(ctx, `SELECT subject FROM proposals WHERE wanted_seq > seen_seq`, func(scan func(...any) error) error {
 			var subject string
 			if err := scan(&subject); err != nil {
 				return err
@@ -114,7 +115,7 @@ func (s *Store) RecoverProposals(ctx context.Context) error {
 func (s *Store) OpenProposals(ctx context.Context, tenant, source string) (open []rollout.KnownProposal, err error) {
 	err = s.read(ctx, func(tx *tx) error {
 		open = nil
-		return tx.each(ctx, `SELECT subject, wanted_seq, seen_seq, basis, report FROM proposals WHERE tenant_id = ? AND source = ? AND closed = 0 ORDER BY at, subject`,
+		return tx.each(ctx, `SELECT subject, wanted_seq, seen_seq, closed, basis, report FROM proposals WHERE tenant_id = ? AND source = ? AND closed = 0 ORDER BY at, subject`,
 			func(scan func(...any) error) error {
 				k, err := scanProposal(scan)
 				open = append(open, k)
@@ -126,9 +127,11 @@ func (s *Store) OpenProposals(ctx context.Context, tenant, source string) (open 
 
 func scanProposal(scan func(...any) error) (k rollout.KnownProposal, err error) {
 	var subject, text string
-	if err := scan(&subject, &k.Wanted, &k.Seen, &k.Basis, &text); err != nil {
+	var closed int
+	if err := scan(&subject, &k.Wanted, &k.Seen, &closed, &k.Basis, &text); err != nil {
 		return k, err
 	}
+	k.Gone = closed != 0
 	if k.Name, err = proposalName(subject); err != nil {
 		return k, err
 	}

@@ -503,13 +503,13 @@ func proposals(t *testing.T, s *Store, _ string) {
 	}}))
 	pull := rollout.ProposalName{Tenant: "main", Source: "repo", Pull: 7}
 	group := rollout.ProposalName{Tenant: "main", Source: "repo", Group: "abc"}
-	if fresh, err := s.Deliver(ctx, "github.apps us", "guid", "pull_request", []byte("{}"), nil, pull); err != nil || !fresh {
+	if fresh, err := s.Deliver(ctx, "github.apps us", "guid", "pull_request", []byte("{}"), nil, rollout.ProposalLook{ProposalName: pull}); err != nil || !fresh {
 		t.Errorf("fresh %v, %v", fresh, err)
 	}
 	if subject := <-woken; subject != "pull/main/repo/7" {
 		t.Errorf("woken is %s", subject)
 	}
-	must(t, s.LookAtProposals(ctx, pull, group))
+	must(t, s.LookAtProposals(ctx, rollout.ProposalLook{ProposalName: pull}, rollout.ProposalLook{ProposalName: group}))
 	if got := []string{<-woken, <-woken}; !slices.Contains(got, "group/main/repo/abc") {
 		t.Errorf("woken are %s", got)
 	}
@@ -544,6 +544,14 @@ func proposals(t *testing.T, s *Store, _ string) {
 	must(t, s.RecordProposal(ctx, rollout.KnownProposal{Name: group, Seen: 1}))
 	if message, _, err = s.ClaimMessage(ctx, []string{"repo"}, time.Minute); err != nil || message == nil || !message.Group || message.Commit != "abc" || message.Pull != 0 {
 		t.Errorf("the group's message is %+v, %v", message, err)
+	}
+	must(t, s.LookAtProposals(ctx, rollout.ProposalLook{ProposalName: pull}))
+	if again, err := s.Proposal(ctx, "pull/main/repo/7"); err != nil || again.Basis != "basis" || again.Wanted != 3 {
+		t.Errorf("looked at again: %+v, %v", again, err)
+	}
+	must(t, s.LookAtProposals(ctx, rollout.ProposalLook{ProposalName: pull, Anew: true}))
+	if again, err := s.Proposal(ctx, "pull/main/repo/7"); err != nil || again.Basis != "" {
+		t.Errorf("to be planned anew: %+v, %v", again, err)
 	}
 	k.Report.Closed = true
 	must(t, s.RecordProposal(ctx, k))

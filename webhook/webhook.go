@@ -73,6 +73,16 @@ func (c Call) Send(ctx context.Context) error {
 	return err
 }
 
+// Unfilled lists the variables of what is sent that nothing fills, as deployment.Fill does.
+func (c Call) Unfilled() []string {
+	texts := []string{c.Webhook.URITemplate, c.Webhook.BodyTemplate}
+	for _, h := range c.Webhook.Headers {
+		texts = append(texts, h.Value)
+	}
+	_, unfilled := deployment.Fill(strings.Join(texts, "\x00"), c.Value) // which is in no variable, so that none is made of two texts
+	return unfilled
+}
+
 func (c Call) send(request *http.Request, hide func(string) string) error {
 	way, err := c.Way(request.URL)
 	if err != nil {

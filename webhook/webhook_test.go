@@ -40,6 +40,15 @@ func TestAServerThatSendsBackWhatItWasSentTellsNoSecret(t *testing.T) {
 	}
 }
 
+func TestAWebhookListsWhatNothingFillsWhereverItStands(t *testing.T) {
+	t.Parallel()
+	call := webhook.Call{Webhook: deployment.Webhook{URITemplate: "https://ci.example.com/{{context.job}}?{{", BodyTemplate: "known}} {{context.job}} {{context.body}} {{known}}",
+		Headers: []deployment.Header{{Key: "X", Value: "{{context.header}}"}}}, Value: func(name string) (string, bool) { return "", name == "known" }}
+	if got, want := fmt.Sprint(call.Unfilled()), "[context.job context.body context.header]"; got != want {
+		t.Errorf("it lists %s, want %s", got, want)
+	}
+}
+
 func TestAWebhookNamesTheHostOfItsAddress(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))

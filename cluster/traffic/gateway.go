@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
 
@@ -22,8 +23,8 @@ func (gateway) find(r rollout.Route, in Objects) (rollout.Route, error) {
 		return r, absent(key, "trafficManagement.gateway.httpRoute")
 	}
 	var services []string
-	for _, rule := range items(child(route, "spec")["rules"]) {
-		for _, ref := range items(rule["backendRefs"]) {
+	for _, rule := range manifest.Items(manifest.Child(route, "spec")["rules"]) {
+		for _, ref := range manifest.Items(rule["backendRefs"]) {
 			if name, _ := ref["name"].(string); isService(ref, r.Namespace) && !slices.Contains(services, name) {
 				services = append(services, name)
 			}
@@ -46,6 +47,9 @@ func (gateway) find(r rollout.Route, in Objects) (rollout.Route, error) {
 		return r, fmt.Errorf("%s sends no traffic to Service %s, which trafficManagement.gateway.activeService names; it does to: %s", key, r.Service, cmp.Or(strings.Join(services, ", "), "none"))
 	}
 	r.Canary = cmp.Or(r.Canary, r.Service+"-canary")
+	if err := besides(r, in); err != nil {
+		return r, err
+	}
 	return found(r, "trafficManagement.gateway.activeService", in)
 }
 
@@ -69,11 +73,11 @@ func (g gateway) divide(is Object, d rollout.Division) Object {
 	saved, _ := was.([]any)
 	var rules []Object
 	var noted []any
-	for _, rule := range items(child(is, "spec")["rules"]) {
+	for _, rule := range manifest.Items(manifest.Child(is, "spec")["rules"]) {
 		if kept && g.byHeader(rule, d) {
 			continue
 		}
-		if g.at(items(rule["backendRefs"]), d, d.Service) < 0 {
+		if g.at(manifest.Items(rule["backendRefs"]), d, d.Service) < 0 {
 			rules = append(rules, rule)
 			continue
 		}
@@ -88,13 +92,13 @@ func (g gateway) divide(is Object, d rollout.Division) Object {
 		rules = append(rules, rule)
 	}
 	note(is, d.Stage, name, noted)
-	ensure(is, "spec")["rules"] = list(rules)
+	manifest.Ensure(is, "spec")["rules"] = list(rules)
 	return is
 }
 
 // share gives the other Service its weight in a rule that is as it was before.
 func (g gateway) share(rule Object, d rollout.Division) {
-	refs := items(rule["backendRefs"])
+	refs := manifest.Items(rule["backendRefs"])
 	active, canary := g.at(refs, d, d.Service), g.at(refs, d, d.Canary)
 	if d.Stage == rollout.Whole || d.Stage == rollout.Held && canary < 0 {
 		return
@@ -107,7 +111,7 @@ func (g gateway) share(rule Object, d rollout.Division) {
 	var baseline Object
 	if d.Compared {
 		baseline = clone(refs[active])
-		baseline["name"] = baselineName(d.Service)
+		baseline["name"] = d.BaselineName()
 	}
 	rule["backendRefs"] = list(share(refs, active, canary, baseline, d.Weight, 100))
 }
@@ -116,17 +120,17 @@ func (g gateway) share(rule Object, d rollout.Division) {
 func (g gateway) forHeaders(rule Object, d rollout.Division) Object {
 	rule = clone(rule)
 	delete(rule, "name") // two rules cannot have the same
-	refs := items(rule["backendRefs"])
+	refs := manifest.Items(rule["backendRefs"])
 	ref := refs[g.at(refs, d, d.Service)]
 	ref["name"] = d.Canary
 	delete(ref, "weight")
 	rule["backendRefs"] = []any{ref}
-	matches := items(rule["matches"])
+	matches := manifest.Items(rule["matches"])
 	if len(matches) == 0 {
 		matches = []Object{{}}
 	}
 	for _, match := range matches {
-		headers := items(match["headers"])
+		headers := manifest.Items(match["headers"])
 		for _, h := range d.Headers {
 			headers = append(headers, Object{"name": h.Name, "type": "Exact", "value": h.Value})
 		}
@@ -138,12 +142,12 @@ func (g gateway) forHeaders(rule Object, d rollout.Division) Object {
 
 // byHeader reports whether a rule is one that forHeaders made.
 func (g gateway) byHeader(rule Object, d rollout.Division) bool {
-	refs, matches := items(rule["backendRefs"]), items(rule["matches"])
+	refs, matches := manifest.Items(rule["backendRefs"]), manifest.Items(rule["matches"])
 	if len(d.Headers) == 0 || len(refs) != 1 || g.at(refs, d, d.Canary) != 0 || len(matches) == 0 {
 		return false
 	}
 	for _, match := range matches {
-		headers := items(match["headers"])
+		headers := manifest.Items(match["headers"])
 		for _, h := range d.Headers {
 			if !slices.ContainsFunc(headers, func(o Object) bool { return o["name"] == h.Name && o["value"] == h.Value }) {
 				return false

@@ -26,7 +26,7 @@ func (i istio) find(r rollout.Route, in Objects) (rollout.Route, error) {
 	if virtual == nil {
 		return r, absent(key, "trafficManagement.istio.virtualService.name")
 	}
-	http := items(child(virtual, "spec")["http"])
+	http := manifest.Items(manifest.Child(virtual, "spec")["http"])
 	at, err := i.routeAt(key, http, r.Rule)
 	if err != nil {
 		return r, err
@@ -38,7 +38,7 @@ func (i istio) find(r rollout.Route, in Objects) (rollout.Route, error) {
 	if was, kept := before(virtual)["route "+r.Rule]; kept {
 		route = was
 	}
-	host, subset, err := i.destination(key, r, items(route))
+	host, subset, err := i.destination(key, r, manifest.Items(route))
 	if err != nil {
 		return r, err
 	}
@@ -46,12 +46,15 @@ func (i istio) find(r rollout.Route, in Objects) (rollout.Route, error) {
 	if err != nil {
 		return r, err
 	}
-	subsets := slices.DeleteFunc(items(child(rule, "spec")["subsets"]), func(s Object) bool {
+	subsets := slices.DeleteFunc(manifest.Items(manifest.Child(rule, "spec")["subsets"]), func(s Object) bool {
 		was, kept := before(rule)[fmt.Sprint("subset ", s["name"])]
 		return kept && was == nil // it was made for a rollout
 	})
 	if r.Subset, err = i.findSubset(r, subset, subsets); err != nil {
 		return r, err
+	}
+	if r.Compares && named(subsets, r.BaselineName()) >= 0 {
+		return r, fmt.Errorf("%s has a subset %q already, %s", i.rule(r), r.BaselineName(), needed)
 	}
 	r.Canary = cmp.Or(r.Canary, r.Subset+"-canary")
 	service, namespace, inside := serviceOf(host, r.Namespace)
@@ -87,7 +90,7 @@ func (istio) routeAt(key manifest.Key, http []Object, name string) (int, error) 
 func (istio) destination(key manifest.Key, r rollout.Route, route []Object) (host, subset string, err error) {
 	var fit []Object
 	for _, to := range route {
-		destination := child(to, "destination")
+		destination := manifest.Child(to, "destination")
 		subset, _ := destination["subset"].(string)
 		if (r.Canary == "" || subset != r.Canary) && (r.Subset == "" || subset == "" || subset == r.Subset) {
 			fit = append(fit, destination)
@@ -112,8 +115,8 @@ func (i istio) findRule(r *rollout.Route, host string, in Objects) (Object, erro
 			return nil, err
 		case rule == nil:
 			return nil, absent(i.rule(*r), field)
-		case !sameHost(child(rule, "spec")["host"], host, r.Namespace):
-			return nil, fmt.Errorf("%s is for the host %v, and the traffic of %s goes to %s; name the DestinationRule of that host: %s", i.rule(*r), child(rule, "spec")["host"], i.service(*r), host, field)
+		case !sameHost(manifest.Child(rule, "spec")["host"], host, r.Namespace):
+			return nil, fmt.Errorf("%s is for the host %v, and the traffic of %s goes to %s; name the DestinationRule of that host: %s", i.rule(*r), manifest.Child(rule, "spec")["host"], i.service(*r), host, field)
 		}
 		return rule, nil
 	}
@@ -122,7 +125,7 @@ func (i istio) findRule(r *rollout.Route, host string, in Objects) (Object, erro
 	if err != nil {
 		return nil, err
 	}
-	rules = slices.DeleteFunc(rules, func(o Object) bool { return !sameHost(child(o, "spec")["host"], host, r.Namespace) })
+	rules = slices.DeleteFunc(rules, func(o Object) bool { return !sameHost(manifest.Child(o, "spec")["host"], host, r.Namespace) })
 	if len(rules) != 1 {
 		return nil, fmt.Errorf("%d DestinationRules in namespace %s are for the host %s, to which %s sends traffic; there must be one, or name it: %s", len(rules), r.Namespace, host, i.service(*r), field)
 	}
@@ -195,8 +198,8 @@ func (istio) subsets(is Object, d rollout.Division) (Object, error) {
 	if is == nil {
 		return nil, nil
 	}
-	spec := ensure(is, "spec")
-	subsets := items(spec["subsets"])
+	spec := manifest.Ensure(is, "spec")
+	subsets := manifest.Items(spec["subsets"])
 	active, canary := named(subsets, d.Subset), named(subsets, d.Canary)
 	name := "subset " + d.Canary
 	was, kept := before(is)[name]
@@ -217,9 +220,9 @@ func (istio) subsets(is Object, d rollout.Division) (Object, error) {
 		mark(subsets[active], &d.Stable)
 		subsets = aside(subsets, active, d.Canary, d.New)
 		if d.Compared {
-			baseline := baselineName(d.Subset)
+			baseline := d.BaselineName()
 			if _, kept := before(is)["subset "+baseline]; !kept && named(subsets, baseline) >= 0 {
-				return nil, fmt.Errorf("it has a subset %q already, and one of this name is needed for the baseline that a canary is compared with; give it another name", baseline)
+				return nil, fmt.Errorf("it has a subset %q already, %s", baseline, needed)
 			}
 			note(is, d.Stage, "subset "+baseline, nil)
 			subsets = aside(subsets, active, baseline, d.Baseline)
@@ -235,7 +238,7 @@ func (istio) subsets(is Object, d rollout.Division) (Object, error) {
 		default:
 			subsets = slices.Delete(subsets, canary, canary+1)
 		}
-		baseline := baselineName(d.Subset)
+		baseline := d.BaselineName()
 		if _, made := before(is)["subset "+baseline]; made {
 			note(is, d.Stage, "subset "+baseline, nil)
 			subsets = slices.DeleteFunc(subsets, func(s Object) bool { return s["name"] == baseline })
@@ -259,7 +262,7 @@ func aside(subsets []Object, active int, name string, side rollout.Side) []Objec
 
 // mark makes a subset that of one side only; nil: of both.
 func mark(subset Object, side *rollout.Side) {
-	labels := ensure(subset, "labels")
+	labels := manifest.Ensure(subset, "labels")
 	delete(labels, LabelHash)
 	delete(labels, LabelSubset)
 	switch {
@@ -278,7 +281,7 @@ func (i istio) divide(is Object, d rollout.Division) (Object, error) {
 	if is == nil {
 		return nil, nil
 	}
-	http := items(child(is, "spec")["http"])
+	http := manifest.Items(manifest.Child(is, "spec")["http"])
 	at := named(http, d.Rule)
 	if d.Rule == "" && len(http) == 1 {
 		at = 0
@@ -294,7 +297,7 @@ func (i istio) divide(is Object, d rollout.Division) (Object, error) {
 		was = http[at]["route"]
 	}
 	note(is, d.Stage, "route "+d.Rule, was)
-	route := items(copied(was))
+	route := manifest.Items(copied(was))
 	canary := i.to(route, d, d.Canary)
 	if d.Stage == rollout.Whole || d.Stage == rollout.Held && canary < 0 {
 		http[at]["route"] = was
@@ -307,16 +310,16 @@ func (i istio) divide(is Object, d rollout.Division) (Object, error) {
 	if active < 0 {
 		return nil, fmt.Errorf("the route %q sends nothing to the subset %q any more; add it again", d.Rule, d.Subset)
 	}
-	child(route[active], "destination")["subset"] = d.Subset
+	manifest.Child(route[active], "destination")["subset"] = d.Subset
 	if canary < 0 {
 		canary = len(route)
 		route = append(route, clone(route[active]))
-		child(route[canary], "destination")["subset"], route[canary]["weight"] = d.Canary, int64(0)
+		manifest.Child(route[canary], "destination")["subset"], route[canary]["weight"] = d.Canary, int64(0)
 	}
 	var baseline Object
 	if d.Compared {
 		baseline = clone(route[active])
-		child(baseline, "destination")["subset"] = baselineName(d.Subset)
+		manifest.Child(baseline, "destination")["subset"] = d.BaselineName()
 	}
 	http[at]["route"] = list(share(route, active, canary, baseline, d.Weight, 1))
 	return is, nil
@@ -325,7 +328,7 @@ func (i istio) divide(is Object, d rollout.Division) (Object, error) {
 // to is where a route sends traffic to a subset of the divided host; -1: nowhere.
 func (istio) to(route []Object, d rollout.Division, subset string) int {
 	return slices.IndexFunc(route, func(o Object) bool {
-		destination := child(o, "destination")
+		destination := manifest.Child(o, "destination")
 		s, _ := destination["subset"].(string)
 		return s == subset && sameHost(destination["host"], d.Service, d.Namespace)
 	})

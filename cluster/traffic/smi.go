@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"towpath/manifest"
 	"towpath/reconcile/rollout"
 )
 
@@ -13,6 +14,9 @@ type smi struct{}
 func (smi) find(r rollout.Route, in Objects) (rollout.Route, error) {
 	r.Name, r.Canary = cmp.Or(r.Name, r.Service), cmp.Or(r.Canary, r.Service+"-canary")
 	if _, err := in.Get(r.Keys()[0]); err != nil { // its kind is served
+		return r, err
+	}
+	if err := besides(r, in); err != nil {
 		return r, err
 	}
 	return found(r, "trafficManagement.smi.rootServiceName", in)
@@ -33,7 +37,7 @@ func (smi) split(is Object, d rollout.Division) Object {
 	case d.Stage == rollout.Whole && made(is):
 		return nil
 	}
-	spec := ensure(is, "spec")
+	spec := manifest.Ensure(is, "spec")
 	backends, kept := before(is)["backends"]
 	if !kept {
 		backends = spec["backends"]
@@ -41,11 +45,11 @@ func (smi) split(is Object, d rollout.Division) Object {
 	if !made(is) {
 		note(is, d.Stage, "backends", backends)
 	}
-	shared := slices.ContainsFunc(items(backends), func(b Object) bool { return b["service"] == d.Canary })
+	shared := slices.ContainsFunc(manifest.Items(backends), func(b Object) bool { return b["service"] == d.Canary })
 	if d.Stage == rollout.Divided || d.Stage == rollout.Held && (shared || made(is)) {
 		var baseline Object
 		if d.Compared {
-			baseline = Object{"service": baselineName(d.Service)}
+			baseline = Object{"service": d.BaselineName()}
 		}
 		backends = list(share([]Object{{"service": d.Service}, {"service": d.Canary}}, 0, 1, baseline, d.Weight, 1))
 	}

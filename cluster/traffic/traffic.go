@@ -96,7 +96,7 @@ func serviceKey(namespace, name string) manifest.Key {
 // selectorOf is what a Service selects, the hash of a revision aside.
 func selectorOf(service Object) map[string]string {
 	selector := map[string]string{}
-	for name, value := range child(service, "spec", "selector") {
+	for name, value := range manifest.Child(service, "spec", "selector") {
 		if name != LabelHash {
 			selector[name] = fmt.Sprint(value)
 		}
@@ -143,9 +143,6 @@ func share(items []Object, first, second int, baseline Object, weight int, scale
 	return append(items, baseline)
 }
 
-// baselineName is that of the Service, or the subset, by which a baseline is reached.
-func baselineName(name string) string { return name + "-baseline" }
-
 func number(v any) (int64, bool) {
 	switch v := v.(type) {
 	case int64:
@@ -159,7 +156,7 @@ func number(v any) (int64, bool) {
 // before is the parts of an object as they were before it was divided, by name.
 func before(o Object) map[string]any {
 	parts := map[string]any{}
-	if text, ok := child(o, "metadata", "annotations")[AnnotationBefore].(string); ok {
+	if text, ok := manifest.Child(o, "metadata", "annotations")[AnnotationBefore].(string); ok {
 		decoder := json.NewDecoder(strings.NewReader(text))
 		decoder.UseNumber()
 		_ = decoder.Decode(&parts) // what cannot be read was not written by us
@@ -175,18 +172,18 @@ func note(o Object, stage rollout.Stage, name string, part any) {
 	}
 	if len(parts) > 0 {
 		text, _ := json.Marshal(parts) // of what was read from JSON
-		ensure(ensure(o, "metadata"), "annotations")[AnnotationBefore] = string(text)
+		manifest.Ensure(manifest.Ensure(o, "metadata"), "annotations")[AnnotationBefore] = string(text)
 		return
 	}
-	annotations := child(o, "metadata", "annotations")
+	annotations := manifest.Child(o, "metadata", "annotations")
 	if delete(annotations, AnnotationBefore); len(annotations) == 0 {
-		delete(child(o, "metadata"), "annotations")
+		delete(manifest.Child(o, "metadata"), "annotations")
 	}
 }
 
 // made reports whether an object was made for a rollout.
 func made(o Object) bool {
-	_, found := child(o, "metadata", "annotations")[AnnotationMade]
+	_, found := manifest.Child(o, "metadata", "annotations")[AnnotationMade]
 	return found
 }
 
@@ -234,35 +231,6 @@ func copied(v any) any {
 	return v
 }
 
-// child walks down maps; nil where there is none.
-func child(m map[string]any, path ...string) map[string]any {
-	for _, name := range path {
-		m, _ = m[name].(map[string]any)
-	}
-	return m
-}
-
-// ensure is the map under a name, made when it is not there.
-func ensure(m map[string]any, name string) map[string]any {
-	inner, ok := m[name].(map[string]any)
-	if !ok {
-		inner = map[string]any{}
-		m[name] = inner
-	}
-	return inner
-}
-
-// items of a list that are maps.
-func items(list any) (all []Object) {
-	values, _ := list.([]any)
-	for _, v := range values {
-		if m, ok := v.(map[string]any); ok {
-			all = append(all, m)
-		}
-	}
-	return all
-}
-
 func list(items []Object) []any {
 	all := make([]any, len(items))
 	for i, item := range items {
@@ -276,6 +244,6 @@ func named(items []Object, name string) int {
 }
 
 func nameOf(o Object) string {
-	name, _ := child(o, "metadata")["name"].(string)
+	name, _ := manifest.Child(o, "metadata")["name"].(string)
 	return name
 }

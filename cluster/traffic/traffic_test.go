@@ -216,6 +216,7 @@ func TestWhatObjectsAreWhileACanaryIsCompared(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			c.route.Compares = true
 			divide(t, c.name+"-compared", c.objects, c.route, func(r rollout.Route) []rollout.Division {
 				r.Baseline = rollout.Side{Hash: "copy"}
 				return []rollout.Division{{Route: r, Stage: rollout.Held}, {Route: r, Stage: rollout.Divided, Weight: 20, Compared: true}, {Route: r, Stage: rollout.Divided, Weight: 100},
@@ -279,6 +280,8 @@ func changed(was, is objects) string {
 }
 
 func TestARouteThatIsNotThereOrIsNotClearSaysWhatToWrite(t *testing.T) {
+	const needed = "and one of this name is needed for the baseline that a canary is compared with; give it another name, or leave out the baseline of the analysis"
+	long := strings.Repeat("web-", 15) + "x"
 	istio := rollout.Route{Kind: rollout.Istio, Name: "web"}
 	with := func(change func(*rollout.Route)) rollout.Route {
 		r := istio
@@ -316,6 +319,16 @@ func TestARouteThatIsNotThereOrIsNotClearSaysWhatToWrite(t *testing.T) {
 			"HTTPRoute.gateway.networking.k8s.io shop/web sends traffic to 2 Services (files, web); name the one whose traffic is to be divided: trafficManagement.gateway.activeService"},
 		{"no traffic to the Service", service + "\n---\n" + httpRoute, rollout.Route{Kind: rollout.Gateway, Name: "web", Service: "api"},
 			"HTTPRoute.gateway.networking.k8s.io shop/web sends no traffic to Service api, which trafficManagement.gateway.activeService names; it does to: files, web"},
+		{"a Service has the baseline's name", service + "\n---\n" + httpRoute + "\n---\n" + strings.ReplaceAll(service, "name: web,", "name: web-baseline,"),
+			rollout.Route{Kind: rollout.Gateway, Name: "web", Service: "web", Compares: true}, "Service shop/web-baseline is there already, " + needed},
+		{"a Service has the baseline's name beside a TrafficSplit", service + "\n---\n" + strings.ReplaceAll(service, "name: web,", "name: web-baseline,"),
+			rollout.Route{Kind: rollout.SMI, Service: "web", Compares: true}, "Service shop/web-baseline is there already, " + needed},
+		{"a subset has the baseline's name", service + "\n---\n" + strings.ReplaceAll(virtual("web"), "subsets: [", "subsets: [{name: main-baseline}, "), with(func(r *rollout.Route) { r.Compares = true }),
+			`DestinationRule.networking.istio.io shop/rule has a subset "main-baseline" already, ` + needed},
+		{"a name too long for a canary's Service", strings.ReplaceAll(service, "name: web,", "name: "+long+","), rollout.Route{Kind: rollout.SMI, Service: long},
+			"Service shop/" + long + " has so long a name that the Service " + long + "-canary, which leads to the new version, cannot be made (at most 63 letters): name one, or give it a shorter name"},
+		{"a name too long for a baseline's Service", strings.ReplaceAll(service, "name: web,", "name: "+long+","), rollout.Route{Kind: rollout.SMI, Service: long, Canary: "other", Compares: true},
+			"Service shop/" + long + " has so long a name that the Service " + long + "-baseline, which leads to the baseline of an analysis, cannot be made (at most 63 letters): give it a shorter name, or leave out the baseline"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

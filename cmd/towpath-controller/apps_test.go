@@ -63,7 +63,7 @@ func asApp(t *testing.T) *appWatcher {
 	w.repository = gitserver.NewRepo(t, filepath.Join(dir, "git"), "repo", application("shop", "shop", ""))
 	w.hub.Repository("acme/repo", w.repository.Head("main"))
 	w.newKey()
-	w.install = w.hub.Install(appID, hub.Rights{"metadata": "read", "contents": "read", "statuses": "write", "checks": "write"}, "acme/repo")
+	w.install = w.hub.Install(appID, hub.Rights{"metadata": "read", "contents": "read", "statuses": "write", "checks": "write", "pull_requests": "write"}, "acme/repo")
 	served := gitserver.Serve(t, filepath.Join(dir, "git"), gitserver.Options{Accepts: func(token string) bool { return w.hub.Good(token, "acme/repo") }})
 	for _, name := range []string{"old", "new"} {
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte(name+"-secret\n"), 0o600))

@@ -23,7 +23,7 @@ func (b *backend) Calls(ctx context.Context, c api.Caller, deployment string) ([
 func called(v store.CallView) api.Called {
 	out := api.Called{Target: v.Target, Gate: v.Gate, Kind: string(v.Kind), Name: v.Name, Run: v.Run, Baseline: v.Of, Try: v.Try, At: v.At, State: "open"}
 	if v.Answer != nil {
-		out.State, out.Text, out.Sent = string(v.Answer.Result), v.Answer.Text, v.Answer.Sent
+		out.State, out.Text, out.Sent, out.Unfilled = string(v.Answer.Result), v.Answer.Text, v.Answer.Sent, v.Answer.Unfilled
 	}
 	if v.Query != nil {
 		out.Provider = v.Query.Provider

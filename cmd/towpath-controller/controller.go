@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -61,6 +63,9 @@ type Main struct {
 	callbackKey  []byte // signs the tokens that webhooks call back with
 	pusher       *reconcile.Pusher
 	apps         gitHubApps
+	proposals    *reconcile.Proposals
+	proposed     proposed
+	forges       map[string]*status.GitHub // by source; guarded by mu
 	tellers      status.Tellers
 	registry     *prometheus.Registry
 	proofs       proofs
@@ -312,6 +317,7 @@ func (m *Main) openEngine(ctx context.Context) error {
 	m.keeper = &reconcile.Keeper{Store: m.store, Runner: m.runner, Cluster: m.clusters.kept, Log: m.log}
 	m.runner.Settled, m.runner.Earlier = m.keeper.Settled, m.earlier
 	m.intake = &reconcile.Intake{Store: m.store, Planner: planner, Traces: &traces{capabilities: m.capabilities.of}, Rules: m.rules, Observe: m.sight, Clock: time.Now, Log: m.log}
+	m.proposals = &reconcile.Proposals{Store: m.store, Intake: m.intake, Rehearse: m.clusters.rehearse, Limits: m.runner.Limits}
 	m.pusher = &reconcile.Pusher{Store: m.store, Planner: planner, Reach: reach(m.config.Push.Allow), Clock: time.Now,
 		Tree: func(files map[string][]byte) (fs.FS, error) { return gitsource.NewTree(files, gitsource.Limits{}) }}
 	return nil
@@ -333,8 +339,9 @@ func (m *Main) work(ctx context.Context) error {
 			}
 			return m.runner.Run(ctx, lane)
 		},
-		store.JobSource: m.sync,
-		store.JobCall:   m.caller.Make,
+		store.JobSource:   m.sync,
+		store.JobProposal: m.propose,
+		store.JobCall:     m.caller.Make,
 		store.JobOutbox: func(context.Context, string) error {
 			m.tellers.Wake()
 			return nil
@@ -348,6 +355,7 @@ func (m *Main) work(ctx context.Context) error {
 	m.tasks.Go(func() { m.observe(ctx) })
 	m.tasks.Go(func() { m.dismiss(ctx) })
 	m.tasks.Go(func() { m.prove(ctx) })
+	m.tasks.Go(func() { m.followProposals(ctx) })
 	m.tasks.Go(func() { m.capabilities.follow(ctx) })
 	m.tasks.Go(func() {
 		if err := m.pool.Warm(ctx); err != nil && ctx.Err() == nil {
@@ -359,7 +367,7 @@ func (m *Main) work(ctx context.Context) error {
 
 // takeUp goes on with what a process had under way that is no more.
 func (m *Main) takeUp(ctx context.Context) error {
-	return errors.Join(m.store.Recover(ctx), m.store.RecoverCalls(ctx))
+	return errors.Join(m.store.Recover(ctx), m.store.RecoverCalls(ctx), m.store.RecoverProposals(ctx))
 }
 
 // rotate keeps the issuer's keys young.
@@ -440,7 +448,8 @@ func (m *Main) Reload(c *config.Config) error {
 	if err != nil {
 		return errors.Join(append(wrong, err)...)
 	}
-	m.store.TellAbout(told)
+	m.store.TellAbout(slices.Sorted(maps.Keys(told)))
+	m.forges = told
 	if m.observing.Load() {
 		all = nil // nothing is told yet
 	}

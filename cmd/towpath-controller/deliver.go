@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"towpath/api"
+	"towpath/cmd/towpath-controller/config"
+	"towpath/reconcile/rollout"
 	"towpath/status"
 )
 
@@ -54,23 +56,57 @@ func (b *backend) DeliverOfApp(ctx context.Context, header http.Header, body []b
 	case !heed:
 		return nil
 	}
-	var wake []string
+	wake, looks, err := b.heeds(ctx, app, heard)
+	if err != nil || len(wake)+len(looks) == 0 {
+		return err
+	}
+	_, err = b.store.Deliver(ctx, "github.apps "+app.Name(), guid, event, body, wake, looks...)
+	return err
+}
+
+// heeds is what is to be fetched, and which proposals are to be looked at, after what an App heard.
+func (b *backend) heeds(ctx context.Context, app *gitHubApp, heard status.Heard) (wake []string, looks []rollout.ProposalLook, err error) {
+	var planned []config.Source
 	b.mu.Lock()
 	for name, s := range b.sources {
 		c := s.config
 		if c.GitHub.App != app.Name() && c.Auth.GitHubApp != app.Name() || !heard.About(app.App, c.Repository(), c.Branch) {
 			continue
 		}
-		if wake = append(wake, name); heard.Moved {
+		if heard.Moved {
 			app.Relocate(c.Repository())
+		}
+		switch {
+		case !heard.Proposes():
+			wake = append(wake, name)
+		case c.Plans():
+			planned = append(planned, c)
 		}
 	}
 	b.mu.Unlock()
-	if len(wake) == 0 {
-		return nil
+	for _, s := range planned {
+		of, err := b.proposalsOf(ctx, s, heard)
+		if err != nil {
+			return nil, nil, err
+		}
+		looks = append(looks, of...)
 	}
-	_, err = b.store.Deliver(ctx, "github.apps "+app.Name(), guid, event, body, wake)
-	return err
+	return wake, looks, nil
+}
+
+// proposalsOf are the proposals of a source that something heard is about.
+func (b *backend) proposalsOf(ctx context.Context, s config.Source, heard status.Heard) (looks []rollout.ProposalLook, err error) {
+	name := rollout.ProposalName{Tenant: s.Tenant, Source: s.Name, Pull: heard.Pull, Group: heard.Group}
+	if heard.Again == "" {
+		return []rollout.ProposalLook{{ProposalName: name, Gone: heard.GroupGone}}, nil
+	}
+	known, err := b.store.OpenProposals(ctx, s.Tenant, s.Name)
+	for _, k := range known {
+		if k.Report.Head == heard.Again {
+			looks = append(looks, rollout.ProposalLook{ProposalName: k.Name, Anew: true})
+		}
+	}
+	return looks, err
 }
 
 // delivery is what a delivery and its event are called.

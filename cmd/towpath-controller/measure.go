@@ -16,14 +16,14 @@ func (m *Main) measure(ctx context.Context, asked rollout.Asked) rollout.Answer 
 	if err != nil {
 		return rollout.Answer{Result: rollout.TurnedDown, Text: err.Error()}
 	}
-	query, _ := deployment.Fill(asked.Query.Template, func(name string) (string, bool) {
+	query, unfilled := deployment.Fill(asked.Query.Template, func(name string) (string, bool) {
 		if service, is := strings.CutPrefix(name, previewVariable); is {
 			return m.previewAddress(asked.Links[service])
 		}
 		text, known := asked.Values[name]
 		return text, known
 	})
-	answer := rollout.Answer{Result: rollout.Answered, Sent: query}
+	answer := rollout.Answer{Result: rollout.Answered, Sent: query, Unfilled: unfilled}
 	measured, err := provider.Measure(ctx, query, analysis.Window{Start: asked.From, End: asked.Until})
 	var none *analysis.NoData
 	var away *analysis.Unavailable

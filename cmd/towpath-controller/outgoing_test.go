@@ -159,8 +159,9 @@ func (r *trap) ways(t *testing.T, c *controller) []outgoing {
 			return err
 		}},
 		{name: "a webhook", takes: true, call: func(ctx context.Context, address, tenant string) error {
-			return c.sendWebhook(ctx, rollout.Asked{Call: rollout.Call{Name: "hook"}, Path: "deploy.yml", Target: rollout.Target{Tenant: tenant, Application: "shop"},
+			_, err := c.sendWebhook(ctx, rollout.Asked{Call: rollout.Call{Name: "hook"}, Path: "deploy.yml", Target: rollout.Target{Tenant: tenant, Application: "shop"},
 				File: []byte("application: shop\ntargets: {prod: {account: prod}}\nmanifests: [{path: m}]\nwebhooks: [{name: hook, method: POST, uriTemplate: '" + address + "/hook', networkMode: direct, retryCount: 0}]\n")})
+			return err
 		}},
 		{name: "a Git source", operator: true, call: func(ctx context.Context, address, tenant string) error {
 			s, err := openSource(config.Source{Tenant: tenant, Name: "repo", URL: address + "/repo.git", Branch: "main", Auth: config.Auth{CAFile: r.ca}}, t.TempDir(), nil, quiet())

@@ -98,7 +98,7 @@ func (b *backend) replay(ctx context.Context, provider *analysis.Provider, r api
 		}
 	}
 	values := rollout.Window(w.target.Values(set, r.Context), w.from, w.until)
-	out.Sent, _ = deployment.Fill(r.Template, func(name string) (string, bool) {
+	out.Sent, out.Unfilled = deployment.Fill(r.Template, func(name string) (string, bool) {
 		text, known := values[name]
 		return text, known
 	})

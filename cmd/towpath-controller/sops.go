@@ -10,9 +10,7 @@ import (
 
 // sopsKeys are the keys that open files of a source for an application; those of a push have no source.
 func sopsKeys(all []config.SOPS, tenant, source, application string) (sops.Keys, error) {
-	if source == "" {
-		source = "push"
-	}
+	source = config.SourceOf(source)
 	var files sops.KeyFiles
 	for _, s := range all {
 		if s.Tenant == tenant && anyOf(s.Sources, source) && anyOf(s.Applications, application) {

@@ -16,17 +16,17 @@ import (
 	"towpath/store"
 )
 
-// tellers makes a Teller for each identity on a GitHub that the sources name, and lists the sources about whose commits is told.
-func tellers(sources []config.Source, apps *gitHubApps, s *store.Store, link func(tenant, deployment string) string, log *logrus.Entry) (all []*status.Teller, told []string, err error) {
+// tellers makes a Teller for each identity on a GitHub that the sources name, and gives the GitHub of each source about whose commits is told.
+func tellers(sources []config.Source, apps *gitHubApps, s *store.Store, link func(tenant, deployment string) string, log *logrus.Entry) (all []*status.Teller, told map[string]*status.GitHub, err error) {
 	// An App is installed on an account once, and what may be sent is counted for each installation.
 	type identity struct{ api, token, app, account string }
-	byIdentity := map[identity]*status.Config{}
+	byIdentity, forges := map[identity]*status.Config{}, map[identity]*status.GitHub{}
+	told = map[string]*status.GitHub{}
 	for _, source := range sources {
 		g := source.GitHub
 		if g.Repository == "" {
 			continue
 		}
-		told = append(told, source.Name)
 		key := identity{api: g.APIURL, token: g.TokenFile}
 		if g.App != "" {
 			a, err := apps.get(g.App)
@@ -45,8 +45,9 @@ func tellers(sources []config.Source, apps *gitHubApps, s *store.Store, link fun
 			}
 			c = &status.Config{Outbox: s, Forge: forge, Repositories: map[string]string{}, Link: link, Clock: time.Now, Log: log,
 				Budget: status.Budget{Minute: g.PerMinute, Hour: g.PerHour}}
-			byIdentity[key] = c
+			byIdentity[key], forges[key] = c, forge
 		}
+		told[source.Name] = forges[key]
 		c.Budget.Minute, c.Budget.Hour = min(c.Budget.Minute, g.PerMinute), min(c.Budget.Hour, g.PerHour)
 		c.Repositories[source.Name] = g.Repository
 	}

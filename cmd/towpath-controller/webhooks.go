@@ -23,25 +23,28 @@ import (
 
 // callWebhook makes one call of a webhook of a deployment's file.
 func (m *Main) callWebhook(ctx context.Context, asked rollout.Asked) rollout.Answer {
-	err := m.sendWebhook(ctx, asked)
-	var failed *webhook.Failure
-	switch {
-	case err == nil:
-		return rollout.Answer{Result: rollout.Answered}
-	case errors.As(err, &failed) && failed.Again:
-		return rollout.Answer{Result: rollout.Unanswered, Text: err.Error()}
+	unfilled, err := m.sendWebhook(ctx, asked)
+	answer := rollout.Answer{Result: rollout.Answered, Unfilled: unfilled}
+	if err == nil {
+		return answer
 	}
-	return rollout.Answer{Result: rollout.TurnedDown, Text: err.Error()}
+	answer.Result, answer.Text = rollout.TurnedDown, err.Error()
+	var failed *webhook.Failure
+	if errors.As(err, &failed) && failed.Again {
+		answer.Result = rollout.Unanswered
+	}
+	return answer
 }
 
-func (m *Main) sendWebhook(ctx context.Context, asked rollout.Asked) error {
+// sendWebhook also says which variables of what it sends nothing filled.
+func (m *Main) sendWebhook(ctx context.Context, asked rollout.Asked) (unfilled []string, err error) {
 	file, problems := deployment.Parse(asked.Path, asked.File)
 	if file == nil {
-		return fmt.Errorf("%s can no longer be read: %v", asked.Path, problems)
+		return nil, fmt.Errorf("%s can no longer be read: %v", asked.Path, problems)
 	}
 	hook := file.Webhook(asked.Name)
 	if hook == nil {
-		return fmt.Errorf("%s has no webhook %q", asked.Path, asked.Name)
+		return nil, fmt.Errorf("%s has no webhook %q", asked.Path, asked.Name)
 	}
 	secrets := &secretsOf{all: m.config.Secrets, tenant: asked.Target.Tenant, source: asked.Source, application: asked.Target.Application}
 	token := m.callbackToken(asked.Target.Tenant, asked.ID)
@@ -75,7 +78,7 @@ func (m *Main) sendWebhook(ctx context.Context, asked rollout.Asked) error {
 		}
 		return to.client.Transport(), nil
 	}}
-	return call.Send(ctx)
+	return call.Unfilled(), call.Send(ctx)
 }
 
 // relay reaches a host through an agent: the entry of its allow-list that has the name of the host.
@@ -136,10 +139,7 @@ func (s *secretsOf) value(name string) (string, error) {
 	if i < 0 {
 		return "", fmt.Errorf("there is no secret %s; secrets of the controller's configuration names those that there are", name)
 	}
-	secret, source := s.all[i], s.source
-	if source == "" {
-		source = "push"
-	}
+	secret, source := s.all[i], config.SourceOf(s.source)
 	if !anyOf(secret.Sources, source) || !anyOf(secret.Applications, s.application) {
 		return "", fmt.Errorf("secret %s may not be used by application %s of %s; secrets of the controller's configuration says by whom", name, s.application, source)
 	}

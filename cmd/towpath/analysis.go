@@ -50,7 +50,7 @@ func (c *commandLine) replayCommand() *cobra.Command {
 			return c.table(found.Items, func(w io.Writer) {
 				fmt.Fprintln(w, "DEPLOYMENT\tFROM\tUNTIL\tVERDICT\tVALUE\tREASON")
 				for _, run := range found.Items {
-					fmt.Fprintf(w, "#%d\t%s\t%s\t%s\t%s\t%s\n", run.Number, run.From.Local().Format(time.DateTime), run.Until.Local().Format(time.DateTime), run.Verdict, value(run.Value), clean(run.Reason))
+					fmt.Fprintf(w, "#%d\t%s\t%s\t%s\t%s\t%s\n", run.Number, run.From.Local().Format(time.DateTime), run.Until.Local().Format(time.DateTime), run.Verdict, value(run.Value), clean(says(run.Reason, run.Unfilled)))
 				}
 			})
 		}}

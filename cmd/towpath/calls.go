@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"towpath/api"
+	"towpath/deployment"
 )
 
 // callsCommand lists what a deployment has asked of webhooks and metric providers.
@@ -22,7 +23,7 @@ func (c *commandLine) callsCommand() *cobra.Command {
 			fmt.Fprintln(w, "TARGET\tSTEP\tCALLS\tRUN\tTRY\tAT\tSTATE\tVALUE\tLIMITS\tSAYS")
 			for _, call := range found.Items {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", clean(call.Target), call.Gate, clean(called(call)), count(call.Run), call.Try, call.At.Local().Format(time.DateTime),
-					verdict(call), value(call.Value), limits(call), strings.ReplaceAll(clean(cmp.Or(call.Message, call.Text)), "\n", " ⏎ "))
+					verdict(call), value(call.Value), limits(call), strings.ReplaceAll(clean(says(cmp.Or(call.Message, call.Text), call.Unfilled)), "\n", " ⏎ "))
 			}
 		})
 	}}
@@ -34,6 +35,15 @@ func called(call api.Called) string {
 		return call.Name + " of " + call.Baseline
 	}
 	return call.Name
+}
+
+// says is a text on a call, and which variables nothing filled in what it sent.
+func says(text string, unfilled []string) string {
+	empty := deployment.Unfilled(unfilled)
+	if text != "" && empty != "" {
+		text += "; "
+	}
+	return text + empty
 }
 
 func count(n int) string {

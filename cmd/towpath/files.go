@@ -23,25 +23,28 @@ import (
 
 func (c *commandLine) validateCommand() *cobra.Command {
 	var policies []string
+	var strict bool
 	command := &cobra.Command{Use: "validate FILE…", Short: "Check deployment files", Args: cobra.MinimumNArgs(1), RunE: func(cmd *cobra.Command, files []string) error {
 		problems, err := c.validate(cmd.Context(), files, policies)
 		if err != nil {
 			return err
 		}
+		wrong := failed(problems) || strict && len(problems) > 0
 		err = c.show(problems, func(w io.Writer) {
 			for _, p := range problems {
 				fmt.Fprintln(w, clean(sentence(p)))
 			}
-			if !failed(problems) {
+			if !wrong {
 				fmt.Fprintln(w, "YAML is valid.")
 			}
 		})
-		if err == nil && failed(problems) {
+		if err == nil && wrong {
 			err = &exit{exitFailed, errors.New("")}
 		}
 		return err
 	}}
 	command.Flags().StringArrayVar(&policies, "policies", nil, "policy file that the manifests are held to, too, rendered here and as if nothing was deployed yet; may repeat")
+	command.Flags().BoolVar(&strict, "strict", false, "count warnings as errors")
 	return command
 }
 

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,6 +61,16 @@ func TestValidateSaysWhatIsWrongAndExitsWithOne(t *testing.T) {
 	code, out, errs := towpath(t, nil, "validate", bad)
 	if code != 1 || !strings.Contains(out, bad+":2:1: error: unknown key targetz;") || !strings.Contains(out, "did you mean targets?") || errs != "" {
 		t.Errorf("bad: %d\n%s%s", code, out, errs)
+	}
+	warned := filepath.Join(write(t, map[string]string{"warned.yml": good + "webhooks: [{name: w, method: POST, uriTemplate: 'https://ci.example.com/{{context.cluster}}'}]\n"}), "warned.yml")
+	for _, c := range []struct {
+		args []string
+		code int
+	}{{[]string{warned}, 0}, {[]string{"--strict", warned}, 1}, {[]string{"--strict", filepath.Join(dir, "good.yml")}, 0}} {
+		code, out, _ := towpath(t, nil, append([]string{"validate"}, c.args...)...)
+		if code != c.code || strings.Contains(out, "YAML is valid.\n") != (code == 0) || slices.Contains(c.args, warned) && !strings.Contains(out, "warning: no context of this file has cluster;") {
+			t.Errorf("%q: %d %s", c.args, code, out)
+		}
 	}
 	code, out, _ = towpath(t, nil, "validate", "-o", "json", bad)
 	var problems []struct {

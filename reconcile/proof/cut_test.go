@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"towpath/internal/testkit/cloud"
+	"towpath/manifest"
 	"towpath/reconcile/rollout"
 	"towpath/store"
 )
@@ -23,6 +24,8 @@ type scenario struct {
 	then    func(*cutting) // what people do meanwhile
 	sick    bool           // version 2 never becomes ready
 	fleets  bool           // there are a StatefulSet and a DaemonSet, which take the steps
+	hooks   []rollout.Hook // of version 2
+	breaks  string         // the hook "migrate" ends so
 	ends    rollout.State  // of the deployment of version 2
 }
 
@@ -67,6 +70,11 @@ var scenarios = map[string]scenario{
 		c.when("d2", rollout.WaitApproval, func() { c.deploy(3) })
 		approves("d3")(c)
 	}, ends: rollout.Cancelled},
+	"hooks":                    {hooks: jobs, way: rollout.Way{Canary: []rollout.Step{at(25), {Pause: time.Minute}}}, ends: rollout.Succeeded},
+	"hooks of which one fails": {hooks: jobs, breaks: "exit code 3", ends: rollout.Failed},
+	"hooks that are cancelled": {hooks: jobs, then: func(c *cutting) {
+		c.when("d2", rollout.WaitHealth, func() { c.refusable(c.store.Cancel(context.Background(), "main", "d2", "ann", "not this one")) })
+	}, ends: rollout.Cancelled},
 	"hold": {way: rollout.Way{Canary: []rollout.Step{at(25), {Pause: time.Hour}, at(50)}}, then: func(c *cutting) {
 		h := store.Hold{Tenant: "main", Scope: store.ScopeApplication, Name: "shop", By: "ann", Reason: "incident"}
 		c.when("d2", rollout.WaitPause, func() {
@@ -74,6 +82,13 @@ var scenarios = map[string]scenario{
 			c.After(2*time.Hour, func() { c.refusable(c.store.Unhold(context.Background(), h)) })
 		})
 	}, ends: rollout.Succeeded},
+}
+
+// jobs are hooks that come before and after, with all that a delete policy can say.
+var jobs = []rollout.Hook{
+	{Key: key("batch", "Job", "shop-prod", "account"), Hook: manifest.Hook{Weight: -1, Events: []string{"pre-upgrade"}, Policies: []string{"hook-succeeded"}}},
+	{Key: key("batch", "Job", "shop-prod", "migrate"), Hook: manifest.Hook{Events: []string{"pre-upgrade", "post-upgrade"}, Policies: []string{"before-hook-creation", "hook-failed"}}},
+	{Key: key("batch", "Job", "shop-prod", "warm"), Hook: manifest.Hook{Weight: 1, Events: []string{"post-upgrade"}, Policies: []string{"hook-succeeded", "hook-failed"}}},
 }
 
 // approves lets a person approve what a deployment asks for, a while later.
@@ -148,6 +163,17 @@ func cutAt(sc scenario, cuts ...int) (c *cutting, end string) {
 			h.cloud.Cluster(name).Fate(set.Revisions[0].ReplicaSet, fate)
 			for _, f := range set.Fleets {
 				h.cloud.Cluster(name).Fate(cloud.FateOf(f.Key, p.versions[v].digest), fate)
+			}
+			if v == 2 && sc.hooks != nil {
+				set.Hooks = sc.hooks
+				h.sets[p.versions[v].digest] = set
+				for _, hook := range sc.hooks {
+					fate := cloud.Pods{After: time.Minute}
+					if hook.Key.Name == "migrate" {
+						fate.Breaks = sc.breaks
+					}
+					h.cloud.Cluster(name).Fate(cloud.FateOf(hook.Key, p.versions[v].digest), fate)
+				}
 			}
 			h.cloud.Cluster(name).Refuse(p.versions[v].digest, "")
 		}

@@ -131,7 +131,9 @@ func (j *judge) allTold() {
 
 // asRecorded holds that a cluster is as the store says: what is good runs, whole and alone.
 func (j *judge) asRecorded(w *watched) {
-	touched := slices.DeleteFunc(slices.Clone(w.ended), func(t rollout.Target) bool { return t.Started.IsZero() })
+	touched := slices.DeleteFunc(slices.Clone(w.ended), func(t rollout.Target) bool {
+		return t.Started.IsZero() || (t.State == rollout.Cancelled || t.State == rollout.Failed) && !w.changed[t.ID]
+	})
 	if len(touched) == 0 {
 		return
 	}
@@ -209,7 +211,7 @@ func (j *judge) accounted(w *watched, c *cloud.Cluster) {
 	j.house.must(err)
 	i := slices.IndexFunc(lanes, func(l rollout.LaneState) bool { return l.ID == w.id })
 	for _, o := range c.Objects() {
-		if o.Owner == w.name && o.Key.Kind != "ReplicaSet" && o.Key.Kind != "Deployment" && !slices.Contains(lanes[i].Inventory, o.Key) && !o.Found {
+		if o.Owner == w.name && o.Run == nil && o.Key.Kind != "ReplicaSet" && o.Key.Kind != "Deployment" && !slices.Contains(lanes[i].Inventory, o.Key) && !o.Found {
 			j.wrongly("%s has %s in its cluster, and no account of it", w.name, o.Key)
 		}
 	}
@@ -229,7 +231,10 @@ func (j *judge) aimed(w *watched, c *cloud.Cluster, last rollout.Target) {
 	set := j.house.sets[w.good.Manifests]
 	for _, s := range set.Scalers {
 		o := c.Object(s.Key)
-		if o == nil || slices.ContainsFunc(w.ended, func(t rollout.Target) bool { return t.KeepDeployment }) {
+		if o == nil {
+			continue
+		}
+		if o.Aimed == s.Workload && c.Object(s.Workload) != nil {
 			continue
 		}
 		carrier := c.Object(o.Aimed)
@@ -245,13 +250,42 @@ func (j *judge) aimed(w *watched, c *cloud.Cluster, last rollout.Target) {
 	}
 }
 
+// restored holds, when a target has ended, that Deployment objects are there which the file keeps, or which were there when it began.
+func (j *judge) restored(w *watched, t rollout.Target) {
+	good := w.good != nil && w.good.Deployment == t.Deployment
+	kept := w.adopted[t.ID]
+	if good {
+		kept = t.KeepDeployment
+	}
+	if !kept || t.Removes || strings.Contains(t.Why, "put back") {
+		return
+	}
+	set, c := j.house.sets[t.Manifests], j.house.cloud.Cluster(t.Account)
+	for _, r := range set.Revisions {
+		o := c.Object(r.Workload)
+		if o == nil {
+			j.wrongly("%s of #%d is %s (%s), and %s is not there any more", w.name, t.Number, t.State, t.Why, r.Workload)
+			return
+		}
+		var serves []string
+		for _, live := range c.Objects() {
+			if live.Key.Kind == "ReplicaSet" && live.Workload == r.Workload.Name && live.Key.Namespace == r.Workload.Namespace && live.Replicas > 0 {
+				serves = append(serves, live.Hash)
+			}
+		}
+		if !good && len(serves) == 1 && o.From != serves[0] && o.From != "h1" {
+			j.wrongly("%s of #%d is %s (%s), and %s has the pods of %s, where those of %s run", w.name, t.Number, t.State, t.Why, r.Workload, o.From, serves[0])
+		}
+	}
+}
+
 // empty holds that nothing is left of a lane that was taken away.
 func (j *judge) empty(w *watched, c *cloud.Cluster, last rollout.Target) {
 	if last.State != rollout.Succeeded {
 		return
 	}
 	for _, o := range c.Objects() {
-		if o.Owner == w.name && !o.Found {
+		if o.Owner == w.name && !o.Found && o.Run == nil {
 			j.wrongly("%s was taken away by #%d, and %s is still there", w.name, last.Number, o.Key)
 		}
 	}

@@ -36,7 +36,9 @@ type watched struct {
 	name    string // "main/shop/prod"
 	holder  int    // run that claimed it last
 	target  rollout.Target
-	touched int64 // target that changed something in the cluster already
+	touched int64          // target that changed something in the cluster already
+	changed map[int64]bool // targets that changed more than their hooks
+	adopted map[int64]bool // targets that took over a Deployment object which the file keeps
 	good    *rollout.Release
 	goods   []rollout.Release      // all that ever were
 	ended   []rollout.Target       // in that order
@@ -90,7 +92,7 @@ func (j *judge) laneOf(id int64, t *rollout.Target) *watched {
 			return &watched{id: id}
 		}
 	}
-	w := &watched{id: id, name: laneName(t.Identity())}
+	w := &watched{id: id, name: laneName(t.Identity()), changed: map[int64]bool{}, adopted: map[int64]bool{}}
 	j.lanes[w.name] = w
 	return w
 }
@@ -123,7 +125,17 @@ func (j *judge) changed(c cloud.Change) {
 		w.touched = t.ID
 		j.begun(w)
 	}
+	if o := c.Cluster.Object(c.Key); c.Kind != "hook" && (o == nil || o.Run == nil) {
+		w.changed[t.ID] = true
+		j.prepared(w, c)
+	}
 	switch c.Kind {
+	case "hook":
+		j.hooked(w, c)
+	case "adopt":
+		if t.Base != nil && (t.KeepDeployment || c.Cluster.Object(c.Key).Owner == w.name) {
+			w.adopted[t.ID] = true
+		}
 	case "scale":
 		if c.To < c.From {
 			j.lowered(w, c)
@@ -138,6 +150,9 @@ func (j *judge) changed(c cloud.Change) {
 	case "replace":
 		j.replaced(w, c)
 	case "remove":
+		if c.Cluster.Object(c.Key).Run != nil {
+			j.dismissed(w, c)
+		}
 		if c.From > 0 && c.Key.Kind == "ReplicaSet" && !t.Removes && slices.ContainsFunc(j.house.sets[t.Manifests].Revisions, func(r rollout.Revision) bool { return r.ReplicaSet == c.Key }) && t.Phase == rollout.Pruning {
 			j.wrongly("%s: %s with %d pods is removed by the deployment that brought it", w.name, c.Key, c.From)
 		}
@@ -200,7 +215,7 @@ func (j *judge) begun(w *watched) {
 // backwards reports whether a target goes back.
 func backwards(p rollout.Phase) bool {
 	switch p {
-	case rollout.Returning, rollout.Regaining, rollout.Withdrawing, rollout.Vacating, rollout.Rejoining, rollout.Reverting, rollout.Recovering, rollout.Clearing:
+	case rollout.Returning, rollout.Regaining, rollout.Withdrawing, rollout.Vacating, rollout.Rejoining, rollout.Reverting, rollout.Recovering, rollout.Clearing, rollout.Reinstating:
 		return true
 	}
 	return false
@@ -363,6 +378,7 @@ func (j *judge) saved(r *run, d rollout.Decision) {
 	}
 	j.made(w, t, d.Exposes)
 	j.passed(w, was, t)
+	j.concluded(w, was, t)
 	j.rests(w, was, t)
 	j.gaveUp(w, was, t)
 	j.halted(r, w, was, t)
@@ -375,6 +391,7 @@ func (j *judge) saved(r *run, d rollout.Decision) {
 		w.good = nil
 	}
 	if t.State.Final() {
+		j.restored(w, t)
 		w.left = len(t.Routes) > 0 || w.left && (t.Started.IsZero() || len(t.Traffic) == 0)
 		w.ended = append(w.ended, t)
 	}
@@ -432,9 +449,9 @@ func (j *judge) passed(w *watched, was, t rollout.Target) {
 }
 
 // forward is the phases of a good rollout in their order; those that may come several times stand where they may come last.
-var forward = []rollout.Phase{rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Replacing, rollout.Settling, rollout.Steering, rollout.Lowering,
+var forward = []rollout.Phase{rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Hooking, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Replacing, rollout.Settling, rollout.Steering, rollout.Lowering,
 	rollout.Pausing,
-	rollout.Redirecting, rollout.Switching, rollout.Overlapping, rollout.Completing, rollout.Opening, rollout.Retiring, rollout.Draining, rollout.Joining, rollout.Pruning, rollout.Restoring, rollout.Following, rollout.Finished}
+	rollout.Redirecting, rollout.Switching, rollout.Overlapping, rollout.Completing, rollout.Concluding, rollout.Opening, rollout.Retiring, rollout.Draining, rollout.Joining, rollout.Pruning, rollout.Restoring, rollout.Following, rollout.Finished}
 
 func (j *judge) gates(w *watched, t rollout.Target, where string, steps []rollout.Step, since time.Time) {
 	for i, step := range steps {
@@ -529,7 +546,8 @@ func (j *judge) gaveUp(w *watched, was, t rollout.Target) {
 
 // halted holds that nothing new is begun under a hold.
 func (j *judge) halted(r *run, w *watched, was, t rollout.Target) {
-	if t.Intent == nil || backwards(t.Phase) || was.Phase == t.Phase && was.Intent != nil {
+	stops := t.Ending != "" // a hook that runs is ended, and nothing comes after it
+	if t.Intent == nil || stops || backwards(t.Phase) || was.Phase == t.Phase && was.Intent != nil {
 		return
 	}
 	for _, h := range j.holds {

@@ -75,6 +75,24 @@ var planted = map[string]struct {
 			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return greedy{c} }}
 		}}
 	}, "% at a weight of"},
+	"a hook is believed to be done": {func() fault {
+		return fault{look: func(_ *house, look rollout.Look) rollout.Look { return believing(look) }}
+	}, "has done its work"},
+	"a hook is made twice": {func() fault {
+		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
+			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return repeats{c} }}
+		}}
+	}, "and it is time for"},
+	"a hook is left to work": {func() fault {
+		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
+			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return keeps{c} }}
+		}}
+	}, "works on"},
+	"a Deployment object is not put back": {func() fault {
+		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
+			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return hoards{c} }}
+		}}
+	}, "is not there any more"},
 	"a route is left divided": {func() fault {
 		return fault{clusters: func(_ *house, c reconcile.Clusters) reconcile.Clusters {
 			return wrapped{c, func(c reconcile.Cluster) reconcile.Cluster { return untidy{c} }}
@@ -277,6 +295,13 @@ type untidy struct{ reconcile.Cluster }
 func (u untidy) Shift(ctx context.Context, id rollout.Identity, a rollout.Action) rollout.Outcome {
 	a.Divide = slices.DeleteFunc(slices.Clone(a.Divide), func(d rollout.Division) bool { return d.Stage == rollout.Whole })
 	return u.Cluster.Shift(ctx, id, a)
+}
+
+// hoards puts nothing back.
+type hoards struct{ reconcile.Cluster }
+
+func (hoards) PutBack(context.Context, rollout.Identity, []manifest.Object, rollout.Action) rollout.Outcome {
+	return rollout.Outcome{}
 }
 
 // tired lets autoscalers rest for ever.

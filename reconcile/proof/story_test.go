@@ -181,6 +181,12 @@ func (s *story) version(a *app, p *place, n int) version {
 		}
 		cluster.Fate(cloud.FateOf(f.Key, v.digest), fate)
 	}
+	if !s.plain {
+		set.Hooks = hooksOf(r, space)
+	}
+	for _, h := range set.Hooks {
+		cluster.Fate(cloud.FateOf(h.Key, v.digest), fateOfHook(r))
+	}
 	s.sets[v.digest], p.versions[n] = set, v
 	return v
 }
@@ -199,7 +205,7 @@ func (s *story) fleetsOf(space string) (keys []manifest.Key) {
 
 // way is a strategy and constraints of a target.
 func (s *story) way(p *place) rollout.Way {
-	w := rollout.Way{Timeout: s.between(15*time.Minute, 30*time.Minute), DependsOn: p.dependsOn, KeepDeployment: s.happens(10)}
+	w := rollout.Way{Timeout: s.between(15*time.Minute, 30*time.Minute), DependsOn: p.dependsOn, KeepDeployment: s.happens(20)}
 	switch s.r.IntN(8) {
 	case 0:
 		w.Unreachable = rollout.SkipUnreachable

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"towpath/analysis/judge"
+	"towpath/deployment"
 )
 
 // Judgement is what an analysis came to.
@@ -26,7 +27,8 @@ type Judgement struct {
 // measured is what the runs of one query answered, of the new version and of the baseline.
 type measured struct {
 	canary, baseline []judge.Run
-	without          string // why the last one had no data
+	without          string   // why the last one had no data
+	unfilled         []string // as Answer has it
 }
 
 // analysis measures each query once an interval, and judges what they answered. confirmed: a person has agreed to go on.
@@ -63,6 +65,9 @@ func (d *decision) analysis(v *verdict, gate string, a Analysis, confirmed bool)
 			failed = failed || verdict.Result == judge.Failed || verdict.Result == judge.NoData && !q.NoDataPasses
 			reasons = append(reasons, fmt.Sprintf("query %s: %s", q.Name, verdict.Reason))
 		}
+		if empty := deployment.Unfilled(all[i].unfilled); empty != "" { // a verdict on half a query is told as one
+			reasons = append(reasons, fmt.Sprintf("query %s: %s", q.Name, empty))
+		}
 	}
 	d.conclude(v, gate, a, failed, strings.Join(reasons, "; "), confirmed)
 }
@@ -84,12 +89,12 @@ func (d *decision) measure(v *verdict, gate string, a Analysis, q Query, run int
 			m.baseline = append(m.baseline, one)
 			continue
 		}
-		m.canary = append(m.canary, one)
+		m.canary, m.unfilled = append(m.canary, one), answer.Unfilled
 		if one.NoData {
 			m.without = " (" + answer.Text + ")"
 		}
 		if verdict := judge.Single(one, q.limits()); a.Abort && verdict.Result == judge.Failed {
-			return true, verdict.Reason
+			return true, verdict.Reason + answer.unfilled()
 		}
 	}
 	return answered, ""
@@ -145,7 +150,7 @@ func (d *decision) measurement(v *verdict, gate string, a Analysis, q Query, run
 	case answer == nil, answer.Result == Answered, answer.Result == WithoutValue:
 		return answer, ""
 	}
-	return nil, answer.Text
+	return nil, answer.Text + answer.unfilled()
 }
 
 // looks is when the answers of a run are looked at: with the next one, unless they may end the analysis. One decision a run is enough then.

@@ -18,10 +18,10 @@ type anything struct {
 	rollout.Facts
 }
 
-var phases = []rollout.Phase{rollout.Observing, rollout.Comparing, rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Replacing, rollout.Settling, rollout.Steering, rollout.Lowering,
+var phases = []rollout.Phase{rollout.Observing, rollout.Comparing, rollout.Waiting, rollout.Preparing, rollout.Looking, rollout.Adopting, rollout.Hooking, rollout.Concluding, rollout.Holding, rollout.Applying, rollout.Raising, rollout.Replacing, rollout.Settling, rollout.Steering, rollout.Lowering,
 	rollout.Pausing, rollout.Redirecting, rollout.Switching, rollout.Overlapping, rollout.Completing, rollout.Opening, rollout.Retiring, rollout.Draining, rollout.Joining, rollout.Pruning, rollout.Restoring,
 	rollout.Following, rollout.Finished, rollout.Returning, rollout.Regaining, rollout.Withdrawing, rollout.Vacating, rollout.Rejoining, rollout.Reverting, rollout.Recovering,
-	rollout.Clearing}
+	rollout.Clearing, rollout.Reinstating}
 
 // acts is the phases that are entered with an intent.
 var acts = []rollout.Phase{rollout.Adopting, rollout.Holding, rollout.Applying, rollout.Steering, rollout.Opening, rollout.Joining, rollout.Rejoining, rollout.Raising, rollout.Replacing, rollout.Lowering, rollout.Switching, rollout.Returning, rollout.Reverting}
@@ -36,6 +36,13 @@ func any1(r *rand.Rand) anything {
 	a.Target = rollout.Target{ID: 1, Lane: 1, Deployment: "d2", Number: 2, Tenant: "main", Application: "shop", Name: "prod", Account: "prod", Digest: "promise", Manifests: "m2",
 		Phase: phases[r.IntN(len(phases))], State: rollout.Running, Way: anyWay(r), Since: lately(), First: chance(20), Weight: r.IntN(101), Reverted: chance(20)}
 	t := &a.Target
+	if chance(50) {
+		a.New.Hooks = []rollout.Hook{job("migrate", 0, []string{"hook-succeeded"}, "pre-upgrade", "post-upgrade"), job("warm", 1, nil, "pre-upgrade", "post-upgrade")}[:1+r.IntN(2)]
+		t.Hook = r.IntN(len(a.New.Hooks) + 1)
+	}
+	if t.Phase != rollout.Waiting && t.Phase != rollout.Preparing && chance(20) {
+		t.Adopted = []manifest.Key{webDeployment}
+	}
 	switch t.Phase {
 	case rollout.Observing, rollout.Comparing:
 		t.Observe = true
@@ -209,7 +216,9 @@ func anyIntent(r *rand.Rand, t rollout.Target) *rollout.Action {
 		return &rollout.Action{Kind: rollout.Adopt, Workloads: []manifest.Key{webDeployment}}
 	case rollout.Pruning, rollout.Clearing:
 		return &rollout.Action{Kind: rollout.Remove, Remove: []manifest.Key{webSettings}}
-	case rollout.Restoring:
+	case rollout.Hooking, rollout.Concluding:
+		return &rollout.Action{Kind: []rollout.ActionKind{rollout.RunHook, rollout.Remove}[r.IntN(2)], Only: []manifest.Key{job("migrate", 0, nil).Key}, Remove: []manifest.Key{job("migrate", 0, nil).Key}}
+	case rollout.Restoring, rollout.Reinstating:
 		return &rollout.Action{Kind: rollout.PutBack, Workloads: []manifest.Key{webDeployment}}
 	case rollout.Raising, rollout.Lowering, rollout.Switching, rollout.Returning, rollout.Retiring, rollout.Withdrawing,
 		rollout.Holding, rollout.Steering, rollout.Opening, rollout.Joining, rollout.Rejoining:
@@ -322,7 +331,7 @@ func TestNothingIsTakenFromWhatRunsBeforeAllIsProved(t *testing.T) {
 		}
 		d := rollout.Decide(a.Target, a.Facts)
 		switch {
-		case d.Target.Phase == rollout.Settling, d.Target.State.Final(), d.Target.Phase == rollout.Returning:
+		case d.Target.Phase == rollout.Settling, d.Target.State.Final(), d.Target.Phase == rollout.Returning, d.Target.Phase == rollout.Reinstating:
 		case d.Target.Phase == rollout.Applying && d.Act == nil: // somebody removed what was applied
 		default:
 			t.Errorf("seed %d: it goes to %s although not all is proved: open %s, read %s", seed, d.Target.Phase, text(a.Open), text(a.Look))
@@ -379,7 +388,8 @@ func formerAsked(a anything) (all []rollout.Replicas) {
 func TestUnderAHoldNothingForwardBegins(t *testing.T) {
 	each(t, func(t *testing.T, seed uint64, a anything) {
 		d := rollout.Decide(a.Target, a.Facts)
-		if a.Hold == nil || a.Intent != nil || d.Act == nil || d.Target.Phase == rollout.Returning || slices.Contains(phases[slices.Index(phases, rollout.Returning):], d.Target.Phase) {
+		stops := d.Target.Ending != ""
+		if a.Hold == nil || a.Intent != nil || d.Act == nil || stops || d.Target.Phase == rollout.Returning || slices.Contains(phases[slices.Index(phases, rollout.Returning):], d.Target.Phase) {
 			return
 		}
 		t.Errorf("seed %d: held in %s, and it does %s in %s", seed, a.Phase, d.Act.Kind, d.Target.Phase)
@@ -412,6 +422,9 @@ func TestEveryStateComesToAnEnd(t *testing.T) {
 				f.Look = answered(*d.Read, asked)
 			case d.Act != nil:
 				f.Outcome = &rollout.Outcome{}
+				if d.Act.Kind == rollout.RunHook {
+					f.Outcome.Live = []rollout.Live{{Key: d.Act.Only[0], UID: "uid"}}
+				}
 				for _, r := range d.Act.Replicas {
 					asked[r.Key] = r.Count
 					f.Outcome.Live = append(f.Outcome.Live, rollout.Live{Key: r.Key, UID: "uid", Generation: 1 << 20, Health: rollout.Healthy, Replicas: r.Count})

@@ -12,13 +12,12 @@ import (
 func (d *decision) give(why string) {
 	t := &d.Target
 	switch stage := t.Phase.stage(); {
-	case t.Fails:
-		d.end(Failed, t.Why+"; its routes and autoscalers could not be made what they were: "+why)
-	case stage == backwards:
-		d.fails(Rejoining, t.Why+"; and going back failed: "+why)
 	case stage == closing:
-		d.proved()
-		d.fails(Joining, why+"; what was rolled out stays, and so does what was to go")
+		d.leaves(why)
+	case t.Fails:
+		d.end(Failed, t.Why+loosely+why)
+	case stage == backwards:
+		d.fails(t.Why + "; and going back failed: " + why)
 	case stage == untouched:
 		d.end(Failed, why)
 	default:
@@ -26,16 +25,50 @@ func (d *decision) give(why string) {
 	}
 }
 
+// loosely is told of a failure that could not even be tidied up.
+const loosely = "; its routes and autoscalers could not be made what they were: "
+
 // fails ends in failure, once routes are what they were and autoscalers scale again: whoever sees to it finds nothing half-way but pods.
-func (d *decision) fails(phase Phase, why string) {
+func (d *decision) fails(why string) {
 	t := &d.Target
 	loose, aims := d.loosened(), d.aims()
-	if t.Phase == phase || len(loose)+len(aims) == 0 {
+	if t.Phase == Rejoining || len(loose)+len(aims) == 0 {
 		d.end(Failed, why)
 		return
 	}
 	t.Why, t.Fails = why, true
-	d.intend(phase, Action{Kind: Shift, Divide: loose, Aim: aims})
+	d.intend(Rejoining, Action{Kind: Shift, Divide: loose, Aim: aims})
+}
+
+// leaves ends in failure a rollout that is proved, and cannot be tidied up: once routes are what they were, autoscalers scale, and Deployment objects are back.
+func (d *decision) leaves(why string) {
+	t := &d.Target
+	loose, aims := d.loosened(), d.aims()
+	tidies := t.Phase != Joining && t.Phase != Restoring && !t.Fails && len(loose)+len(aims) > 0
+	const gone = "its Deployment objects could not be put back: "
+	switch {
+	case t.Fails && t.Phase == Restoring:
+		t.Why += "; " + gone + why
+	case t.Fails:
+		t.Why += loosely + why
+	case t.Phase == Restoring:
+		t.Why = gone + why + "; what was rolled out stays"
+	default:
+		t.Why = why + "; what was rolled out stays, and so does what was to go"
+	}
+	if !t.Fails {
+		d.proved()
+		t.Fails = true
+	}
+	switch {
+	case tidies:
+		d.intend(Joining, Action{Kind: Shift, Divide: loose, Aim: aims})
+	case t.Phase == Restoring:
+		t.Adopted = nil
+		d.end(Failed, t.Why)
+	default:
+		d.enter(Restoring, Running)
+	}
 }
 
 // revert goes back to what ran before, or to nothing where nothing did.

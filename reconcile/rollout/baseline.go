@@ -1,7 +1,10 @@
 package rollout
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
+	"strings"
 
 	"towpath/deployment"
 	"towpath/manifest"
@@ -30,13 +33,28 @@ func (d *decision) baselines() {
 			continue
 		}
 		b := Former{Key: former.Key, Workload: former.Workload, Hash: former.Hash + "-baseline", BaselineOf: former.Key}
-		b.Key.Name += "-baseline"
+		b.Key.Name = baselineName(former.Key.Name)
 		if i := slices.IndexFunc(t.Former, func(f Former) bool { return f.Key == b.Key }); i >= 0 { // left from a rollout that broke off
 			t.Former[i].BaselineOf = b.BaselineOf
 			continue
 		}
 		t.Former = append(t.Former, b)
 	}
+}
+
+// mostName is how long the name of a ReplicaSet may be for those of its pods to begin with all of it: Kubernetes cuts them to 63 letters, of which a dash and
+// five letters tell pods apart. Queries find pods by that beginning.
+const mostName = 57
+
+// baselineName is the name of the baseline of a ReplicaSet: always the same, and another than that of the baseline of any other.
+func baselineName(of string) string {
+	suffix := "-baseline"
+	if len(of)+len(suffix) <= mostName {
+		return of + suffix
+	}
+	sum := sha256.Sum256([]byte(of))
+	suffix = "-" + hex.EncodeToString(sum[:5]) + suffix
+	return strings.TrimRight(of[:mostName-len(suffix)], "-.") + suffix
 }
 
 // compares reports whether a step that is still to be done compares the canary with a baseline.

@@ -2,6 +2,8 @@ package rollout_test
 
 import (
 	"fmt"
+	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -64,6 +66,35 @@ func TestACanaryIsComparedWithAsManyNewPodsOfTheVersionBefore(t *testing.T) {
 	}
 	if len(m.tries) != 20 {
 		t.Errorf("measured %d times, want each of 5 runs of 2 analyses on both sides", len(m.tries))
+	}
+}
+
+// Kubernetes makes a pod's name of the first 58 letters of that of its ReplicaSet with a dash, and five more.
+func TestPodsOfABaselineHaveNamesThatBeginWithItsOwn(t *testing.T) {
+	names := map[string]string{} // by the ReplicaSet's
+	for _, hash := range []string{"a", strings.Repeat("a", 44), strings.Repeat("a", 45), strings.Repeat("a", 59), strings.Repeat("a", 58) + "b", strings.Repeat("a", 32) + ".-a-23456789012"} {
+		m := newModel().deploy(1, "m1", set(hash, 4, webService)).run(t)
+		m.deploy(2, "m2", set("b", 4, webService))
+		m.target.Canary = []rollout.Step{weight(50), compare()}
+		m.outside = rates(0, 0)
+		m.until(t, rollout.WaitAnalysis)
+		for name := range m.pods() {
+			if strings.HasSuffix(name, "-baseline") {
+				names[revision(hash).Name] = name
+			}
+		}
+	}
+	fits := regexp.MustCompile(`^([a-z0-9]([-a-z0-9]*[a-z0-9])?\.)*[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+	for of, name := range names {
+		if len(name+"-") > 58 || !fits.MatchString(name) {
+			t.Errorf("the baseline of %s is called %s, %d letters", of, name, len(name))
+		}
+		if len(of) <= 48 && name != of+"-baseline" {
+			t.Errorf("the baseline of %s is called %s", of, name)
+		}
+	}
+	if len(names) != 6 || len(slices.Compact(slices.Sorted(maps.Values(names)))) != 6 {
+		t.Errorf("six ReplicaSets have the baselines %v", names)
 	}
 }
 

@@ -1,12 +1,15 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"towpath/deployment"
 )
 
 // Call is one thing that a step asks of the world outside: a webhook to be called, or one measurement of a query. It is recorded with the decision that asks
@@ -46,6 +49,16 @@ type Answer struct {
 	Value  float64   `json:"value,omitempty"` // of a measurement that has one
 	Text   string    `json:"text,omitempty"`  // what went wrong, or what the other side said
 	Sent   string    `json:"sent,omitempty"`  // of a measurement: the query as it was sent
+	// Unfilled is the variables of what was sent that nothing filled, as deployment.Fill lists them.
+	Unfilled []string `json:"unfilled,omitempty"`
+}
+
+// unfilled ends a sentence on an answer: what nothing filled may well be why it is none. "" where all was filled.
+func (a *Answer) unfilled() string {
+	if a == nil || len(a.Unfilled) == 0 {
+		return ""
+	}
+	return "; " + deployment.Unfilled(a.Unfilled)
 }
 
 // Result of a try.
@@ -204,7 +217,7 @@ func (d *decision) webhook(v *verdict, gate string, w Webhook) {
 	}
 	if c.Callback != nil {
 		if !c.Callback.Success {
-			v.fail(fmt.Sprintf("%s: webhook %s called back that it failed", gate, w.Name)+because(c.Callback.short()), false)
+			v.fail(fmt.Sprintf("%s: webhook %s called back that it failed", gate, w.Name)+because(c.Callback.short())+c.Answer.unfilled(), false)
 		}
 		return
 	}
@@ -213,16 +226,16 @@ func (d *decision) webhook(v *verdict, gate string, w Webhook) {
 	case answer == nil:
 		needs := fmt.Sprintf("webhook %s to answer", w.Name)
 		if c.Answer != nil {
-			needs += fmt.Sprintf(", which failed %d of %d times: %s", c.Try, w.Retries+1, c.Answer.Text)
+			needs += fmt.Sprintf(", which failed %d of %d times: %s", c.Try, w.Retries+1, c.Answer.Text+c.Answer.unfilled())
 		}
 		wait(needs, time.Time{})
 	case answer.Result != Answered:
-		v.fail(fmt.Sprintf("%s: webhook %s: %s", gate, w.Name, answer.Text), false)
+		v.fail(fmt.Sprintf("%s: webhook %s: %s", gate, w.Name, answer.Text+answer.unfilled()), false)
 	case w.NoCallback:
 	case !d.f.Now.Before(c.At.Add(callbackExpires)):
-		v.fail(fmt.Sprintf("%s: webhook %s did not call back within %s", gate, w.Name, callbackExpires), false)
+		v.fail(fmt.Sprintf("%s: webhook %s did not call back within %s", gate, w.Name, callbackExpires)+answer.unfilled(), false)
 	default:
-		wait(fmt.Sprintf("webhook %s to call back", w.Name), c.At.Add(callbackExpires))
+		wait(fmt.Sprintf("webhook %s to call back", w.Name)+answer.unfilled(), c.At.Add(callbackExpires))
 	}
 }
 
@@ -230,16 +243,17 @@ func (d *decision) values(context map[string]string) map[string]string {
 	return d.Target.Values(d.f.New, context)
 }
 
-// Values of variables: the context's, and what is known of the target, whose manifests are called so.
+// Values of variables: the context's, and what is known of the target, whose manifests are called so. Without a ReplicaSet among those it has no name.
 func (t Target) Values(set Set, context map[string]string) map[string]string {
-	values := map[string]string{"armory.applicationName": t.Application, "armory.deploymentId": t.Deployment, "armory.environmentName": t.Name,
-		"armory.accountName": t.Account, "armory.namespace": t.Namespace, "armory.replicaSetName": ""}
+	values := map[string]string{"armory.applicationName": t.Application, "armory.deploymentId": t.Deployment, "armory.environmentName": t.Name, "armory.accountName": t.Account}
+	namespace := t.Namespace
 	if len(set.Revisions) > 0 {
 		revision := set.Revisions[0].ReplicaSet
 		values["armory.replicaSetName"] = revision.Name
-		if t.Namespace == "" {
-			values["armory.namespace"] = revision.Namespace
-		}
+		namespace = cmp.Or(namespace, revision.Namespace)
+	}
+	if namespace != "" {
+		values["armory.namespace"] = namespace
 	}
 	for name, text := range context {
 		values["context."+name] = text

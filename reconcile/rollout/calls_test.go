@@ -45,6 +45,10 @@ func hook(w rollout.Webhook) rollout.Step { return rollout.Step{Webhook: &w} }
 
 func taken(rollout.Call) *rollout.Answer { return &rollout.Answer{Result: rollout.Answered} }
 
+func halfTaken(rollout.Call) *rollout.Answer {
+	return &rollout.Answer{Result: rollout.Answered, Unfilled: []string{"context.cluster"}}
+}
+
 func away(rollout.Call) *rollout.Answer {
 	return &rollout.Answer{Result: rollout.Unanswered, Text: "ci.example.com cannot be reached: connection refused"}
 }
@@ -91,6 +95,13 @@ func TestHowAWebhookFails(t *testing.T) {
 			"canary.steps[1]: webhook smoke called back that it failed: 3 of 9 checks failed", 1},
 		{"it says nothing", rollout.Webhook{Name: "smoke"}, taken, func(m *model) { m.now = m.now.Add(24 * time.Hour) },
 			"canary.steps[1]: webhook smoke did not call back within 24h0m0s", 1},
+		{"nothing filled two variables", rollout.Webhook{Name: "smoke"}, func(rollout.Call) *rollout.Answer {
+			return &rollout.Answer{Result: rollout.TurnedDown, Text: "ci.example.com answered 400", Unfilled: []string{"context.cluster", "context.team"}}
+		}, nil, "canary.steps[1]: webhook smoke: ci.example.com answered 400; {{context.cluster}}, {{context.team}} were filled with nothing", 1},
+		{"it says so of half a call", rollout.Webhook{Name: "smoke"}, halfTaken, func(m *model) { m.back("smoke", false, "no such cluster") },
+			"canary.steps[1]: webhook smoke called back that it failed: no such cluster; {{context.cluster}} was filled with nothing", 1},
+		{"half a call is never answered", rollout.Webhook{Name: "smoke"}, halfTaken, func(m *model) { m.now = m.now.Add(24 * time.Hour) },
+			"canary.steps[1]: webhook smoke did not call back within 24h0m0s; {{context.cluster}} was filled with nothing", 1},
 		{"a person refuses", rollout.Webhook{Name: "smoke"}, taken, func(m *model) { m.say(rollout.Reject, "canary.steps[1]", "ann") }, "canary.steps[1] was rejected by ann", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -221,6 +232,8 @@ func TestAMeasurementThatCannotBeMade(t *testing.T) {
 	}{
 		{"no data", rollout.Answer{Result: rollout.WithoutValue, Text: "the query gave no series"}, 3, "query errors: 3 of 3 runs had no data (the query gave no series)"},
 		{"a bad query", rollout.Answer{Result: rollout.TurnedDown, Text: "parse error at char 3"}, 1, "query errors, run 1 of 3: parse error at char 3"},
+		{"half a query", rollout.Answer{Result: rollout.TurnedDown, Text: "parse error at char 3", Unfilled: []string{"context.by"}}, 1,
+			"query errors, run 1 of 3: parse error at char 3; {{context.by}} was filled with nothing"},
 		{"the server is away", rollout.Answer{Result: rollout.Unanswered, Text: "prometheus cannot be reached"}, 4, "query errors, run 1 of 3: prometheus cannot be reached"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -377,8 +390,31 @@ webhooks: [{name: ticket, method: POST, uriTemplate: "https://example.com/URL", 
 	}
 }
 
+func TestWhatNothingFilledIsToldWhereItIsWaitedForAndJudged(t *testing.T) {
+	m := second(t, 4, weight(50), hook(rollout.Webhook{Name: "smoke"}), analysis(2, nil))
+	m.outside = func(c rollout.Call) *rollout.Answer {
+		answer := halfTaken(c)
+		if answer.Value = 20; c.Name == "errors" {
+			answer.Value = 1
+		}
+		return answer
+	}
+	m.until(t, rollout.WaitWebhook)
+	if needs := m.target.Waits[0].Needs; needs != "webhook smoke to call back; {{context.cluster}} was filled with nothing" {
+		t.Errorf("it waits for %s", needs)
+	}
+	m.back("smoke", true, "")
+	m.run(t)
+	expect(t, m, rollout.Succeeded, "", map[string]int32{"web-b": 4})
+	const why = "query errors: the mean of 2 runs is 1, within the limits (upperLimit 5); query errors: {{context.cluster}} was filled with nothing; " +
+		"query requests: the mean of 2 runs is 20, within the limits (lowerLimit 10); query requests: {{context.cluster}} was filled with nothing"
+	if !slices.ContainsFunc(m.events, func(e rollout.Event) bool { return e.Kind == "target.analysis_passed" && e.Why == why }) {
+		t.Errorf("the verdict is told as %+v", m.events)
+	}
+}
+
 func TestTheVariablesOfCallsAreThoseThatAFileMayName(t *testing.T) {
-	values := rollout.Window(rollout.Target{}.Values(rollout.Set{}, nil), time.Unix(0, 0), time.Unix(60, 0))
+	values := rollout.Window(rollout.Target{Namespace: "shop"}.Values(set("a", 1), nil), time.Unix(0, 0), time.Unix(60, 0))
 	var want []string
 	for _, name := range slices.Concat(deployment.TargetVariables, deployment.WindowVariables) {
 		want = append(want, "armory."+name)
@@ -386,5 +422,10 @@ func TestTheVariablesOfCallsAreThoseThatAFileMayName(t *testing.T) {
 	slices.Sort(want)
 	if got := slices.Sorted(maps.Keys(values)); !slices.Equal(got, want) {
 		t.Errorf("they are %q, and files may name %q", got, want)
+	}
+	for _, name := range []string{"armory.replicaSetName", "armory.namespace"} {
+		if text, known := (rollout.Target{}).Values(rollout.Set{}, nil)[name]; known {
+			t.Errorf("of manifests without one {{%s}} is filled with %q", name, text)
+		}
 	}
 }

@@ -119,6 +119,8 @@ func (d *decision) phase() {
 		d.withdraw()
 	case Clearing:
 		d.clear()
+	case Reinstating:
+		d.reinstate()
 	}
 }
 
@@ -141,7 +143,7 @@ func (p Phase) stage() stage {
 		return closing
 	case Following:
 		return following
-	case Returning, Regaining, Withdrawing, Vacating, Rejoining, Reverting, Recovering, Clearing:
+	case Returning, Regaining, Withdrawing, Vacating, Rejoining, Reverting, Recovering, Clearing, Reinstating:
 		return backwards
 	}
 	return moving

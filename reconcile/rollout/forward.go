@@ -513,7 +513,7 @@ func (d *decision) prune() {
 	}
 	if why := guard(*t, d.f); why != "" && !d.approved(gatePrune) {
 		if no := d.said(gatePrune).rejected; no != nil {
-			d.finish("what it no longer holds stays: " + no.By + " rejected its removal" + because(no.Reason))
+			d.unpruned("what it no longer holds stays: " + no.By + " rejected its removal" + because(no.Reason))
 			return
 		}
 		d.waiting(AwaitingApproval, d.pruneWait(why))
@@ -526,7 +526,7 @@ func (d *decision) prune() {
 	}
 	if d.f.Look != nil {
 		if failure := d.f.Look.Failure; failure != nil {
-			d.failed(failure, func() { d.finish("older revisions were not removed: " + failure.Error()) })
+			d.failed(failure, func() { d.unpruned("older revisions were not removed: " + failure.Error()) })
 			return
 		}
 		removals = append(removals, d.outdated(d.f.New)...)
@@ -536,6 +536,12 @@ func (d *decision) prune() {
 		return
 	}
 	d.intend(Pruning, Action{Kind: Remove, Remove: removals})
+}
+
+// unpruned goes on though not all went that was to go.
+func (d *decision) unpruned(remark string) {
+	d.enter(Restoring, Running)
+	d.Target.Why = remark
 }
 
 // outdated is each revision at zero beyond the newest Limits.Keep of its workload, but for those of a set.
@@ -558,26 +564,6 @@ func (d *decision) outdated(stays Set) []manifest.Key {
 		}
 	}
 	return keys
-}
-
-// restore puts Deployment objects back where the file keeps them; they adopt the revisions.
-func (d *decision) restore() {
-	t := &d.Target
-	if t.Intent == nil {
-		if !t.KeepDeployment || len(d.f.New.Revisions) == 0 {
-			d.finish("")
-			return
-		}
-		var keys []manifest.Key
-		for _, r := range d.f.New.Revisions {
-			keys = append(keys, r.Workload)
-		}
-		d.intend(Restoring, Action{Kind: PutBack, Manifests: t.Manifests, Workloads: keys, StandIns: t.StandIns})
-		return
-	}
-	if d.done() {
-		d.finish("")
-	}
 }
 
 // proved records that what was rolled out carries everything: it is what is gone back to from now on, also where tidying up after it fails.

@@ -32,6 +32,9 @@ func (h Hook) works() bool {
 	return h.Key.Group == "batch" && h.Key.Kind == "Job" || h.Key.Group == "" && h.Key.Kind == "Pod"
 }
 
+// goes reports whether a hook goes when it has come to such an end. What may hold data stays, whatever its policies are.
+func (h Hook) goes(policy string) bool { return h.Goes(policy) && !h.Key.Precious() }
+
 // event names what happens, as hooks do: the first time something is installed, later upgraded; a person goes back.
 func (t Target) event() string {
 	when := "pre"
@@ -58,34 +61,35 @@ func (d *decision) hooks() (hooks []Hook) {
 	return hooks
 }
 
-// hook runs the hooks of a phase one after the other: each is made, waited for, and goes as it says. then goes on after the last one.
+// hook runs the hooks of a phase one after the other: each is made and waited for. Those that are to go then go all at once, since a later one may need what
+// an earlier one made: a Job its ServiceAccount, say. then goes on after that.
 func (d *decision) hook(then func()) {
 	t := &d.Target
 	hooks := d.hooks()
-	if t.Hook >= len(hooks) {
+	switch {
+	case t.Intent != nil && t.Intent.Kind == Remove:
+		d.hooksGone()
+	case t.Hook > len(hooks), t.Hook == len(hooks) && !d.hooksEnd(""):
 		t.Hook = 0
 		then()
-		return
-	}
-	h := hooks[t.Hook]
-	switch {
-	case t.Ending != "":
-		d.halted(h)
-	case t.Intent == nil && len(t.Open) == 0:
-		d.intend(t.Phase, Action{Kind: RunHook, Manifests: t.Manifests, Only: []manifest.Key{h.Key}, Event: t.event()})
-	case t.Intent == nil:
-		d.awaitHook(h)
-	case t.Intent.Kind == RunHook:
-		d.hookMade(h)
-	case d.done():
-		d.hookGone()
+	case t.Hook == len(hooks): // they are being removed
+	case t.Intent != nil:
+		d.hookMade(hooks[t.Hook])
+	case len(t.Open) > 0:
+		d.awaitHook(hooks[t.Hook])
+	default:
+		d.intend(t.Phase, Action{Kind: RunHook, Manifests: t.Manifests, Only: []manifest.Key{hooks[t.Hook].Key}, Event: t.event()})
 	}
 }
 
 // hookMade goes on to wait for a hook that was made.
 func (d *decision) hookMade(h Hook) {
 	t := &d.Target
-	if !d.done() {
+	if !d.acted() {
+		return
+	}
+	if failure := d.f.Outcome.Failure; failure != nil {
+		d.failed(failure, func() { d.hookFails(failure.Error(), failure.Class != Refused && h.works()) }) // an answer may have been lost
 		return
 	}
 	t.Open = nil
@@ -106,20 +110,22 @@ func (d *decision) awaitHook(h Hook) {
 		return
 	}
 	if failure := d.f.Look.Failure; failure != nil {
-		d.failed(failure, func() { d.give(failure.Error()) })
+		d.failed(failure, func() {
+			d.hookFails(fmt.Sprintf("hook %s is not known to be done: %s", h.Key, failure.Error()), h.works())
+		})
 		return
 	}
 	live := d.f.Look.Objects[0]
 	late := !d.f.Now.Before(t.Deadline)
 	switch {
 	case live.Missing, live.UID != t.Open[0].UID:
-		d.hookEnds(h, fmt.Sprintf("hook %s was removed by somebody while it ran", h.Key), false)
+		d.hookFails(fmt.Sprintf("hook %s was removed by somebody while it ran", h.Key), false)
 	case live.Health == Healthy:
-		d.hookEnds(h, "", h.Goes("hook-succeeded"))
+		d.nextHook()
 	case live.Health == Broken:
-		d.hookEnds(h, "hook "+sentence(live), h.Goes("hook-failed"))
+		d.hookFails("hook "+sentence(live), h.goes("hook-failed"))
 	case late:
-		d.hookEnds(h, fmt.Sprintf("hook %s is not done within %s%s", h.Key, t.Timeout, strings.TrimSuffix(": "+live.Message, ": ")), h.works() || h.Goes("hook-failed"))
+		d.hookFails(fmt.Sprintf("hook %s is not done within %s%s", h.Key, t.Timeout, strings.TrimSuffix(": "+live.Message, ": ")), h.works() || h.goes("hook-failed"))
 	default:
 		d.Due = t.Deadline
 		if askAgain := d.f.Now.Add(askAgain); askAgain.Before(d.Due) { // no news comes of a hook's pods
@@ -129,61 +135,104 @@ func (d *decision) awaitHook(h Hook) {
 	}
 }
 
-// hookEnds removes a hook that goes. why is why it failed; "": it did not.
-func (d *decision) hookEnds(h Hook, why string, goes bool) {
+// nextHook goes on to the hook after the present one.
+func (d *decision) nextHook() {
 	t := &d.Target
-	t.Open, t.Why = nil, why
-	if goes {
-		d.intend(t.Phase, Action{Kind: Remove, Remove: []manifest.Key{h.Key}})
-		return
-	}
-	d.hookGone()
-}
-
-// hookGone goes on to the next hook, or gives up for the one that failed.
-func (d *decision) hookGone() {
-	t := &d.Target
-	if t.Why != "" {
-		d.give(t.Why)
-		return
-	}
 	d.enter(t.Phase, Running)
 	t.Hook++
-	t.Deadline = time.Time{}
+	t.Open, t.Deadline = nil, time.Time{}
 }
 
-// halts ends a hook that runs, or may have been made, since its target is to stop: it stops once that is done. false: there is none.
-func (d *decision) halts(why string) bool {
+// hookFails gives up for the present hook, once those that are to go are gone; goes: it is one of them.
+func (d *decision) hookFails(why string, goes bool) {
+	var present []manifest.Key
+	if goes {
+		present = []manifest.Key{d.hooks()[d.Target.Hook].Key}
+	}
+	if !d.hooksEnd(why, present...) {
+		d.hooksOver(why)
+	}
+}
+
+// hooksEnd removes hooks that are to go, and those that have succeeded and say that they go then, the last ones first. why is why not all have; "": all have.
+// false: none is to go.
+func (d *decision) hooksEnd(why string, going ...manifest.Key) bool {
 	t := &d.Target
-	hooks, runs := d.hooks(), len(t.Open) > 0 || t.Intent != nil && t.Intent.Kind == RunHook
-	if t.Phase != Hooking && t.Phase != Concluding || !runs || !hooks[t.Hook].works() {
+	for _, h := range slices.Backward(d.hooks()[:t.Hook]) {
+		if h.goes("hook-succeeded") {
+			going = append(going, h.Key)
+		}
+	}
+	if len(going) == 0 {
 		return false
 	}
-	t.Open, t.Ending, t.Why = nil, Cancelled, why
-	d.intend(t.Phase, Action{Kind: Remove, Remove: []manifest.Key{hooks[t.Hook].Key}})
+	t.Open, t.Why = nil, why
+	d.intend(t.Phase, Action{Kind: Remove, Remove: going})
 	return true
 }
 
-// halted stops a target whose hook was ended, or cannot be.
-func (d *decision) halted(h Hook) {
+// hooksGone goes on once hooks are removed, or cannot be.
+func (d *decision) hooksGone() {
 	t := &d.Target
 	if !d.acted() {
 		return
 	}
-	stop := func(why string) {
-		switch {
-		case t.Phase == Hooking:
-			d.end(t.Ending, why)
-		case d.f.Cancel != nil:
-			d.revert(t.Ending, why)
-		default:
-			d.yield(why)
-		}
-	}
 	if failure := d.f.Outcome.Failure; failure != nil {
-		d.failed(failure, func() { stop(fmt.Sprintf("%s; hook %s runs on: %s", t.Why, h.Key, failure.Error())) })
+		d.failed(failure, func() {
+			why := fmt.Sprintf("%s; hook %s runs on: %s", t.Why, t.Intent.Remove[0], failure.Error())
+			if t.Why == "" {
+				why = "its hooks are done, and could not be removed: " + failure.Error()
+			}
+			d.hooksOver(why)
+		})
 		return
 	}
-	d.say("target.hook", fmt.Sprintf("%s: hook %s is ended", t.Name, h.Key), t.Why)
-	stop(t.Why)
+	if t.Ending != "" {
+		d.say("target.hook", fmt.Sprintf("%s: hook %s is ended", t.Name, t.Intent.Remove[0]), t.Why)
+	}
+	if t.Why == "" {
+		d.nextHook()
+		return
+	}
+	d.hooksOver(t.Why)
+}
+
+// hooksOver stops a target between its hooks: one failed, or it is to stop.
+func (d *decision) hooksOver(why string) {
+	t := &d.Target
+	switch {
+	case t.Ending == "":
+		d.give(why)
+	case t.Phase == Hooking:
+		d.end(t.Ending, why)
+	case d.f.Cancel != nil:
+		d.revert(t.Ending, why)
+	default:
+		d.yield(why)
+	}
+}
+
+// halts ends a hook that runs, or may have been made, since its target is to stop: it stops once that is done. false: nothing is to be ended.
+func (d *decision) halts(why string) bool {
+	t, hooks := &d.Target, d.hooks()
+	if t.Phase != Hooking && t.Phase != Concluding || t.Hook > len(hooks) {
+		return false
+	}
+	var present []manifest.Key
+	if t.Hook < len(hooks) && (len(t.Open) > 0 || t.Intent != nil) {
+		if h := hooks[t.Hook]; h.works() || h.goes("hook-succeeded") || h.goes("hook-failed") {
+			present = []manifest.Key{h.Key}
+		}
+	}
+	if !d.hooksEnd(why, present...) {
+		return false
+	}
+	t.Ending = Cancelled
+	return true
+}
+
+// tidies reports whether hooks are being removed: that is done first, whatever becomes of the target.
+func (d *decision) tidies() bool {
+	t := &d.Target
+	return (t.Phase == Hooking || t.Phase == Concluding) && t.Intent != nil && t.Intent.Kind == Remove
 }

@@ -46,7 +46,8 @@ func (m *model) order() (all []string) {
 
 func TestHooksRunInTheirOrderAroundTheRollout(t *testing.T) {
 	before, succeeded := []string{"before-hook-creation"}, []string{"hook-succeeded"}
-	hooks := []rollout.Hook{job("first", -5, before, "pre-install", "pre-upgrade"), job("install", 0, before, "pre-install"), job("upgrade", 0, succeeded, "pre-upgrade"),
+	claim := rollout.Hook{Key: webClaim, Hook: manifest.Hook{Events: []string{"pre-upgrade"}, Weight: -10, Policies: succeeded}} // it may hold data: it stays
+	hooks := []rollout.Hook{claim, job("account", -9, succeeded, "pre-upgrade"), job("first", -5, before, "pre-install", "pre-upgrade"), job("install", 0, before, "pre-install"), job("upgrade", 0, succeeded, "pre-upgrade"),
 		job("back", 0, before, "pre-rollback"), job("after", 0, before, "post-upgrade", "post-install")}
 	for _, c := range []struct {
 		name  string
@@ -55,7 +56,7 @@ func TestHooksRunInTheirOrderAroundTheRollout(t *testing.T) {
 		want  []string
 	}{
 		{"the first time", true, false, []string{"pre-install first", "pre-install install", "apply", "post-install after"}},
-		{"later", false, false, []string{"pre-upgrade first", "pre-upgrade upgrade", "remove upgrade", "apply", "post-upgrade after"}},
+		{"later", false, false, []string{"pre-upgrade web", "pre-upgrade account", "pre-upgrade first", "pre-upgrade upgrade", "remove upgrade", "remove account", "apply", "post-upgrade after"}},
 		{"a person goes back", false, true, []string{"pre-rollback back", "apply"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -131,6 +132,7 @@ func TestAHookThatRunsIsEndedWithItsDeployment(t *testing.T) {
 		{"cancelled after", "post-upgrade", cancelled, nil, "cancelled by ann: wrong version; held at #1", after},
 		{"replaced before", "pre-upgrade", replaced, nil, "replaced by #3", before},
 		{"replaced after", "post-upgrade", replaced, nil, "replaced by #3", after[:3]},
+		{"cancelled before, after one that goes", "pre-upgrade", cancelled, nil, "cancelled by ann: wrong version", []string{"pre-upgrade account", "pre-upgrade migrate", "remove migrate", "remove account"}},
 		{"which is forbidden", "pre-upgrade", cancelled, forbidden,
 			"cancelled by ann: wrong version; hook Job.batch shop/migrate runs on: jobs.batch \"migrate\" is forbidden", before[:1]},
 		{"which meets trouble", "post-upgrade", cancelled, &rollout.Failure{Class: rollout.Trouble, Text: "connection reset"}, "cancelled by ann: wrong version; held at #1",
@@ -138,7 +140,11 @@ func TestAHookThatRunsIsEndedWithItsDeployment(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := job("migrate", 0, nil, c.event)
-			m := hooked(t, false, h, job("next", 1, nil, c.event))
+			hooks := []rollout.Hook{h, job("next", 1, nil, c.event)}
+			if c.want[0] == "pre-upgrade account" {
+				hooks = append([]rollout.Hook{job("account", -1, []string{"hook-succeeded"}, c.event)}, hooks...)
+			}
+			m := hooked(t, false, hooks...)
 			m.unfinished = map[manifest.Key]bool{h.Key: true}
 			m.until(t, rollout.WaitHealth)
 			c.stop(m)
@@ -159,6 +165,90 @@ func TestAHookThatRunsIsEndedWithItsDeployment(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A process may die, or an answer be lost, while hooks are removed: what a person wishes then waits until they are.
+func TestHooksThatAreToGoGoBeforeTheirDeploymentStops(t *testing.T) {
+	m := hooked(t, false, job("migrate", 0, []string{"hook-succeeded"}, "pre-upgrade"))
+	lost := true
+	m.trouble = func(a rollout.Action) *rollout.Failure {
+		if a.Kind != rollout.Remove || !lost {
+			return nil
+		}
+		lost = false
+		m.facts.Cancel = &rollout.Request{By: "ann"}
+		return &rollout.Failure{Class: rollout.Trouble, Text: "connection reset"}
+	}
+	m.run(t)
+	expect(t, m, rollout.Cancelled, "cancelled by ann", map[string]int32{"web-a": 2})
+	if got := m.order(); !slices.Equal(got, []string{"pre-upgrade migrate", "remove migrate"}) {
+		t.Errorf("it did %q", got)
+	}
+}
+
+func TestAHookIsGivenUpWithWhatItLeaves(t *testing.T) {
+	reset := &rollout.Failure{Class: rollout.Trouble, Text: "connection reset"}
+	forbidden := &rollout.Failure{Class: rollout.Refused, Text: "jobs.batch is forbidden"}
+	for _, c := range []struct {
+		name   string
+		fails  func(rollout.Action) *rollout.Failure
+		broken string // the hook "migrate"
+		unread bool   // nothing can be read of it
+		why    string
+		want   []string
+	}{
+		{"what it made before goes", nil, "exit code 3", false, "hook Job.batch shop/migrate: exit code 3", []string{"pre-upgrade account", "pre-upgrade migrate", "remove account"}},
+		{"it may not be made", func(a rollout.Action) *rollout.Failure {
+			if a.Kind == rollout.RunHook && a.Only[0].Name == "migrate" {
+				return forbidden
+			}
+			return nil
+		}, "", false, "jobs.batch is forbidden", []string{"pre-upgrade account", "remove account"}},
+		{"its answer is always lost", func(a rollout.Action) *rollout.Failure {
+			if a.Kind == rollout.RunHook && a.Only[0].Name == "migrate" {
+				return reset
+			}
+			return nil
+		}, "", false, "connection reset", []string{"pre-upgrade account", "remove migrate", "remove account"}},
+		{"it cannot be read", nil, "", true, "hook Job.batch shop/migrate is not known to be done: connection reset",
+			[]string{"pre-upgrade account", "pre-upgrade migrate", "remove migrate", "remove account"}},
+		{"it may not be removed", func(a rollout.Action) *rollout.Failure {
+			if a.Kind == rollout.Remove {
+				return forbidden
+			}
+			return nil
+		}, "", true, "hook Job.batch shop/migrate is not known to be done: connection reset; hook Job.batch shop/migrate runs on: jobs.batch is forbidden",
+			[]string{"pre-upgrade account", "pre-upgrade migrate"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			migrate := job("migrate", 0, nil, "pre-upgrade")
+			m := hooked(t, false, job("account", -1, []string{"hook-succeeded"}, "pre-upgrade"), migrate)
+			m.trouble = c.fails
+			if c.broken != "" {
+				m.broken = map[manifest.Key]string{migrate.Key: c.broken}
+			}
+			if c.unread {
+				m.lost = map[manifest.Key]*rollout.Failure{migrate.Key: reset}
+			}
+			m.run(t)
+			expect(t, m, rollout.Failed, c.why, map[string]int32{"web-a": 2})
+			if got := m.order(); !slices.Equal(got, c.want) {
+				t.Errorf("it did %q\nwant   %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestHooksThatHaveSucceededAndCannotBeRemovedEndTheStep(t *testing.T) {
+	m := hooked(t, false, job("migrate", 0, []string{"hook-succeeded"}, "pre-upgrade"))
+	m.trouble = func(a rollout.Action) *rollout.Failure {
+		if a.Kind == rollout.Remove {
+			return &rollout.Failure{Class: rollout.Refused, Text: "jobs.batch is forbidden"}
+		}
+		return nil
+	}
+	m.run(t)
+	expect(t, m, rollout.Failed, "its hooks are done, and could not be removed: jobs.batch is forbidden", map[string]int32{"web-a": 2})
 }
 
 func TestAHookThatMayHaveBeenMadeIsEnded(t *testing.T) {

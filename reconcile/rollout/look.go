@@ -97,6 +97,11 @@ func (d *decision) takesOver() bool {
 	if len(running) == 0 {
 		return false
 	}
+	for _, live := range d.f.Look.Workloads {
+		if kept := t.KeepDeployment || live.Owner != ""; kept && !live.Missing && d.f.Base.manages(live.Key) && !slices.Contains(t.Adopted, live.Key) {
+			t.Adopted = append(slices.Clip(t.Adopted), live.Key)
+		}
+	}
 	for _, key := range fought {
 		d.say("target.fight", fmt.Sprintf("%s: %s is there again though its pods are managed: something else makes it (kubectl, Helm, Argo CD); it is taken over once more, "+
 			"but leave it to one of the two", t.Name, key), "")

@@ -36,6 +36,8 @@ type model struct {
 	broken     map[manifest.Key]string // hooks that fail, and how
 	unfinished map[manifest.Key]bool   // hooks that are never done
 
+	lost map[manifest.Key]*rollout.Failure // what becomes of each read of an object
+
 	outside func(rollout.Call) *rollout.Answer // what becomes of a call; nil, or an answer of nil: it is not answered
 	tries   []string                           // calls as they were made: "web hook:1"
 
@@ -207,6 +209,9 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 	case rollout.Adopt:
 		for _, key := range a.Workloads {
 			delete(m.objects, key)
+			if len(m.pods()) > 0 {
+				continue // it was put back around revisions of ours
+			}
 			adopted := m.put(revision("theirs"))
 			adopted.live.Workload, adopted.live.Hash, adopted.live.StandsFor = key.Name, "theirs", m.standsFor
 			m.scale(adopted, 3)
@@ -215,6 +220,7 @@ func (m *model) act(a rollout.Action) rollout.Outcome {
 		for _, key := range a.Workloads {
 			m.put(key)
 		}
+		m.aim(a.Aim)
 	case rollout.Free:
 		for _, key := range a.Workloads {
 			m.free(m.objects[key])
@@ -348,6 +354,11 @@ func (m *model) look(read rollout.Read) rollout.Look {
 		failure := m.unread[0]
 		m.unread = m.unread[1:]
 		return rollout.Look{Failure: &failure}
+	}
+	for _, key := range read.Objects {
+		if failure := m.lost[key]; failure != nil {
+			return rollout.Look{Failure: failure}
+		}
 	}
 	var look rollout.Look
 	live := func(key manifest.Key) rollout.Live {

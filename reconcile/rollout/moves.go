@@ -85,9 +85,14 @@ func backoff(attempts int) time.Duration {
 	return min(time.Second<<min(attempts-1, 5), 30*time.Second)
 }
 
-// end finishes the target in a final state.
+// end finishes the target in a final state, once the Deployment objects that it took over are back.
 func (d *decision) end(state State, why string) {
 	t := &d.Target
+	if len(t.Adopted) > 0 && t.Base != nil && t.Phase != Reinstating {
+		t.Ending, t.Why, t.Deadline = state, why, d.f.Now.Add(t.Timeout)
+		d.enter(Reinstating, Running)
+		return
+	}
 	d.enter(Finished, state)
 	t.Why, t.Open, t.Ended, t.Deadline = why, nil, d.f.Now, time.Time{}
 	kind := map[State]string{Succeeded: "target.succeeded", Failed: "target.failed", Cancelled: "target.cancelled", RolledBack: "target.rolled_back", Skipped: "target.skipped"}[state]

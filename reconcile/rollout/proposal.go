@@ -111,11 +111,19 @@ type ProposalName struct {
 	Group          string // or the head of a group of a merge queue
 }
 
+// ProposalLook is that a proposal is to be looked at.
+type ProposalLook struct {
+	ProposalName
+	Anew bool // it is planned again, though it may be as it was
+	Gone bool // nobody waits for it any more
+}
+
 // KnownProposal is a proposal as it is recorded, and how far it was looked at.
 type KnownProposal struct {
 	Name   ProposalName
 	Wanted int64  // rises each time somebody wants it to be looked at; 0: nobody ever did
 	Seen   int64  // Wanted of the look that found Report
+	Gone   bool   // nobody waits for it any more
 	Basis  string // a digest of what the plan was made of
 	Report ProposalReport
 }

@@ -52,18 +52,24 @@ func (d *decision) rest() (all []Aim) {
 	return all
 }
 
-// aims is all autoscalers aimed at the revisions that carry their workloads in the end. A Deployment object that is put back is scaled itself.
+// aims is all autoscalers aimed at the revisions that carry their workloads in the end.
 func (d *decision) aims() (all []Aim) {
-	t := &d.Target
-	back := t.Phase.stage() == backwards
+	carrier := d.f.New.carrier
+	if d.Target.Phase.stage() == backwards {
+		carrier = d.former
+	}
 	for _, s := range d.scalers() {
-		at := s.Workload
-		if back {
-			at = d.former(s.Workload)
-		} else if !t.KeepDeployment {
-			at = d.f.New.carrier(s.Workload)
+		all = append(all, Aim{s.Key, carrier(s.Workload)})
+	}
+	return all
+}
+
+// aimsAt is the autoscalers of Deployment objects that are put back: those are scaled themselves.
+func (d *decision) aimsAt(workloads []manifest.Key) (all []Aim) {
+	for _, s := range d.scalers() {
+		if slices.Contains(workloads, s.Workload) {
+			all = append(all, Aim{s.Key, s.Workload})
 		}
-		all = append(all, Aim{s.Key, at})
 	}
 	return all
 }

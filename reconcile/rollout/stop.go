@@ -16,7 +16,7 @@ func (d *decision) stopped() bool {
 	}
 	by := fmt.Sprintf("replaced by #%d", d.f.ReplacedBy)
 	switch {
-	case t.Ending != "" && t.Phase.stage() != backwards: // it stops once its hook is ended
+	case d.tidies():
 		return false
 	case replaced && d.halts(by), d.f.Cancel != nil && d.halts(d.f.Cancel.Sentence()):
 		return true
@@ -44,7 +44,7 @@ func (d *decision) stopped() bool {
 		return true
 	case closing:
 		if t.Phase == Pruning && d.f.ReplacedBy > 0 && t.Intent == nil {
-			d.finish(fmt.Sprintf("what it no longer holds is left to #%d to remove", d.f.ReplacedBy))
+			d.unpruned(fmt.Sprintf("what it no longer holds is left to #%d to remove", d.f.ReplacedBy))
 			return true
 		}
 		return false
@@ -70,7 +70,7 @@ func (d *decision) givesWay() bool {
 	}
 	by := fmt.Sprintf("replaced by #%d", d.f.ReplacedBy)
 	switch {
-	case t.Phase == Returning, t.Phase == Withdrawing, t.Phase == Rejoining:
+	case t.Phase == Returning, t.Phase == Withdrawing, t.Phase == Rejoining, t.Phase == Reinstating:
 		return false
 	case d.lingers() && d.f.Now.Before(t.Since.Add(d.f.Limits.Yield)):
 		return false

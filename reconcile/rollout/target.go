@@ -76,6 +76,7 @@ const (
 	Reverting   Phase = "reverting"   // the last good manifests are applied
 	Recovering  Phase = "recovering"  // until they are proved healthy
 	Clearing    Phase = "clearing"    // objects that the failed version added go
+	Reinstating Phase = "reinstating" // Deployment objects that were taken over are put back
 )
 
 // Target is one target of one deployment: what was promised for it, and where it stands. It is stored as JSON; fields are only ever added.
@@ -117,6 +118,7 @@ type Target struct {
 	Kept      []manifest.Key `json:"kept,omitempty"`     // new revisions that carried their workloads when this one began
 	Found     []manifest.Key `json:"found,omitempty"`    // objects of others that were there before these manifests were applied
 	Reverted  bool           `json:"reverted,omitempty"` // on the way back: the last good manifests are applied
+	Adopted   []manifest.Key `json:"adopted,omitempty"`  // Deployment objects that are taken over and kept: they are put back at the end, whatever that is
 	StandIns  []StandIn      `json:"standIns,omitempty"` // adopted ReplicaSets that are revisions of ours under their own names
 	Pairs     []Pair         `json:"pairs,omitempty"`    // Services of a blue/green rollout
 	Routes    []Route        `json:"routes,omitempty"`   // that divide traffic between the revisions
@@ -236,7 +238,7 @@ type Action struct {
 	Select    []Selection    `json:"select,omitempty"`    // Apply, Shift: before Replicas
 	Share     []Share        `json:"share,omitempty"`     // Apply: of fleets of the set; one that is not named is applied as its manifest has it
 	Divide    []Division     `json:"divide,omitempty"`    // Shift: after Select, before Replicas; Apply: of routes that come with the set
-	Aim       []Aim          `json:"aim,omitempty"`       // Apply, Shift: autoscalers; those that rest first, the others last. A revision that one is aimed at keeps its pods
+	Aim       []Aim          `json:"aim,omitempty"`       // Apply, Shift: autoscalers; those that rest first, the others last. A revision that one is aimed at keeps its pods; PutBack: of Deployment objects, after each
 	StandIns  []StandIn      `json:"standIns,omitempty"`  // Apply, PutBack: revisions of the set that are there under other names
 	Event     string         `json:"event,omitempty"`     // RunHook: for which it is made
 	Workloads []manifest.Key `json:"workloads,omitempty"` // Adopt, PutBack: Deployment objects; Free: StatefulSets

@@ -18,6 +18,7 @@ type Route struct {
 	Destination string            `json:"destination,omitempty"` // istio: the DestinationRule
 	Subset      string            `json:"subset,omitempty"`      // istio: that traffic goes to when it is not divided
 	Headers     []Header          `json:"headers,omitempty"`     // gateway: requests with all of these go to the new revision
+	Compares    bool              `json:"compares,omitempty"`    // a step compares the new revision with a baseline
 	Namespace   string            `json:"namespace,omitempty"`
 	Selector    map[string]string `json:"selector,omitempty"` // of Service
 	Stable      Side              `json:"stable,omitzero"`    // that carried the workload; zero: nothing did
@@ -41,14 +42,27 @@ func (r Route) Keys() []manifest.Key {
 	service := func(name string) manifest.Key {
 		return manifest.Key{Kind: "Service", Namespace: r.Namespace, Name: name}
 	}
+	router := manifest.Key{Group: "gateway.networking.k8s.io", Kind: "HTTPRoute", Namespace: r.Namespace, Name: r.Name}
 	switch r.Kind {
-	case SMI:
-		return []manifest.Key{{Group: "split.smi-spec.io", Kind: "TrafficSplit", Namespace: r.Namespace, Name: r.Name}, service(r.Service), service(r.Canary)}
 	case Istio:
 		const group = "networking.istio.io"
 		return []manifest.Key{{Group: group, Kind: "VirtualService", Namespace: r.Namespace, Name: r.Name}, {Group: group, Kind: "DestinationRule", Namespace: r.Namespace, Name: r.Destination}}
+	case SMI:
+		router.Group, router.Kind = "split.smi-spec.io", "TrafficSplit"
 	}
-	return []manifest.Key{{Group: "gateway.networking.k8s.io", Kind: "HTTPRoute", Namespace: r.Namespace, Name: r.Name}, service(r.Service), service(r.Canary)}
+	keys := []manifest.Key{router, service(r.Service), service(r.Canary)}
+	if r.Compares && r.Service != "" {
+		keys = append(keys, service(r.BaselineName()))
+	}
+	return keys
+}
+
+// BaselineName is that of the Service, or of the subset, by which a baseline is reached.
+func (r Route) BaselineName() string {
+	if r.Kind == Istio {
+		return r.Subset + "-baseline"
+	}
+	return r.Service + "-baseline"
 }
 
 // Header is a header of requests, and the value that it has exactly.
@@ -91,7 +105,7 @@ func RoutesOf(w Way, namespace string, set Set) []Route {
 	}
 	routes := slices.Clone(w.Traffic)
 	for i := range routes {
-		routes[i].Namespace = service("", namespace, set).Namespace
+		routes[i].Namespace, routes[i].Compares = service("", namespace, set).Namespace, w.Compares()
 	}
 	return routes
 }
@@ -259,10 +273,12 @@ func (d *decision) join() {
 	}
 	t.Routes, t.Divided, t.Compared = nil, nil, false
 	switch {
-	case t.Fails:
-		d.end(Failed, t.Why)
+	case t.Phase == Joining && t.Fails:
+		d.enter(Restoring, Running)
 	case t.Phase == Joining:
 		d.enter(Pruning, Running)
+	case t.Fails:
+		d.end(Failed, t.Why)
 	case t.Yields:
 		d.end(Cancelled, t.Why)
 	default:

@@ -345,3 +345,26 @@ func TestRoutesAreWhatTheyWereAlsoWhenWhatWasToGoStays(t *testing.T) {
 		t.Errorf("it is %s: %s\nwant %s", m.target.State, m.target.Why, want)
 	}
 }
+
+func TestARouteOfAComparisonWritesTheServiceOfTheBaseline(t *testing.T) {
+	set := set("a", 1, webService)
+	for _, c := range []struct {
+		kind  rollout.RouteKind
+		steps []rollout.Step
+		want  []string
+	}{
+		{rollout.Gateway, []rollout.Step{weight(50)}, []string{"web", "web", "web-canary"}},
+		{rollout.Gateway, []rollout.Step{weight(50), compare()}, []string{"web", "web", "web-canary", "web-baseline"}},
+		{rollout.SMI, []rollout.Step{weight(50), compare()}, []string{"web", "web", "web-canary", "web-baseline"}},
+		{rollout.Istio, []rollout.Step{weight(50), compare()}, []string{"web", "rule"}},
+	} {
+		w := rollout.Way{Canary: c.steps, Traffic: []rollout.Route{{Kind: c.kind, Name: "web", Service: "web", Canary: "web-canary", Destination: "rule"}}}
+		var names []string
+		for _, key := range rollout.RoutesOf(w, "shop", set)[0].Keys() {
+			names = append(names, key.Name)
+		}
+		if !slices.Equal(names, c.want) {
+			t.Errorf("%s writes %q, want %q", c.kind, names, c.want)
+		}
+	}
+}

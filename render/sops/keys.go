@@ -14,6 +14,7 @@ import (
 	"filippo.io/age/armor"
 	"github.com/ProtonMail/go-crypto/openpgp"
 	armored "github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
 // KeyFiles names files with private keys.
@@ -126,13 +127,33 @@ type MissingKey struct{ text string }
 
 func (m *MissingKey) Error() string { return m.text }
 
+// Limits of the work with private keys that one file can ask for: each try costs milliseconds.
+const (
+	maxMessage = 16 << 10 // bytes of the data key as it is encrypted for one recipient; the longest that SOPS writes have 4,000
+	maxPackets = 8        // keys in one PGP message; SOPS writes one
+	maxTries   = 10       // recipients of whom there are keys
+)
+
 // dataKey opens the key that a file's values are encrypted with.
 func (f *File) dataKey(keys Keys) ([]byte, error) {
 	var failed error
+	tries := 0
+	tried := func(enc string) error {
+		if tries++; tries > maxTries {
+			return fmt.Errorf("its data key cannot be opened with any of the first %d of its recipients of whom there are keys; encrypt the file again", maxTries)
+		}
+		if len(enc) > maxMessage {
+			return fmt.Errorf("its data key, encrypted for one recipient, has %d bytes, where SOPS writes fewer than %d; encrypt the file again", len(enc), maxMessage)
+		}
+		return nil
+	}
 	for _, r := range f.meta.Age {
 		for _, k := range keys.age {
 			if k.recipient != r.Recipient {
 				continue
+			}
+			if err := tried(r.Enc); err != nil {
+				return nil, err
 			}
 			key, err := openAge(r.Enc, k.identity)
 			if err == nil {
@@ -145,9 +166,12 @@ func (f *File) dataKey(keys Keys) ([]byte, error) {
 		if !slices.ContainsFunc(keys.pgp, func(e *openpgp.Entity) bool { return has(e, r.Fingerprint) }) {
 			continue
 		}
+		if err := tried(r.Enc); err != nil {
+			return nil, err
+		}
 		key, err := openPGP(r.Enc, keys.pgp)
-		if err == nil {
-			return key, nil
+		if err == nil || errors.Is(err, errPackets) {
+			return key, err
 		}
 		failed = fmt.Errorf("its data key cannot be opened with PGP %s, for whom it should be encrypted; encrypt the file again", clipped(r.Fingerprint))
 	}
@@ -186,16 +210,41 @@ func openAge(text string, identity age.Identity) ([]byte, error) {
 	return readKey(plain)
 }
 
+var errPackets = fmt.Errorf("its data key is encrypted more than %d times in one PGP message, where SOPS does it once; encrypt the file again", maxPackets)
+
 func openPGP(text string, keys openpgp.EntityList) ([]byte, error) {
 	block, err := armored.Decode(strings.NewReader(text))
 	if err != nil {
 		return nil, err
 	}
-	message, err := openpgp.ReadMessage(block.Body, keys, nil, nil)
+	body, err := io.ReadAll(block.Body)
+	if err != nil {
+		return nil, err
+	}
+	if encryptedKeys(body) > maxPackets {
+		return nil, errPackets
+	}
+	message, err := openpgp.ReadMessage(bytes.NewReader(body), keys, nil, nil)
 	if err != nil {
 		return nil, err
 	}
 	return readKey(message.UnverifiedBody)
+}
+
+// encryptedKeys is how many keys, each to be tried, stand before what a PGP message encrypts.
+func encryptedKeys(message []byte) (count int) {
+	for packets := packet.NewReader(bytes.NewReader(message)); ; {
+		p, err := packets.Next()
+		if err != nil {
+			return count
+		}
+		switch p.(type) {
+		case *packet.EncryptedKey:
+			count++
+		case packet.EncryptedDataPacket:
+			return count
+		}
+	}
 }
 
 // readKey reads to the end of a message: only there it has proved to be whole.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"go.yaml.in/yaml/v3"
 
 	"towpath/render/sops"
@@ -393,6 +395,50 @@ func TestExpressionsTakeSoManySteps(t *testing.T) {
 	for name, text := range map[string]string{"comments": comments, "keys": many.String() + fmt.Sprintf(metadata, "encrypted_regex")} {
 		if _, err := sops.Read("a.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", name, err, want)
+		}
+	}
+}
+
+// A file's author, who need not have a key, must not make the controller work with its private keys for long.
+func TestNoFileAsksForManyTriesOfPrivateKeys(t *testing.T) {
+	t.Parallel()
+	whole := string(read(t, "encrypted", "pgp.yaml"))
+	at := regexp.MustCompile(`(?s)-----BEGIN PGP.*END PGP MESSAGE-----`).FindStringIndex(whole)
+	block, err := armor.Decode(strings.NewReader(strings.ReplaceAll(whole[at[0]:at[1]], "\n            ", "\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, err := io.ReadAll(block.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := message[:3+int(message[1])<<8+int(message[2])] // the packet with the key, behind its length
+	with := func(keys ...[]byte) string {
+		t.Helper()
+		var out strings.Builder
+		w, err := armor.Encode(&out, "PGP MESSAGE", nil)
+		if err == nil {
+			_, err = w.Write(bytes.Join(append(keys, message[len(key):]), nil))
+		}
+		if err = errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return strings.ReplaceAll(out.String(), "\n", "\n            ")
+	}
+	many := func(n int, one []byte) [][]byte { return slices.Repeat([][]byte{one}, n) }
+	broken := bytes.Clone(key)
+	broken[len(broken)-1] ^= 1
+	entry := regexp.MustCompile(`(?s)        - created_at.*?fp: \w+\n`).FindString(whole)
+	for name, c := range map[string]struct{ text, want string }{
+		"as many packets as are taken": {whole[:at[0]] + with(append(many(7, broken), key)...) + whole[at[1]:], ""},
+		"one more":                     {whole[:at[0]] + with(append(many(8, broken), key)...) + whole[at[1]:], "pgp.yaml: its data key is encrypted more than 8 times in one PGP message, where SOPS does it once; encrypt the file again"},
+		"a long message":               {whole[:at[0]] + with(many(500, broken)...) + whole[at[1]:], " bytes, where SOPS writes fewer than 16384; encrypt the file again"},
+		"a recipient again and again": {strings.Replace(whole, entry, strings.Repeat(entry[:at[0]-strings.Index(whole, entry)]+with(broken)+entry[at[1]-strings.Index(whole, entry):], 11), 1),
+			"pgp.yaml: its data key cannot be opened with any of the first 10 of its recipients of whom there are keys; encrypt the file again"},
+	} {
+		_, err := file(t, "pgp.yaml", []byte(c.text)).Open(keys(t, all))
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
 }

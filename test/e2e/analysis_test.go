@@ -24,7 +24,7 @@ context: {factor: 1}
 const halfThenAnalysis = `{canary: {steps: [{setWeight: {weight: 50}}, {analysis: {queries: [errors], interval: 1, units: seconds, numberOfJudgmentRuns: 2, rollForwardMode: MODE}}]}}`
 
 // analysed brings version 1 to prod by a file whose canary is judged by a provider of metrics.
-func analysed(t *testing.T, server *prometheus.Server, provider, mode, more string) *world.World {
+func analysed(t *testing.T, server *prometheus.Server, provider, mode, metrics string) *world.World {
 	t.Helper()
 	password := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(password, []byte(prometheus.Password), 0o600); err != nil {
@@ -32,7 +32,7 @@ func analysed(t *testing.T, server *prometheus.Server, provider, mode, more stri
 	}
 	auth := fmt.Sprintf("auth: {username: %s, passwordFile: %s}", prometheus.User, password)
 	w := world.New(t, &shared, gitserver.Files{"shop/manifests/web.yaml": four("example.com/web:1"),
-		"shop/towpath.yaml": world.OnProd(strings.Replace(halfThenAnalysis, "MODE", mode, 1), strings.Replace(measured, "METRICS", provider, 1)+more)},
+		"shop/towpath.yaml": world.OnProd(strings.Replace(halfThenAnalysis, "MODE", mode, 1), strings.Replace(metrics, "METRICS", provider, 1))},
 		world.Configuration(fmt.Sprintf("metricProviders: [{name: direct, type: prometheus, url: %s, %s}, {name: inside, type: prometheus, agent: staging, %s}]", server.URL, auth, auth)))
 	expectState(t, w.Ended(w.Deployment("shop", w.Repository.Head("main")).ID), "SUCCEEDED")
 	return w
@@ -57,7 +57,7 @@ func TestMetricsDecideAboutACanary(t *testing.T) {
 	t.Parallel()
 	server := prometheus.Start(t)
 	rate(server, 0.01)
-	w := analysed(t, server, "direct", "automatic", "")
+	w := analysed(t, server, "direct", "automatic", measured)
 	good := w.Ended(w.Deployment("shop", w.Commit("version 2", gitserver.Files{"shop/manifests/web.yaml": four("example.com/web:2")})).ID)
 	expectState(t, good, "SUCCEEDED")
 	if t.Failed() {
@@ -105,7 +105,7 @@ func TestAVerdictOfMetricsInsideAClusterIsConfirmedByAPerson(t *testing.T) {
 	t.Parallel()
 	server := prometheus.Start(t)
 	rate(server, 0.01)
-	w := analysed(t, server, "inside", "manual", "")
+	w := analysed(t, server, "inside", "manual", measured)
 	w.ConfigureAgent("staging", fmt.Sprintf("targets: [{name: inside, url: %q, paths: [/api/v1/query]}]\n", server.URL))
 	d := next(t, w, 2, "approval")
 	if out := must(t, w, "why", "shop", "prod"); !strings.Contains(out, "a person to judge the analysis canary.steps[1], which passed: query errors: the mean of 2 runs is 0.01") {
@@ -116,4 +116,33 @@ func TestAVerdictOfMetricsInsideAClusterIsConfirmedByAPerson(t *testing.T) {
 	if out := must(t, w, "deploy", "calls", d.ID); !strings.Contains(out, "≤ 0.05") || !strings.Contains(out, "passed") {
 		t.Errorf("calls:\n%s", out)
 	}
+}
+
+// A query with a hole in it gives a number all the same, so each verdict names the hole.
+func TestAnAnalysisOnlyReportsAtFirst(t *testing.T) {
+	t.Parallel()
+	server := prometheus.Start(t)
+	rate(server, 0.5)
+	w := analysed(t, server, "direct", "automatic, reportOnly: 1", strings.Replace(measured, "|.*", "|.*{{context.region}}", 1))
+	const verdict = "query errors: the mean of 2 runs is 0.5, above upperLimit 0.05; query errors: {{context.region}} was filled with nothing"
+	ended := func(version int) api.Deployment {
+		t.Helper()
+		return w.Ended(w.Deployment("shop", w.Commit(fmt.Sprint("version ", version), gitserver.Files{"shop/manifests/web.yaml": four(fmt.Sprint("example.com/web:", version))})).ID)
+	}
+	first := ended(2)
+	expectState(t, first, "SUCCEEDED")
+	expectImages(t, w, "prod", map[string]int64{"example.com/web:2": 4})
+	says(t, w, "target.analysis_failed | prod: the analysis canary.steps[1] failed, which is only reported in this deployment, 1 of the first 1 | "+verdict)
+	made := calls(t, w, first.ID)
+	if len(made) != 2 || made[1].Passed == nil || *made[1].Passed || fmt.Sprint(made[1].Unfilled) != "[context.region]" || !strings.HasSuffix(made[1].Sent, `|.*"} * 1`) {
+		t.Errorf("what was measured is told as %+v", made)
+	}
+	if out := must(t, w, "deploy", "calls", first.ID); strings.Count(out, "{{context.region}} was filled with nothing") != 2 {
+		t.Errorf("calls:\n%s", out)
+	}
+
+	if got := target(t, ended(3), "prod"); got.State != "ROLLED_BACK" || got.Why != "the analysis canary.steps[1] failed: "+verdict+"; held at #2" {
+		t.Errorf("the second time prod is %s: %s", got.State, got.Why)
+	}
+	expectImages(t, w, "prod", map[string]int64{"example.com/web:2": 4})
 }

@@ -13,8 +13,14 @@ import (
 	"towpath/internal/testkit/world"
 )
 
+// half is an aim of half the processor that pods ask for, as each version of the API writes it.
+var half = map[string]string{
+	"autoscaling/v1": "targetCPUUtilizationPercentage: 50",
+	"autoscaling/v2": "metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]",
+}
+
 // autoscaled is a workload of which the manifest says two pods, and the autoscaler four to six.
-func autoscaled(version int) string {
+func autoscaled(api string, version int) string {
 	return fmt.Sprintf(`
 apiVersion: apps/v1
 kind: Deployment
@@ -26,15 +32,15 @@ spec:
     metadata: {labels: {app: web}, annotations: {localcluster/cpu: 50m}}
     spec: {containers: [{name: app, image: "example.com/web:%d", resources: {requests: {cpu: 100m}}}]}
 ---
-apiVersion: autoscaling/v2
+apiVersion: %s
 kind: HorizontalPodAutoscaler
 metadata: {name: web}
 spec:
   scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
   minReplicas: 4
   maxReplicas: 6
-  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]
-`, version)
+  %s
+`, version, api, half[api])
 }
 
 // scales is what the autoscaler scales.
@@ -56,6 +62,15 @@ func runs(t *testing.T, w *world.World, want map[string]int64) {
 
 func TestAnAutoscalerRestsDuringARolloutAndScalesWhatCarriesAfterIt(t *testing.T) {
 	t.Parallel()
+	for api := range half {
+		t.Run(api, func(t *testing.T) {
+			t.Parallel()
+			restsAndScales(t, func(version int) string { return autoscaled(api, version) })
+		})
+	}
+}
+
+func restsAndScales(t *testing.T, autoscaled func(version int) string) {
 	w := world.New(t, &shared, gitserver.Files{"shop/towpath.yaml": world.OnProd(`{canary: {steps: [{setWeight: {weight: 50}}, {pause: {untilApproved: true}}]}}`, ""),
 		"shop/manifests/web.yaml": autoscaled(1)})
 	expectState(t, w.Ended(w.Deployment("shop", w.Repository.Head("main")).ID), "SUCCEEDED")

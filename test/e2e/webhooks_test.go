@@ -10,10 +10,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
-	"towpath/api"
 	"towpath/internal/testkit/gitserver"
 	"towpath/internal/testkit/receiver"
 	"towpath/internal/testkit/world"
@@ -39,6 +39,9 @@ webhooks:
   - {name: tell, method: PUT, uriTemplate: "RECEIVER/tell", disableCallback: true}
 context: {team: web}
 `
+
+// emptied is what is told of a call of that job.
+const emptied = "{{context.nothing}} was filled with nothing"
 
 // newJob brings version 1 to prod by a file whose canary calls a job at half of the pods.
 func newJob(t *testing.T, strategy, more string) *job {
@@ -115,10 +118,9 @@ func TestAWebhookIsCalledAndCallsBack(t *testing.T) {
 	if body["team"] != "canary" || body["nothing"] != "" || !strings.HasPrefix(body["revision"], "web-") || !strings.HasPrefix(body["back"], w.API.Address+"/api/v1/callbacks/") {
 		t.Errorf("it was sent %v", body)
 	}
-	waits(t, w, d.ID, "webhook")
-	if out := must(t, w, "why", "shop", "prod"); !strings.Contains(out, "waits for webhook smoke to ") {
-		t.Errorf("why: %s", out)
-	}
+	w.Await("the answer to its call", func() (bool, error) {
+		return strings.Contains(must(t, w, "why", "shop", "prod"), "waits for webhook smoke to call back; "+emptied), nil
+	})
 	for _, c := range []struct {
 		token, uri, body string
 		status           int
@@ -138,12 +140,11 @@ func TestAWebhookIsCalledAndCallsBack(t *testing.T) {
 	}
 	expectState(t, w.Ended(d.ID), "SUCCEEDED")
 	expectImages(t, w, "prod", map[string]int64{"example.com/web:2": 4})
-	var calls struct{ Items []api.Called }
-	if err := w.API.Call(t.Context(), http.MethodGet, "/deployments/"+d.ID+"/calls", nil, &calls); err != nil {
-		t.Fatal(err)
-	}
-	if c := calls.Items; len(c) != 1 || c[0].Name != "smoke" || c[0].State != "answered" || c[0].Passed == nil || !*c[0].Passed || c[0].Message != "**9** of 9 passed" {
+	if c := calls(t, w, d.ID); len(c) != 1 || c[0].Name != "smoke" || c[0].State != "answered" || c[0].Passed == nil || !*c[0].Passed || c[0].Message != "**9** of 9 passed" || !slices.Equal(c[0].Unfilled, []string{"context.nothing"}) {
 		t.Errorf("what was called is told as %+v", c)
+	}
+	if out := must(t, w, "deploy", "calls", d.ID); !strings.Contains(out, "**9** of 9 passed; "+emptied) {
+		t.Errorf("calls:\n%s", out)
 	}
 }
 
@@ -192,7 +193,7 @@ func TestAJobCallsBackWithATokenOfTheTokenEndpoint(t *testing.T) {
 		t.Errorf("%d %s", status, said)
 	}
 	ended := w.Ended(d.ID)
-	if got := target(t, ended, "prod"); got.State != "ROLLED_BACK" || got.Why != "canary.steps[1]: webhook smoke called back that it failed: 3 of 9 failed; held at #1" {
+	if got := target(t, ended, "prod"); got.State != "ROLLED_BACK" || got.Why != "canary.steps[1]: webhook smoke called back that it failed: 3 of 9 failed; "+emptied+"; held at #1" {
 		t.Errorf("prod is %s: %s", got.State, got.Why)
 	}
 	if _, err := w.Operate("token", "revoke", id); err != nil {
@@ -267,7 +268,7 @@ func TestHowACallOfAWebhookFails(t *testing.T) {
 			}
 			w := j.world
 			d := w.Ended(w.Deployment("shop", w.Commit("version 2", files)).ID)
-			want := "canary.steps[1]: " + strings.ReplaceAll(c.why, "HOST", j.Host) + "; held at #1"
+			want := "canary.steps[1]: " + strings.ReplaceAll(c.why, "HOST", j.Host) + "; " + emptied + "; held at #1"
 			if got := target(t, d, "prod"); got.State != "ROLLED_BACK" || got.Why != want {
 				t.Errorf("prod is %s: %s\nwant %s", got.State, got.Why, want)
 			}

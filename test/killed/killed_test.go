@@ -31,6 +31,7 @@ type cutting struct {
 	hub     *github.GitHub
 	jobs    *jobs
 	oracle  *routers.Oracle // of prod, where a router divides traffic
+	world   *asked          // what the manifests ask of the world; nil: nothing
 	control string          // file that says where the controller is to die
 	version int
 	orders  int
@@ -67,6 +68,9 @@ func TestKilledAtAnyPointItEndsAsIfUndisturbed(t *testing.T) {
 				c.passed(made)
 				if s.routed {
 					c.Logf("%d writes of routers", c.oracle.Judge(t))
+				}
+				if s.asks {
+					c.Logf("%d versions of what was asked for", c.world.judge(t))
 				}
 			})
 		}
@@ -120,8 +124,14 @@ func start(t *testing.T, s scenario) *cutting {
 	}
 	c := &cutting{T: t, scenario: s, hub: github.Start(t), jobs: startJobs(t), control: filepath.Join(t.TempDir(), "control")}
 	c.hub.Limit(github.Limits{Requests: 1 << 30, CreationsAMinute: 1 << 30, CreationsAnHour: 1 << 30})
-	c.World = world.New(t, &shared, gitserver.Files{"shop/towpath.yaml": strings.ReplaceAll(s.file, "JOB", c.jobs.URL), "shop/manifests/web.yaml": runs(0)},
-		world.OnGitHub(c.hub), world.Environment("TOWPATH_CRASH_CONTROL="+c.control), world.Configuration(fmt.Sprintf("egress: {allowHosts: [%[1]q], allowPrivate: [%[1]q]}\nmetricProviders: [{name: outside, type: http, url: %[2]q, http: {value: $.value}}]", c.jobs.Host, c.jobs.URL+"/metric?due={{query}}")))
+	settings := fmt.Sprintf("egress: {allowHosts: [%[1]q], allowPrivate: [%[1]q]}\nmetricProviders: [{name: outside, type: http, url: %[2]q, http: {value: $.value}}]\n", c.jobs.Host, c.jobs.URL+"/metric?due={{query}}")
+	if s.asks {
+		c.world = ask(t)
+		settings += c.world.settings
+	}
+	files := c.files(runs, 0)
+	files["shop/towpath.yaml"] = strings.ReplaceAll(s.file, "JOB", c.jobs.URL)
+	c.World = world.New(t, &shared, files, world.OnGitHub(c.hub), world.Environment("TOWPATH_CRASH_CONTROL="+c.control), world.Configuration(settings))
 	c.jobs.callBack(c.World)
 	if d := c.Ended(c.Deployment("shop", c.Repository.Head("main")).ID); d.State != "SUCCEEDED" {
 		t.Fatalf("the first deployment is %s: %+v", d.State, d.Targets)
@@ -131,6 +141,9 @@ func start(t *testing.T, s scenario) *cutting {
 	}
 	if s.routed {
 		c.oracle = routers.Watch(t, shared.Clusters["prod"].Kubeconfig, c.Namespace)
+	}
+	if s.asks {
+		c.watch()
 	}
 	return c
 }
@@ -160,10 +173,21 @@ func (c *cutting) forth(manifests func(int) string) *course {
 func (c *cutting) commit(manifests func(int) string) string {
 	c.Helper()
 	c.version++
-	text := manifests(c.version)
-	commit := c.Repository.Commit(fmt.Sprint("version ", c.version), gitserver.Files{"shop/manifests/web.yaml": strings.ReplaceAll(text, "NAMESPACE", c.Namespace)})
+	files := c.files(manifests, c.version)
+	files["shop/manifests/web.yaml"] = strings.ReplaceAll(files["shop/manifests/web.yaml"], "NAMESPACE", c.Namespace)
+	commit := c.Repository.Commit(fmt.Sprint("version ", c.version), files)
 	c.hub.Repository(world.GitHubRepository, commit)
 	return commit
+}
+
+// files is what a commit has of a version.
+func (c *cutting) files(manifests func(int) string, version int) gitserver.Files {
+	c.Helper()
+	files := gitserver.Files{"shop/manifests/web.yaml": manifests(version)}
+	if c.asks {
+		files["shop/manifests/secret.yaml"] = c.world.secret(c.T, version)
+	}
+	return files
 }
 
 var occurrence = regexp.MustCompile(`#\d+$`)
@@ -269,12 +293,13 @@ func (c *cutting) passed(cuts int) {
 	if len(c.missed) > cuts/5 {
 		c.Errorf("%d of %d points were not passed: %v", len(c.missed), cuts, c.missed)
 	}
-	c.Logf("%d cuts, %d of them not made; %d second ones, %d of them at points that were passed before", cuts, len(c.missed), c.again, c.spared)
+	c.Logf("%d cuts, %d of them not made (%s); %d second ones, %d of them at points that were passed before", cuts, len(c.missed), strings.Join(c.missed, ", "), c.again, c.spared)
 }
 
 var (
 	numbers  = regexp.MustCompile(`#\d+`)
 	commits  = regexp.MustCompile(`commit [0-9a-f]{7}`)
+	untils   = regexp.MustCompile(`until \d{4}-\d\d-\d\d \d\d:\d\d`)
 	versions = regexp.MustCompile(`version \d+`)
 	images   = regexp.MustCompile(`example\.com/web:\d+`)
 	selected = regexp.MustCompile(`pod-template-hash:[0-9a-z]+`)
@@ -302,6 +327,9 @@ func (c *cutting) end(run *course) string {
 		if c.job {
 			fmt.Fprintln(&out, "  keys that the job was called with:", c.jobs.keysOf(d.ID))
 		}
+		if c.asks {
+			fmt.Fprintln(&out, "  links:", c.links(d.ID))
+		}
 	}
 	for _, cluster := range []string{"staging", "prod"} {
 		for _, line := range c.objects(cluster) {
@@ -310,7 +338,7 @@ func (c *cutting) end(run *course) string {
 	}
 	fmt.Fprintln(&out, " ", strings.Join(told, "\n  "))
 	text := out.String()
-	for _, r := range []*regexp.Regexp{numbers, commits, versions} {
+	for _, r := range []*regexp.Regexp{numbers, commits, versions, untils} {
 		text = r.ReplaceAllString(text, "…")
 	}
 	return strings.ReplaceAll(text, c.Namespace, "NAMESPACE")
@@ -341,6 +369,9 @@ func (c *cutting) objects(cluster string) (lines []string) {
 			}
 			lines = append(lines, selected.ReplaceAllString(line, "pod-template-hash:HASH"))
 		}
+	}
+	if c.asks && cluster == "prod" {
+		lines = append(lines, c.asked()...)
 	}
 	ages := map[string]string{}
 	for i, image := range newestFirst(images.FindAllString(strings.Join(lines, "\n"), -1)) {

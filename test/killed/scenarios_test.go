@@ -21,6 +21,7 @@ type scenario struct {
 	job      bool                          // the file calls a webhook, JOB, which calls back
 	measures bool                          // the file has metrics measured
 	routed   bool                          // a router divides the traffic of prod
+	asks     bool                          // a Secret is encrypted, an autoscaler counts the pods, and a step makes a link
 }
 
 const (
@@ -34,6 +35,8 @@ const (
 	byRevision       = `analysis: {defaultMetricProviderName: outside, queries: [{name: errors, queryTemplate: "{{armory.replicaSetName}}", upperLimit: 1}]}`
 	halfThenJob      = `{canary: {steps: [{setWeight: {weight: 50}}, {runWebhook: {name: job}}]}}`
 	job              = `webhooks: [{name: job, method: POST, uriTemplate: "JOB", bodyTemplate: {inline: '{"deployment": "{{armory.deploymentId}}", "back": "{{armory.callbackUri}}", "token": "{{armory.callbackToken}}"}'}}]`
+	linkThenApproval = `{canary: {steps: [{setWeight: {weight: 50}}, {exposeServices: {services: [web], ttl: {duration: 10, unit: minutes}}}, {pause: {untilApproved: true}}]}}`
+	linkThenNobody   = `{canary: {steps: [{setWeight: {weight: 50}}, {exposeServices: {services: [web], ttl: {duration: 10, unit: minutes}}}, {pause: {untilApproved: true, approvalExpiration: {duration: 1, unit: seconds}}}]}}`
 	turns            = `{blueGreen: {redirectTrafficAfter: [{pause: {untilApproved: true}}], shutDownOldVersionAfter: [{pause: {duration: 1, unit: seconds}}]}}`
 )
 
@@ -49,14 +52,16 @@ var scenarios = map[string]scenario{
 	"traffic":    {file: world.OnProd(halfThenPause, "trafficManagement: [{smi: [{rootServiceName: web}]}]"), next: version, sample: 16, routed: true},
 	"istio": {file: world.OnProd(halfThenPause, "trafficManagement: [{istio: [{virtualService: {name: web}, destinationRule: {name: web, activeSubsetName: main}}]}]"),
 		runs: byIstio, next: byIstio, sample: 8, routed: true},
-	"compared":   {file: world.OnProd(quarterCompared, byRevision+"\ntrafficManagement: [{gateway: [{httpRoute: web}]}]"), runs: byGateway, next: byGateway, measures: true, sample: 8, routed: true},
-	"hooks":      {file: world.OnProd(halfThenPause, ""), runs: hooked, next: hooked, sample: 8},
-	"superseded": {file: world.OnProd(halfThenApproval, ""), next: version, people: supersede, sample: 8},
-	"taken over": {file: world.OnProd(halfThenPause, "  keepDeploymentObject: true"), next: version, sample: 8},
-	"webhook":    {file: world.OnProd(halfThenJob, job), next: version, job: true, sample: 8},
-	"analysis":   {file: world.OnProd(halfThenMeasured, measured), next: version, measures: true, sample: 8},
-	"fleets":     {file: world.OnProd(fleetsToHalf, ""), runs: fleets, next: fleets, people: approve, sample: 16},
-	"held":       {file: world.OnProd(halfThenApproval, ""), next: version, people: holdOnce, sample: 8},
+	"compared":      {file: world.OnProd(quarterCompared, byRevision+"\ntrafficManagement: [{gateway: [{httpRoute: web}]}]"), runs: byGateway, next: byGateway, measures: true, sample: 8, routed: true},
+	"hooks":         {file: world.OnProd(halfThenPause, ""), runs: hooked, next: hooked, sample: 8},
+	"superseded":    {file: world.OnProd(halfThenApproval, ""), next: version, people: supersede, sample: 8},
+	"taken over":    {file: world.OnProd(halfThenPause, "  keepDeploymentObject: true"), next: version, sample: 8},
+	"webhook":       {file: world.OnProd(halfThenJob, job), next: version, job: true, sample: 8},
+	"analysis":      {file: world.OnProd(halfThenMeasured, measured), next: version, measures: true, sample: 8},
+	"fleets":        {file: world.OnProd(fleetsToHalf, ""), runs: fleets, next: fleets, people: approve, sample: 16},
+	"held":          {file: world.OnProd(halfThenApproval, ""), next: version, people: holdOnce, sample: 8},
+	"asking":        {file: world.OnProd(linkThenApproval, ""), runs: scaled, next: scaled, people: approveLinked, asks: true, sample: 8},
+	"asked in vain": {file: world.OnProd(linkThenNobody, ""), runs: scaled, next: scaled, asks: true, sample: 8},
 }
 
 // version is a workload that differs from all others.

@@ -9,13 +9,23 @@ import (
 	"strings"
 )
 
-// trim keeps the endpoints and what they refer to.
+// trim keeps the endpoints, the bodies of the webhooks, as components, and what they refer to.
 func trim(description map[string]any, endpoints string) (map[string]any, error) {
-	paths := map[string]any{}
+	paths, bodies := map[string]any{}, map[string]any{}
 	all, _ := description["paths"].(map[string]any)
+	webhooks, _ := description["x-webhooks"].(map[string]any)
 	for line := range strings.Lines(endpoints) {
 		method, path, found := strings.Cut(strings.TrimSpace(line), " ")
 		if !found || method == "#" {
+			continue
+		}
+		if method == "WEBHOOK" {
+			item, _ := webhooks[path].(map[string]any)
+			told, _ := item["post"].(map[string]any)
+			if told == nil {
+				return nil, fmt.Errorf("GitHub's description has no webhook %s", path)
+			}
+			bodies[path] = bare(told["requestBody"], false)
 			continue
 		}
 		item, _ := all[path].(map[string]any)
@@ -30,8 +40,8 @@ func trim(description map[string]any, endpoints string) (map[string]any, error) 
 		}
 		kept[strings.ToLower(method)] = bare(operation, false)
 	}
-	components := map[string]any{}
-	if err := follow(paths, description, components); err != nil {
+	components := map[string]any{"requestBodies": bodies}
+	if err := follow([]any{paths, bodies}, description, components); err != nil {
 		return nil, err
 	}
 	return map[string]any{"openapi": description["openapi"], "info": description["info"], "paths": paths, "components": components}, nil

@@ -3,6 +3,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -193,13 +194,19 @@ type Webhook struct {
 
 // GitHub is where progress is told.
 type GitHub struct {
-	Repository string `yaml:"repository" doc:"OWNER/NAME; empty: nothing is told"`
-	App        string `yaml:"app" doc:"name of a GitHub App that is installed on it, in place of tokenFile and all keys below"`
-	TokenFile  string `yaml:"tokenFile" doc:"file with a token that may write commit statuses"`
-	APIURL     string `yaml:"apiURL" doc:"address of the API" default:"https://api.github.com/"`
-	CAFile     string `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
-	PerMinute  int    `yaml:"perMinute" doc:"most writes a minute; all sources with one tokenFile share them" default:"60"`
-	PerHour    int    `yaml:"perHour" doc:"most writes an hour; GitHub takes 500 of one identity" default:"450"`
+	Repository   string `yaml:"repository" doc:"OWNER/NAME; empty: nothing is told"`
+	App          string `yaml:"app" doc:"name of a GitHub App that is installed on it, in place of tokenFile and all keys below"`
+	TokenFile    string `yaml:"tokenFile" doc:"file with a token that may write commit statuses"`
+	PullRequests string `yaml:"pullRequests" doc:"plan: what a merge would do is told on each pull request; off: nothing is; absent: plan with app, off with tokenFile"`
+	APIURL       string `yaml:"apiURL" doc:"address of the API" default:"https://api.github.com/"`
+	CAFile       string `yaml:"caFile" doc:"certificates that are trusted beside the system's"`
+	PerMinute    int    `yaml:"perMinute" doc:"most writes a minute; all sources with one tokenFile share them" default:"60"`
+	PerHour      int    `yaml:"perHour" doc:"most writes an hour; GitHub takes 500 of one identity" default:"450"`
+}
+
+// Plans reports whether what a merge would do is told on pull requests of the source.
+func (s Source) Plans() bool {
+	return s.GitHub.Repository != "" && (s.GitHub.PullRequests == "plan" || s.GitHub.PullRequests == "" && s.GitHub.App != "")
 }
 
 // Repository is what the source is called on GitHub, "OWNER/NAME"; "": it is not known to be there.
@@ -233,6 +240,8 @@ func (c *Config) checkGitHub(at string, s Source) (wrong []error) {
 	need(g.Repository == "" || strings.Count(g.Repository, "/") == 1 && g.App+g.TokenFile != "", "%s.github: repository is OWNER/NAME, and app or tokenFile is required with it", at)
 	need(g.App == "" || g.Repository != "", "%s.github: repository is required with app", at)
 	need(g.App == "" || g.TokenFile == "", "%s.github: write app or tokenFile, not both", at)
+	need(slices.Contains([]string{"", "plan", "off"}, g.PullRequests), "%s.github.pullRequests: %q; write plan or off", at, g.PullRequests)
+	need(g.PullRequests != "plan" || g.Repository != "", "%s.github: repository is required with pullRequests: plan", at)
 	need(g.PerMinute > 0 && g.PerHour > 0, "%s.github: perMinute and perHour are 1 or more", at)
 	known("github.app", g.App)
 	known("auth.githubApp", s.Auth.GitHubApp)
@@ -352,6 +361,12 @@ type Credential struct {
 	Username     string   `yaml:"username" doc:"name beside the password; most servers take any beside a token" required:"true"`
 	PasswordFile string   `yaml:"passwordFile" doc:"file with the password or token; read at each use" required:"true"`
 }
+
+// pushed is what lists of sources call what is pushed.
+const pushed = "push"
+
+// SourceOf is what lists of sources call a source; "" is that of what is pushed, which has none.
+func SourceOf(source string) string { return cmp.Or(source, pushed) }
 
 // Secret is a value that webhooks may send without their authors knowing it. All of the lists are globs.
 type Secret struct {
@@ -543,7 +558,7 @@ func (c *Config) check() (wrong []error) {
 		at := fmt.Sprintf("sources[%d]", i)
 		need(sourceName.MatchString(s.Name), "%s.name: %q; letters, digits, - and _, at most 63", at, s.Name)
 		need(!names[s.Name], "%s.name: a second source named %s", at, s.Name)
-		need(s.Name != "push", "%s.name: push stands for what is pushed; give the source another name", at)
+		need(s.Name != pushed, "%s.name: push stands for what is pushed; give the source another name", at)
 		names[s.Name] = true
 		need(s.URL != "", "%s.url is required", at)
 		_, err := cron.ParseStandard(s.Schedule)

@@ -58,11 +58,11 @@ type Request struct {
 type Change struct {
 	Request
 	Cluster  *Cluster
-	Kind     string // "scale", "turn", "divide", "apply", "create", "remove", "adopt", "putBack", "share", "replace"
+	Kind     string // "scale", "turn", "divide", "apply", "create", "remove", "adopt", "putBack", "share", "replace", "hook"
 	Key      manifest.Key
 	From, To int32  // scale, create: pods; share: To is its weight; replace: From is the pod's place
 	Hash     string // turn: where traffic goes to; its revision
-	Was      string // turn: where it went before
+	Was      string // turn: where it went before; hook: deployment and event
 	Division rollout.Division
 }
 
@@ -76,12 +76,15 @@ type Cluster struct {
 	listeners []*listener
 	pods      map[manifest.Key]Pods // by ReplicaSet
 	refuses   map[string]string
+	runs      []*Run
 }
 
 // Pods is how the pods of a revision do.
 type Pods struct {
 	After time.Duration // until they are ready
 	Never string        // why they never are; "": they are
+	// Breaks is why those of a hook end badly then; "": they do their work.
+	Breaks string
 }
 
 // Object is one object as it is now.
@@ -92,6 +95,7 @@ type Object struct {
 	Divided rollout.Division // of a router's object; its Stage is "" while nobody divided it
 	Aimed   manifest.Key     // of an autoscaler: what it scales
 	Fleet   *Fleet           // of a StatefulSet or DaemonSet
+	Run     *Run             // of a hook
 	Proved  int32            // pods that a fresh read showed ready since they were asked for
 
 	gone int32 // pods on their way out

@@ -413,11 +413,12 @@ func (o *Object) revisionOf(workload manifest.Key) bool {
 func (r *reach) PutBack(ctx context.Context, id rollout.Identity, objects []manifest.Object, a rollout.Action) (out rollout.Outcome) {
 	by, set := r.From(id), r.Cloud.Names(objects)
 	for _, revision := range set.Revisions {
+		if !slices.Contains(a.Workloads, revision.Workload) {
+			continue
+		}
 		key := revision.ReplicaSet
-		for _, s := range a.StandIns {
-			if s.For == key {
-				key = s.Is
-			}
+		if i := slices.IndexFunc(a.StandIns, func(s rollout.StandIn) bool { return s.For == key }); i >= 0 {
+			key = a.StandIns[i].Is
 		}
 		if failure := r.write(ctx, "put back "+revision.Workload.String(), func() *rollout.Failure {
 			adopted := r.at.objects[key]
@@ -426,7 +427,9 @@ func (r *reach) PutBack(ctx context.Context, id rollout.Identity, objects []mani
 			}
 			r.Cloud.tell(Change{Request: by, Cluster: r.at, Kind: "putBack", Key: revision.Workload})
 			o := r.at.put(revision.Workload)
-			o.From = revision.Hash
+			if o.Owner, o.From = by.Lane, adopted.Hash; adopted.StandsFor == revision.ReplicaSet.Name {
+				o.From = revision.Hash
+			}
 			o.Generation++
 			out.Live = append(out.Live, o.Live)
 			return nil
@@ -434,31 +437,33 @@ func (r *reach) PutBack(ctx context.Context, id rollout.Identity, objects []mani
 			return rollout.Outcome{Failure: failure}
 		}
 	}
+	out.Failure = r.aimAll(ctx, by, a.Aim, true)
 	return out
-}
-
-// RunHook implements reconcile.Cluster: manifests here have no hooks.
-func (r *reach) RunHook(context.Context, rollout.Identity, []manifest.Object, rollout.Action) rollout.Outcome {
-	return rollout.Outcome{Failure: &rollout.Failure{Class: rollout.Refused, Text: "there are no hooks"}}
 }
 
 // Remove implements reconcile.Cluster.
 func (r *reach) Remove(ctx context.Context, id rollout.Identity, keys []manifest.Key) rollout.Outcome {
 	by := r.From(id)
 	for _, key := range keys {
-		if failure := r.write(ctx, "remove "+key.String(), func() *rollout.Failure {
-			for _, o := range r.at.Objects() {
-				if (o.Key == key && key.Kind != "Deployment" || key.Kind == "Deployment" && o.revisionOf(key)) && o.Owner == by.Lane {
-					r.Cloud.tell(Change{Request: by, Cluster: r.at, Kind: "remove", Key: o.Key, From: o.Replicas})
-					delete(r.at.objects, o.Key)
-				}
-			}
-			return nil
-		}); failure != nil {
+		if failure := r.removeOne(ctx, by, key, key.String(), ""); failure != nil {
 			return rollout.Outcome{Failure: failure}
 		}
 	}
 	return rollout.Outcome{}
+}
+
+// removeOne removes an object of the lane, or the revisions of a Deployment object; with a uid, only that very one.
+func (r *reach) removeOne(ctx context.Context, by Request, key manifest.Key, what, uid string) *rollout.Failure {
+	return r.write(ctx, "remove "+what, func() *rollout.Failure {
+		for _, o := range r.at.Objects() {
+			if meant := o.Key == key || key.Kind == "Deployment" && o.revisionOf(key); !meant || o.Owner != by.Lane || uid != "" && o.UID != uid || o.Run != nil && !o.Run.There {
+				continue
+			}
+			r.Cloud.tell(Change{Request: by, Cluster: r.at, Kind: "remove", Key: o.Key, From: o.Replicas})
+			r.at.dismiss(o)
+		}
+		return nil
+	})
 }
 
 // Look implements reconcile.Cluster: a read that arrives is fresh, and what it shows ready is proved so.
@@ -501,7 +506,7 @@ func (r *reach) Survey(ctx context.Context, k rollout.Kept, objects []manifest.O
 			}
 		}
 		for _, o := range r.at.Objects() {
-			if o.Owner == by.Lane && o.Key.Kind != "ReplicaSet" {
+			if o.Owner == by.Lane && o.Key.Kind != "ReplicaSet" && o.Run == nil {
 				look.Claims = append(look.Claims, o.Key)
 			}
 		}

@@ -26,10 +26,10 @@ type Pod struct {
 	uid int
 }
 
-// FateOf is the key under which Fate says how the pods of a fleet do that are of some manifests.
-func FateOf(fleet manifest.Key, from string) manifest.Key {
-	fleet.Name += "@" + from
-	return fleet
+// FateOf is the key under which Fate says how the pods of a fleet or of a hook do that are of some manifests.
+func FateOf(of manifest.Key, from string) manifest.Key {
+	of.Name += "@" + from
+	return of
 }
 
 // fleetPods is how many pods each fleet has.

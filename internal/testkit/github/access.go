@@ -36,7 +36,8 @@ func (g *GitHub) Repository(name string, commits ...string) {
 	defer g.mu.Unlock()
 	r := g.repositories[strings.ToLower(name)]
 	if r == nil {
-		r = &repository{id: g.id(), name: name, commits: map[string]*commit{}, roles: map[string]string{}}
+		r = &repository{id: g.id(), name: name, commits: map[string]*commit{}, roles: map[string]string{},
+			rules: map[string][]map[string]any{}, required: map[string]requiredChecks{}, diffs: map[span][]File{}}
 		none := memory.NewStorage()
 		r.objects = func() storage.Storer { return none }
 		g.repositories[strings.ToLower(name)] = r
@@ -83,7 +84,10 @@ type repository struct {
 	comments    []*Comment
 	runs        []*Run
 	deployments []*Deployment
-	roles       map[string]string // by login in lower case
+	roles       map[string]string           // by login in lower case
+	rules       map[string][]map[string]any // by branch
+	required    map[string]requiredChecks   // by branch
+	diffs       map[span][]File             // that were found out
 }
 
 type commit struct {
@@ -134,23 +138,36 @@ func (c *call) fits() *answer {
 // repository is the one that the path names, if who asks may do there what they are about to do: one of the permissions is enough.
 func (c *call) repository(level string, permissions ...string) (*repository, *answer) {
 	name := strings.ToLower(c.vars["owner"] + "/" + c.vars["repo"])
-	rights, by := c.account.rights[name], "personal access token"
 	r := c.g.repositories[name]
-	if c.issued != nil {
-		rights, by = Rights{}, "integration"
-		if slices.Contains(c.issued.repositories, r) {
-			rights = c.issued.May
-		}
-	}
-	if r == nil || len(rights) == 0 {
+	switch {
+	case r == nil || len(c.rights(r)) == 0:
 		a := notFound()
 		return nil, &a
-	}
-	if !slices.ContainsFunc(permissions, func(p string) bool { return rights.allow(p, level) }) {
+	case !c.may(r, level, permissions...):
+		by := "personal access token"
+		if c.issued != nil {
+			by = "integration"
+		}
 		a := refuse(http.StatusForbidden, "Resource not accessible by "+by)
 		return nil, &a
 	}
 	return r, nil
+}
+
+// rights are those of who asks.
+func (c *call) rights(r *repository) Rights {
+	switch {
+	case c.issued == nil:
+		return c.account.rights[strings.ToLower(r.name)]
+	case slices.Contains(c.issued.repositories, r):
+		return c.issued.May
+	}
+	return nil
+}
+
+// may reports whether who asks has one of the permissions.
+func (c *call) may(r *repository, level string, permissions ...string) bool {
+	return slices.ContainsFunc(permissions, func(p string) bool { return c.rights(r).allow(p, level) })
 }
 
 // allow: to read what everybody sees of a repository comes with any other right.

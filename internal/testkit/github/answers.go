@@ -20,8 +20,11 @@ type answer struct {
 
 // text is the body as it is sent.
 func (a answer) text() []byte {
-	if a.body == nil {
+	switch body := a.body.(type) {
+	case nil:
 		return nil
+	case verbatim:
+		return []byte(body)
 	}
 	text, err := json.Marshal(a.body)
 	if err != nil {
@@ -37,6 +40,9 @@ func (a answer) value() (v any) {
 	}
 	return v
 }
+
+// verbatim is a body that is no JSON.
+type verbatim string
 
 // object is a body, or a part of one.
 type object map[string]any

@@ -124,7 +124,8 @@ func (g *GitHub) Good(token, repository string) bool {
 }
 
 // withJWT are the operations of Apps themselves, not of their installations.
-var withJWT = []string{"apps/get-repo-installation", "apps/create-installation-access-token", "apps/list-webhook-deliveries", "apps/redeliver-webhook-delivery"}
+var withJWT = []string{"apps/get-repo-installation", "apps/create-installation-access-token", "apps/list-webhook-deliveries", "apps/get-webhook-delivery", "apps/redeliver-webhook-delivery",
+	"apps/get-authenticated", "apps/list-installations"}
 
 // open are the operations that nobody has to be known for.
 var open = []string{"apps/create-from-manifest"}

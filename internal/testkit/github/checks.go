@@ -1,6 +1,7 @@
 package github
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/http"
@@ -277,7 +278,7 @@ func listRuns(c *call) answer {
 
 // run is how GitHub shows a check run. It names no pull requests from forks.
 func (g *GitHub) run(r *repository, run *Run) object {
-	return object{"id": run.ID, "node_id": fmt.Sprintf("CR_%d", run.ID), "name": run.Name, "head_sha": run.SHA, "external_id": nullable(run.ExternalID), "details_url": nullable(run.DetailsURL),
+	return object{"id": run.ID, "node_id": fmt.Sprintf("CR_%d", run.ID), "name": run.Name, "head_sha": run.SHA, "external_id": nullable(run.ExternalID), "details_url": cmp.Or(run.DetailsURL, "https://github.test/apps/"+run.suite.app.slug),
 		"status": run.Status, "conclusion": nullable(run.Conclusion), "started_at": timestamp(run.Started), "completed_at": timestamp(run.Completed), "url": g.address(r, fmt.Sprint("/check-runs/", run.ID)),
 		"html_url": g.page(r, fmt.Sprint("/runs/", run.ID)), "check_suite": object{"id": run.suite.id}, "app": g.integration(run.suite.app), "pull_requests": g.pullsOn(r, run.SHA),
 		"output": object{"title": nullable(run.Title), "summary": nullable(run.Summary), "text": nullable(run.Text), "annotations_count": len(run.Annotations),
@@ -324,6 +325,12 @@ func (g *GitHub) shownSuite(r *repository, s *suite) object {
 			status, conclusion = "in_progress", nil
 		}
 	}
+	runs := 0
+	for _, run := range r.runs {
+		if run.suite == s {
+			runs++
+		}
+	}
 	branch := any(nil)
 	for _, p := range r.pulls {
 		if p.Head.SHA == s.sha {
@@ -331,5 +338,6 @@ func (g *GitHub) shownSuite(r *repository, s *suite) object {
 		}
 	}
 	return object{"id": s.id, "node_id": fmt.Sprintf("CS_%d", s.id), "head_branch": branch, "head_sha": s.sha, "status": status, "conclusion": conclusion, "before": nil, "after": s.sha,
-		"url": g.address(r, fmt.Sprint("/check-suites/", s.id)), "app": g.integration(s.app), "pull_requests": g.pullsOn(r, s.sha), "created_at": timestamp(s.created), "updated_at": timestamp(g.now())}
+		"url": g.address(r, fmt.Sprint("/check-suites/", s.id)), "app": g.integration(s.app), "pull_requests": g.pullsOn(r, s.sha), "head_commit": g.commitOfEvent(r, s.sha),
+		"latest_check_runs_count": runs, "check_runs_url": g.address(r, fmt.Sprintf("/check-suites/%d/check-runs", s.id)), "created_at": timestamp(s.created), "updated_at": timestamp(g.now())}
 }

@@ -232,6 +232,10 @@ func (g *GitHub) shownComment(r *repository, c *Comment) object {
 	o := object{"id": c.ID, "node_id": nodeOf(c), "body": c.Body, "user": g.person(c.Author).user(g.URL), "created_at": timestamp(c.Created), "updated_at": timestamp(c.Updated),
 		"author_association": "NONE", "url": g.address(r, fmt.Sprint("/issues/comments/", c.ID)), "html_url": g.page(r, fmt.Sprintf("/pull/%d#issuecomment-%d", c.Pull, c.ID)),
 		"issue_url": g.address(r, fmt.Sprint("/issues/", c.Pull)), "performed_via_github_app": nil}
+	o["reactions"] = reactionsOf(g.address(r, fmt.Sprintf("/issues/comments/%d/reactions", c.ID)), c.Reactions)
+	if c.Minimized != "" {
+		o["minimized"] = object{"reason": reason(c)}
+	}
 	if c.app != nil {
 		o["performed_via_github_app"] = g.integration(c.app)
 	}
@@ -249,8 +253,10 @@ func (g *GitHub) issue(r *repository, number int) object {
 		state = "closed"
 	}
 	url, page := g.address(r, fmt.Sprint("/pulls/", number)), g.page(r, fmt.Sprint("/pull/", number))
+	address := g.address(r, fmt.Sprint("/issues/", number))
 	return object{"id": p.id, "node_id": fmt.Sprintf("PR_%d", p.id), "number": number, "title": p.Title, "body": nullable(p.Body), "state": state, "locked": false, "draft": p.Draft,
 		"user": g.person(p.Author).user(g.URL), "comments": len(r.commentsOf(number)), "labels": []any{}, "created_at": timestamp(p.created), "updated_at": timestamp(p.updated),
-		"closed_at": timestamp(p.closedAt), "url": g.address(r, fmt.Sprint("/issues/", number)), "html_url": page, "repository_url": g.address(r, ""), "author_association": "NONE",
+		"closed_at": timestamp(p.closedAt), "reactions": reactionsOf(address+"/reactions", nil), "assignee": nil, "assignees": []any{}, "milestone": nil, "active_lock_reason": nil,
+		"labels_url": address + "/labels{/name}", "comments_url": address + "/comments", "events_url": address + "/events", "url": address, "html_url": page, "repository_url": g.address(r, ""), "author_association": "NONE",
 		"pull_request": object{"url": url, "html_url": page, "diff_url": page + ".diff", "patch_url": page + ".patch", "merged_at": timestamp(p.merged)}}
 }

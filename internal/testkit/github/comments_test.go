@@ -122,3 +122,57 @@ func TestCommentsAreDelivered(t *testing.T) {
 		t.Errorf("our own: %v", ours)
 	}
 }
+
+func TestACommentIsHiddenByGraphQLWhichRefusesWith200(t *testing.T) {
+	t.Parallel()
+	g, client := talking(t)
+	made, _, err := client.Issues.CreateComment(t.Context(), "acme", "shop", 1, text("approval wanted"))
+	ok(t, err)
+	const mutation = `mutation($input: MinimizeCommentInput!) { hide: minimizeComment(input: $input) { minimizedComment { isMinimized minimizedReason } } }`
+	type answered struct {
+		Data struct {
+			Hide *struct {
+				MinimizedComment struct {
+					IsMinimized     bool
+					MinimizedReason string
+				}
+			}
+		}
+		Errors []struct{ Type, Message string }
+	}
+	post := func(token, query, subject, classifier string) (a answered) {
+		t.Helper()
+		client := speak(t, g, token)
+		request, err := client.NewRequest("POST", "graphql", map[string]any{"query": query, "variables": map[string]any{"input": map[string]any{"subjectId": subject, "classifier": classifier}}})
+		ok(t, err)
+		_, err = client.Do(t.Context(), request, &a)
+		ok(t, err)
+		return a
+	}
+	g.Token("reads", "acme/shop", Rights{"pull_requests": "read"})
+	g.Repository("acme/site")
+	g.Token("elsewhere", "acme/site", Rights{"pull_requests": "write"})
+	for name, c := range map[string]struct{ token, query, subject, classifier, kind, says string }{
+		"a classifier that is none": {"writes", mutation, made.GetNodeID(), "DONE", "", "DONE is not a valid ReportedContentClassifiers"},
+		"no such comment":           {"writes", mutation, "IC_0", "RESOLVED", "NOT_FOUND", "Could not resolve to a node with the global id of 'IC_0'."},
+		"one of another repository": {"elsewhere", mutation, made.GetNodeID(), "RESOLVED", "NOT_FOUND", "Could not resolve"},
+		"a token that only reads":   {"reads", mutation, made.GetNodeID(), "RESOLVED", "FORBIDDEN", "Resource not accessible"},
+		"a field that is none":      {"writes", strings.Replace(mutation, "isMinimized", "hidden", 1), made.GetNodeID(), "RESOLVED", "", `Cannot query field "hidden" on type "Minimizable"`},
+		"no GraphQL":                {"writes", "mutation {", made.GetNodeID(), "RESOLVED", "", "Expected Name"},
+	} {
+		a := post(c.token, c.query, c.subject, c.classifier)
+		if a.Data.Hide != nil || len(a.Errors) != 1 || a.Errors[0].Type != c.kind || !strings.Contains(a.Errors[0].Message, c.says) {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
+	if kept := g.Comments("acme/shop", 1)[0]; kept.Minimized != "" {
+		t.Errorf("hidden all the same: %+v", kept)
+	}
+	a := post("writes", mutation, made.GetNodeID(), "RESOLVED")
+	if len(a.Errors) > 0 || a.Data.Hide == nil || !a.Data.Hide.MinimizedComment.IsMinimized || a.Data.Hide.MinimizedComment.MinimizedReason != "resolved" {
+		t.Errorf("answered with %+v", a)
+	}
+	if kept := g.Comments("acme/shop", 1)[0]; kept.Minimized != "RESOLVED" || g.Written()["minimizeComment"] != 1 {
+		t.Errorf("kept is %+v; written %v", kept, g.Written())
+	}
+}

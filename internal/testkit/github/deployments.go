@@ -76,7 +76,7 @@ func createDeployment(c *call) answer {
 		return refuse(http.StatusUnprocessableEntity, "No ref found for: "+body.Ref)
 	case utf8.RuneCountInString(body.Description) > maxDescription:
 		return invalidField("Deployment", "description", fmt.Sprintf("description is too long (maximum is %d characters)", maxDescription))
-	case body.AutoMerge && r.behind(sha) && r.at("refs/heads/"+body.Ref) != "":
+	case body.AutoMerge && r.at("refs/heads/"+body.Ref) != "" && r.at("refs/heads/main") != "" && !r.within(r.at("refs/heads/main"), sha):
 		return done(http.StatusAccepted, object{"message": fmt.Sprintf("Auto-merged main into %s on deployment.", body.Ref)})
 	case !found.passes(body.RequiredContexts):
 		a := refuse(http.StatusConflict, fmt.Sprintf("Conflict: Commit status checks failed for %s.", body.Ref))

@@ -2,8 +2,10 @@ package github
 
 import (
 	_ "embed"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -141,6 +143,11 @@ func blank(s *openapi3.Schema, address string) any {
 func (d *description) find(r *http.Request) (*routers.Route, map[string]string, error) {
 	for _, router := range d.routers {
 		if route, vars, err := router.FindRoute(r); err == nil {
+			for name, value := range vars {
+				if plain, err := url.PathUnescape(value); err == nil {
+					vars[name] = plain
+				}
+			}
 			return route, vars, nil
 		}
 	}
@@ -158,6 +165,9 @@ func (d *description) checkRequest(r *http.Request, route *routers.Route, vars m
 // checkAnswer checks an answer against its operation; refusals that the description does not list for each operation, such as of a token, have GitHub's
 // common form.
 func (d *description) checkAnswer(r *http.Request, route *routers.Route, vars map[string]string, a answer) error {
+	if _, is := a.body.(verbatim); is {
+		return nil // the description knows JSON only
+	}
 	if a.status >= 400 && route.Operation.Responses.Status(a.status) == nil {
 		return d.document.Components.Schemas["basic-error"].Value.VisitJSON(a.value())
 	}
@@ -169,6 +179,20 @@ func (d *description) checkAnswer(r *http.Request, route *routers.Route, vars ma
 	input := &openapi3filter.ResponseValidationInput{Status: a.status, Header: header, Options: options(),
 		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: r, PathParams: vars, Route: route, Options: options()}}
 	return openapi3filter.ValidateResponse(r.Context(), input.SetBodyBytes(a.text()))
+}
+
+// checkEvent checks the body of a delivery against what GitHub says of such an event.
+func (d *description) checkEvent(event, action string, body []byte) error {
+	name := strings.ReplaceAll(strings.TrimSuffix(event+"-"+action, "-"), "_", "-")
+	said := d.document.Components.RequestBodies[name]
+	if said == nil {
+		return fmt.Errorf("GitHub's description has no webhook %s; if GitHub does, write it into endpoints.txt", name)
+	}
+	var value any
+	if err := json.Unmarshal(body, &value); err != nil {
+		return err
+	}
+	return said.Value.Content.Get("application/json").Schema.Value.VisitJSON(value, openapi3.MultiErrors())
 }
 
 // complaints are the single things that are wrong, each naming its field. Each error is looked at itself, not what it wraps.

@@ -3,6 +3,7 @@ package github
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // happened tells an event of a repository to the Apps that are installed on it and hear of such things; each is told once GitHub is free again. to: this
@@ -14,7 +15,10 @@ func (g *GitHub) happened(r *repository, to *app, event string, by *account, sai
 		}
 		d := &delivery{guid: fmt.Sprintf("guid-%d", g.id()), event: event, installation: i.id}
 		g.say(d, r, by, said)
-		g.outgoing = append(g.outgoing, func() { g.deliver(i.app, d) })
+		if err := g.description.checkEvent(event, d.action, d.body); err != nil {
+			g.t.Errorf("the GitHub for tests delivers %s %s as GitHub never does: %s", event, d.action, strings.Join(complaints(err), "; "))
+		}
+		g.outgoing = append(g.outgoing, func() { g.meet(i.app, d) })
 	}
 }
 

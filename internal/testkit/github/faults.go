@@ -17,6 +17,14 @@ func (g *GitHub) Next(faults ...Fault) {
 	g.faults = append(g.faults, faults...)
 }
 
+// NextOf makes each of the next requests of an operation fail in one of these ways, in their order; Next says nothing about them then. The operation is
+// called as GitHub does it, such as issues/create-comment, or graphql.
+func (g *GitHub) NextOf(operation string, faults ...Fault) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.faultsOf[operation] = append(g.faultsOf[operation], faults...)
+}
+
 // Always makes all requests fail that Next says nothing about; nil ends it.
 func (g *GitHub) Always(f Fault) {
 	g.mu.Lock()
@@ -24,9 +32,13 @@ func (g *GitHub) Always(f Fault) {
 	g.always = f
 }
 
-func (g *GitHub) fault() Fault {
+func (g *GitHub) fault(operation string) Fault {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if own := g.faultsOf[operation]; len(own) > 0 {
+		g.faultsOf[operation] = own[1:]
+		return own[0]
+	}
 	if len(g.faults) > 0 {
 		f := g.faults[0]
 		g.faults = g.faults[1:]
@@ -102,6 +114,9 @@ func Exhausted(status int, until time.Time) Fault {
 
 // Refused refuses a request with a status and GitHub's message.
 func Refused(status int, message string) Fault { return answering(refuse(status, message)) }
+
+// Empty answers with a list of nothing, as GitHub does for a moment after a push where pull requests of a commit are asked for.
+var Empty = answering(answer{status: http.StatusOK, body: []any{}})
 
 // Moved sends who asks to another address, as GitHub does when a repository has a new name.
 func Moved(status int, to string) Fault {

@@ -9,12 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/getkin/kin-openapi/routers"
 )
 
 // GitHub is one GitHub. Safe for concurrent use.
@@ -23,7 +26,6 @@ type GitHub struct {
 
 	t           testing.TB
 	description *description
-	operations  map[string]operation // by the description's operationId
 
 	mu           sync.Mutex
 	clock        func() time.Time
@@ -42,18 +44,21 @@ type GitHub struct {
 	outgoing      []func()       // deliveries of what happened, not yet begun
 	sending       sync.WaitGroup // deliveries
 	nextID        int64
-	faults        []Fault // of the next requests
-	always        Fault   // of those after them
+	faults        []Fault            // of the next requests
+	faultsOf      map[string][]Fault // of the next ones, by operation
+	always        Fault              // of those after them
 	requests      []Request
 	written       map[string]int // by operation
+	writes        int            // so far
+	around        func(Write)
+	fates         []Fate   // of the next deliveries
+	late          []func() // deliveries that wait for the next one
 }
-
-// operation does what one operation of the description is for. The request is one that the description allows.
-type operation func(c *call) answer
 
 // Request is one that was answered, or cut.
 type Request struct {
 	Method, Path string
+	Operation    string    // GitHub's name of it, such as checks/update, or graphql; "": none that is known
 	Status       int       // of the answer; 0: none was given
 	At           time.Time // it came
 }
@@ -67,44 +72,8 @@ func New(t testing.TB) *GitHub {
 	}
 	g := &GitHub{URL: "https://api.github.test/", t: t, description: d, clock: time.Now, limits: GitHubLimits, accounts: map[string]*account{}, people: map[string]*account{}, members: map[string]string{},
 		repositories: map[string]*repository{},
-		moved:        map[string]*repository{}, apps: map[int64]*app{}, codes: map[string]*app{}, installations: map[int64]*installation{}, tokens: map[string]*Issued{}, written: map[string]int{}}
+		moved:        map[string]*repository{}, apps: map[int64]*app{}, codes: map[string]*app{}, installations: map[int64]*installation{}, tokens: map[string]*Issued{}, written: map[string]int{}, faultsOf: map[string][]Fault{}}
 	t.Cleanup(g.sending.Wait)
-	g.operations = map[string]operation{
-		"repos/create-commit-status":                      createStatus,
-		"repos/list-commit-statuses-for-ref":              listStatuses,
-		"apps/get-repo-installation":                      getInstallation,
-		"apps/create-installation-access-token":           createToken,
-		"apps/create-from-manifest":                       createFromManifest,
-		"apps/list-webhook-deliveries":                    listDeliveries,
-		"apps/redeliver-webhook-delivery":                 redeliver,
-		"pulls/list":                                      listPulls,
-		"pulls/create":                                    createPull,
-		"pulls/get":                                       getPull,
-		"pulls/update":                                    updatePull,
-		"pulls/list-files":                                listFiles,
-		"pulls/list-commits":                              listPullCommits,
-		"pulls/list-reviews":                              listReviews,
-		"repos/list-pull-requests-associated-with-commit": listPullsOfCommit,
-		"issues/list-comments-for-repo":                   listAllComments,
-		"issues/list-comments":                            listComments,
-		"issues/create-comment":                           createComment,
-		"issues/get-comment":                              getComment,
-		"issues/update-comment":                           updateComment,
-		"issues/delete-comment":                           deleteComment,
-		"reactions/create-for-issue-comment":              createReaction,
-		"checks/create":                                   createRun,
-		"checks/get":                                      getRun,
-		"checks/update":                                   updateRun,
-		"checks/list-annotations":                         listAnnotations,
-		"checks/list-for-ref":                             listRuns,
-		"repos/list-deployments":                          listDeployments,
-		"repos/create-deployment":                         createDeployment,
-		"repos/get-deployment":                            getDeployment,
-		"repos/list-deployment-statuses":                  listDeploymentStatuses,
-		"repos/create-deployment-status":                  createDeploymentStatus,
-		"repos/get-collaborator-permission-level":         getPermission,
-		"teams/get-membership-for-user-in-org":            getMembership,
-	}
 	return g
 }
 
@@ -151,15 +120,13 @@ func (p inProcess) RoundTrip(r *http.Request) (response *http.Response, err erro
 // ServeHTTP implements http.Handler.
 func (g *GitHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	written := &watched{ResponseWriter: w}
-	g.mu.Lock()
-	at := g.now()
-	g.mu.Unlock()
+	c := g.arrive(r)
 	defer func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		g.requests = append(g.requests, Request{r.Method, r.URL.Path, written.status, at})
+		g.requests = append(g.requests, Request{r.Method, r.URL.Path, c.operation, written.status, c.at})
 	}()
-	g.fault()(http.HandlerFunc(g.serve)).ServeHTTP(written, r)
+	g.fault(c.operation)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { c.serve(w) })).ServeHTTP(written, r)
 }
 
 // watched remembers which status was answered.
@@ -180,18 +147,55 @@ func (g *GitHub) Requests() []Request {
 	return append([]Request(nil), g.requests...)
 }
 
-func (g *GitHub) serve(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 10<<20))
+// arrive finds out what a request is for.
+func (g *GitHub) arrive(r *http.Request) *call {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := &call{g: g, request: r, at: g.now(), moved: g.lead(r)}
+	var err error
+	switch c.route, c.vars, err = g.description.find(r); {
+	case err == nil:
+		c.operation = c.route.Operation.OperationID
+	case isGraphQL(r):
+		c.operation = "graphql"
+	}
+	return c
+}
+
+// serve does what is asked, and answers.
+func (c *call) serve(w http.ResponseWriter) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, c.request.Body, 10<<20))
 	if err != nil {
 		return // who asked is gone
 	}
+	c.body = body
+	around := c.beforeWrite()
+	a := c.do()
+	around()
+	for key, values := range a.header {
+		w.Header()[key] = values
+	}
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.text()) // who asked may be gone
+}
+
+// do does what is asked, alone, and begins to tell of it.
+func (c *call) do() answer {
+	g := c.g
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c := &call{g: g, request: r, body: body}
-	g.write(w, c, g.answer(c))
+	a := c.unchanged(g.answer(c))
 	for _, deliver := range g.begun() {
 		g.sending.Go(deliver)
 	}
+	header := http.Header{"Content-Type": {contentType}}
+	header.Set("X-GitHub-Request-Id", fmt.Sprintf("TEST:%d", g.id()))
+	if c.account != nil {
+		c.account.show(header)
+	}
+	maps.Copy(header, a.header)
+	a.header = header
+	return a
 }
 
 // Clock replaces the clock, which is the machine's.
@@ -207,12 +211,15 @@ func (g *GitHub) now() time.Time { return g.clock() }
 type call struct {
 	g         *GitHub
 	request   *http.Request
-	body      []byte
-	operation string // by the description's operationId; "": none
-	account   *account
-	app       *app              // who asks is an App itself
-	issued    *Issued           // who asks has a token of an installation
+	at        time.Time // it came
+	operation string    // by the description's operationId, or graphql; "": none that is known
+	route     *routers.Route
 	vars      map[string]string // of the path
+	moved     *answer           // the repository has another name
+	body      []byte
+	account   *account
+	app       *app    // who asks is an App itself
+	issued    *Issued // who asks has a token of an installation
 }
 
 // read takes the body, which the description allows, apart.
@@ -223,11 +230,6 @@ func (g *GitHub) answer(c *call) answer {
 	if c.request.UserAgent() == "" {
 		return refuse(http.StatusForbidden, "Request forbidden by administrative rules. Please make sure your request has a User-Agent header.")
 	}
-	moved := g.lead(c.request)
-	route, vars, err := g.description.find(c.request)
-	if err == nil {
-		c.operation = route.Operation.OperationID
-	}
 	if !slices.Contains(open, c.operation) {
 		if refused := c.who(); refused != nil {
 			return *refused
@@ -237,49 +239,36 @@ func (g *GitHub) answer(c *call) answer {
 		}
 	}
 	switch {
-	case moved != nil:
-		return *moved
-	case err != nil:
+	case c.moved != nil:
+		return *c.moved
+	case c.operation == "graphql":
+		return graphql(c)
+	case c.route == nil:
 		return notFound()
 	}
 	if refused := c.fits(); refused != nil {
 		return *refused
 	}
-	c.vars = vars
 	if len(c.body) > 0 && !json.Valid(c.body) {
 		return refuse(http.StatusBadRequest, "Problems parsing JSON")
 	}
 	c.request.Body = io.NopCloser(bytes.NewReader(c.body))
-	if err := g.description.checkRequest(c.request, route, vars); err != nil {
+	if err := g.description.checkRequest(c.request, c.route, c.vars); err != nil {
 		return invalidRequest(err)
 	}
-	do := g.operations[c.operation]
+	do := operations[c.operation]
 	if do == nil {
 		g.t.Errorf("the GitHub for tests cannot do %s yet: %s %s", c.operation, c.request.Method, c.request.URL.Path)
 		return refuse(http.StatusNotImplemented, "this GitHub for tests cannot do "+c.operation+" yet")
 	}
 	a := do(c)
-	if err := g.description.checkAnswer(c.request, route, vars, a); err != nil {
+	if err := g.description.checkAnswer(c.request, c.route, c.vars, a); err != nil {
 		g.t.Errorf("the GitHub for tests answers %s %s as GitHub never does: %v", c.request.Method, c.request.URL.Path, err)
 	}
 	if c.request.Method != http.MethodGet && a.status < 300 && (creates[c.operation] == "" || a.status == http.StatusCreated) {
 		g.written[c.operation]++
 	}
 	return a
-}
-
-func (g *GitHub) write(w http.ResponseWriter, c *call, a answer) {
-	header := w.Header()
-	header.Set("Content-Type", contentType)
-	header.Set("X-GitHub-Request-Id", fmt.Sprintf("TEST:%d", g.id()))
-	if c.account != nil {
-		c.account.show(header)
-	}
-	for key, values := range a.header {
-		header[key] = values
-	}
-	w.WriteHeader(a.status)
-	_, _ = w.Write(a.text()) // who asked may be gone
 }
 
 // id is a number that nothing else has.

@@ -57,7 +57,7 @@ func (g *GitHub) Emit(app int64, event, repository string, more map[string]any) 
 	}
 	g.say(d, g.find(repository), g.person("octocat"), more)
 	g.mu.Unlock()
-	return d.guid, g.deliver(a, d)
+	return d.guid, g.meet(a, d)
 }
 
 // say writes the body of a delivery: what each event says, and more.
@@ -81,20 +81,28 @@ func (g *GitHub) say(d *delivery, r *repository, by *account, more map[string]an
 // deliver tries once, and keeps what came of it.
 func (g *GitHub) deliver(a *app, d *delivery) (status int) {
 	g.mu.Lock()
-	d.id, d.at = g.id(), g.now()
+	d.at = g.now()
 	h := a.hook
 	g.mu.Unlock()
 	if h.client != nil {
 		status = h.send(d, a.id)
 	}
+	g.record(a, d, status)
+	return status
+}
+
+// record keeps what came of a delivery.
+func (g *GitHub) record(a *app, d *delivery, status int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	d.took, d.code = g.now().Sub(d.at), status
+	if d.at.IsZero() {
+		d.at = g.now()
+	}
+	d.id, d.took, d.code = g.id(), g.now().Sub(d.at), status
 	if status == 0 {
 		d.code = http.StatusBadGateway // as GitHub lists what nobody took
 	}
 	a.deliveries = append(a.deliveries, d)
-	return status
 }
 
 func (h hook) send(d *delivery, app int64) (status int) {
@@ -146,15 +154,30 @@ func listDeliveries(c *call) answer {
 			header.Set("Link", fmt.Sprintf(`<%sapp/hook/deliveries?%s>; rel="next"`, c.g.URL, query.Encode()))
 			return answer{status: http.StatusOK, header: header, body: shown}
 		}
-		shown = append(shown, object{"id": d.id, "guid": d.guid, "delivered_at": d.at.UTC().Format(time.RFC3339), "redelivery": d.redelivery, "duration": d.took.Seconds(),
-			"status": http.StatusText(d.code), "status_code": d.code, "event": d.event, "action": nullable(d.action), "installation_id": d.installation, "repository_id": d.repository})
+		shown = append(shown, d.shown())
 	}
 	return answer{status: http.StatusOK, header: header, body: shown}
 }
 
+func (d *delivery) shown() object {
+	return object{"id": d.id, "guid": d.guid, "delivered_at": timestamp(d.at), "redelivery": d.redelivery, "duration": d.took.Seconds(), "status": http.StatusText(d.code),
+		"status_code": d.code, "event": d.event, "action": nullable(d.action), "installation_id": d.installation, "repository_id": d.repository}
+}
+
+func getDelivery(c *call) answer {
+	for _, d := range c.app.deliveries {
+		if d.id == c.number("delivery_id") {
+			o := d.shown()
+			maps.Copy(o, object{"request": object{"headers": nil, "payload": json.RawMessage(d.body)}, "response": object{"headers": nil, "payload": nil}})
+			return done(http.StatusOK, o)
+		}
+	}
+	return notFound()
+}
+
 // redeliver answers before it delivers, as GitHub does.
 func redeliver(c *call) answer {
-	id, _ := strconv.ParseInt(c.vars["delivery_id"], 10, 64) // a number, by the description
+	id := c.number("delivery_id")
 	for _, d := range c.app.deliveries {
 		if d.id == id && c.g.now().Sub(d.at) <= deliveriesKept {
 			again := *d

@@ -37,6 +37,9 @@ type spent struct {
 	points    []cost // of the last minute
 }
 
+// reset is when the hour of its requests ends, in seconds.
+func (s *spent) reset() int64 { return s.since.Add(time.Hour).Unix() }
+
 // cost is what a request took of the points.
 type cost struct {
 	at     time.Time
@@ -110,6 +113,6 @@ func (a *account) show(header http.Header) {
 	header.Set("X-RateLimit-Limit", strconv.Itoa(a.spent.limit))
 	header.Set("X-RateLimit-Used", strconv.Itoa(a.spent.requests))
 	header.Set("X-RateLimit-Remaining", strconv.Itoa(max(0, a.spent.limit-a.spent.requests)))
-	header.Set("X-RateLimit-Reset", strconv.FormatInt(a.spent.since.Add(time.Hour).Unix(), 10))
+	header.Set("X-RateLimit-Reset", strconv.FormatInt(a.spent.reset(), 10))
 	header.Set("X-RateLimit-Resource", "core")
 }

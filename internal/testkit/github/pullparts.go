@@ -34,7 +34,7 @@ func listFiles(c *call) answer {
 	if refused != nil {
 		return *refused
 	}
-	files := c.g.files(r, p)
+	files := r.filesOf(p)
 	return list(c, files[:min(len(files), maxFiles)], func(f File) object { return c.g.file(r, p.Head.SHA, f) })
 }
 
@@ -58,8 +58,8 @@ func listPullCommits(c *call) answer {
 	if refused != nil {
 		return *refused
 	}
-	commits := c.g.commits(r, p)
-	return list(c, commits[:min(len(commits), maxPullCommits)], func(sha string) object { return c.g.commit(r, sha) })
+	commits := r.commitsOf(p)
+	return list(c, commits[:min(len(commits), maxPullCommits)], func(sha string) object { return c.g.shownCommit(r, sha) })
 }
 
 func listReviews(c *call) answer {
@@ -84,20 +84,21 @@ func listReviews(c *call) answer {
 	})
 }
 
-// files are those that a pull request touches.
-func (g *GitHub) files(_ *repository, p *Pull) []File { return p.Files }
+// filesOf are those that a pull request touches.
+func (r *repository) filesOf(p *Pull) []File {
+	if p.Files != nil {
+		return p.Files
+	}
+	return r.differences(span{p.Base.SHA, p.Head.SHA})
+}
 
-// commits are those of a pull request, oldest first.
-func (g *GitHub) commits(_ *repository, p *Pull) []string {
+// commitsOf are those of a pull request, oldest first.
+func (r *repository) commitsOf(p *Pull) []string {
 	if p.Commits != nil {
 		return p.Commits
 	}
+	if own := r.between(span{p.Base.SHA, p.Head.SHA}); own != nil {
+		return own
+	}
 	return []string{p.Head.SHA}
-}
-
-// commit is how GitHub shows a commit.
-func (g *GitHub) commit(r *repository, sha string) object {
-	o := g.description.blank("commit", g.URL)
-	maps.Copy(o, object{"sha": sha, "url": g.address(r, "/commits/"+sha)})
-	return o
 }

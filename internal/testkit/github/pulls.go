@@ -68,6 +68,7 @@ func (g *GitHub) open(r *repository, p *Pull) {
 		}
 	}
 	r.pulls = append(r.pulls, p)
+	g.keepHead(r, p)
 }
 
 // ChangePull changes a pull request as a person does it; action is what GitHub calls the change: synchronize, closed, reopened, ready_for_review, edited,
@@ -79,6 +80,7 @@ func (g *GitHub) ChangePull(repository string, number int, action string, change
 		before := *p
 		change(p)
 		g.settle(p, before)
+		g.keepHead(r, p)
 		g.pullHappened(r, p, action, g.person(p.Author), changes(before, *p))
 	})
 }
@@ -214,7 +216,7 @@ func listPullsOfCommit(c *call) answer {
 	}
 	var found []*Pull
 	for _, p := range r.pulls {
-		if p.Head.SHA == sha || p.MergedAs == sha || slices.Contains(p.Commits, sha) {
+		if p.Head.SHA == sha || p.MergedAs == sha || slices.Contains(r.commitsOf(p), sha) {
 			found = append(found, p)
 		}
 	}
@@ -314,7 +316,7 @@ func updatePull(c *call) answer {
 // pull is how GitHub shows a pull request by itself.
 func (g *GitHub) pull(r *repository, p *Pull) object {
 	o := g.description.blank("pull-request", g.URL)
-	files, commits := g.files(r, p), g.commits(r, p)
+	files, commits := r.filesOf(p), r.commitsOf(p)
 	additions, deletions := 0, 0
 	for _, f := range files {
 		additions, deletions = additions+f.Additions, deletions+f.Deletions
@@ -342,7 +344,7 @@ func (g *GitHub) pullShort(r *repository, p *Pull) object {
 		head["repo"], head["user"] = nil, nil
 	}
 	maps.Copy(o, object{"id": p.id, "node_id": fmt.Sprintf("PR_%d", p.id), "number": p.Number, "title": p.Title, "body": nullable(p.Body), "user": g.person(p.Author).user(g.URL), "state": state,
-		"draft": p.Draft, "head": head, "base": g.tip(p.Base), "created_at": timestamp(p.created), "updated_at": timestamp(p.updated), "closed_at": timestamp(p.closedAt),
+		"draft": p.Draft, "assignees": []any{}, "requested_reviewers": []any{}, "requested_teams": []any{}, "active_lock_reason": nil, "head": head, "base": g.tip(p.Base), "created_at": timestamp(p.created), "updated_at": timestamp(p.updated), "closed_at": timestamp(p.closedAt),
 		"merged_at": timestamp(p.merged), "merge_commit_sha": nullable(p.MergedAs), "url": url, "html_url": g.page(r, fmt.Sprint("/pull/", p.Number)),
 		"issue_url": g.address(r, fmt.Sprint("/issues/", p.Number))})
 	return o

@@ -34,3 +34,18 @@ func createReaction(c *call) answer {
 func (g *GitHub) reaction(r Reaction) object {
 	return object{"id": r.id, "node_id": fmt.Sprintf("REA_%d", r.id), "user": g.person(r.By).user(g.URL), "content": r.Content, "created_at": timestamp(g.now())}
 }
+
+// reactionsOf is how GitHub counts reactions.
+func reactionsOf(url string, all []Reaction) object {
+	o := object{"url": url, "total_count": len(all)}
+	for _, content := range []string{"+1", "-1", "laugh", "confused", "heart", "hooray", "rocket", "eyes"} {
+		n := 0
+		for _, r := range all {
+			if r.Content == content {
+				n++
+			}
+		}
+		o[content] = n
+	}
+	return o
+}

@@ -63,7 +63,8 @@ func (g *GitHub) lead(r *http.Request) *answer {
 func (g *GitHub) repository(r *repository) object {
 	owner, name, _ := strings.Cut(r.name, "/")
 	o := g.description.blank("repository", g.URL)
-	maps.Copy(o, object{"id": r.id, "name": name, "full_name": r.name, "default_branch": "main", "private": true, "owner": g.owner(owner).user(g.URL), "url": g.address(r, "")})
+	maps.Copy(o, object{"id": r.id, "name": name, "full_name": r.name, "default_branch": "main", "private": true, "owner": g.owner(owner).user(g.URL), "url": g.address(r, ""),
+		"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z", "pushed_at": "2026-01-01T00:00:00Z", "has_discussions": false, "topics": []string{}, "visibility": "private"})
 	return o
 }
 

@@ -2,6 +2,7 @@ package github
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -115,6 +116,42 @@ func listStatuses(c *call) answer {
 	newest := slices.Clone(found.statuses)
 	slices.Reverse(newest)
 	return list(c, newest, func(s Status) object { return c.g.status(r, found, s) })
+}
+
+// getCombinedStatus shows the newest status of each context, and what they come to.
+func getCombinedStatus(c *call) answer {
+	r, refused := c.repository("read", "statuses")
+	if refused != nil {
+		return *refused
+	}
+	found := r.commit(r.resolve(c.vars["ref"]))
+	if found == nil {
+		return notFound()
+	}
+	var newest []Status
+	for _, s := range slices.Backward(found.statuses) {
+		if !slices.ContainsFunc(newest, func(other Status) bool { return strings.EqualFold(other.Context, s.Context) }) {
+			newest = append(newest, s)
+		}
+	}
+	state := "success"
+	for _, s := range newest {
+		switch {
+		case s.State == "failure" || s.State == "error":
+			state = "failure"
+		case state == "success" && s.State == "pending":
+			state = "pending"
+		}
+	}
+	if len(newest) == 0 {
+		state = "pending"
+	}
+	a := list(c, newest, func(s Status) object { return c.g.status(r, found, s) })
+	repository := c.g.description.blank("minimal-repository", c.g.URL)
+	maps.Copy(repository, c.g.repository(r))
+	a.body = object{"state": state, "statuses": a.body, "sha": found.sha, "total_count": len(newest), "repository": repository, "commit_url": c.g.address(r, "/commits/"+found.sha),
+		"url": c.g.address(r, "/commits/"+found.sha+"/status")}
+	return a
 }
 
 func (g *GitHub) statusAddress(r *repository, c *commit, s Status) string {

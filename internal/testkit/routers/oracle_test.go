@@ -6,7 +6,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/apimachinery/pkg/watch"
+
+	"towpath/internal/testkit/history"
 )
 
 // at is a namespace of objects, each a YAML text, by kind as an oracle calls it.
@@ -18,7 +19,7 @@ func at(t *testing.T, objects ...[2]string) state {
 		if err := yaml.NewYAMLOrJSONDecoder(strings.NewReader(o[1]), 4096).Decode(object); err != nil {
 			t.Fatal(err)
 		}
-		s.set(change{kind: o[0], name: object.GetName(), object: object})
+		history.State(s).Set(o[0], object.GetName(), object)
 	}
 	return s
 }
@@ -57,23 +58,5 @@ func TestTheOracleFindsTrafficThatNobodyTakes(t *testing.T) {
 		if got := c.state.wrong(); !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
-	}
-}
-
-// A pod may go between the list that is waited for and the look at what watches brought.
-func TestTheOracleDoesNotWaitForWhatIsGone(t *testing.T) {
-	t.Parallel()
-	o := Oracle{newest: map[string]map[string]uint64{"pod": {}}}
-	pod := func(version string) *unstructured.Unstructured {
-		return &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "a", "resourceVersion": version}}}
-	}
-	o.note("pod", watch.Added, pod("5"))
-	listed := []unstructured.Unstructured{*pod("6")}
-	if got := o.behind("pod", listed); got != "a" {
-		t.Errorf("at version 5, %q is behind a list of version 6", got)
-	}
-	o.note("pod", watch.Deleted, pod("7"))
-	if got := o.behind("pod", listed); got != "" {
-		t.Errorf("gone at version 7, %q is behind a list of version 6", got)
 	}
 }

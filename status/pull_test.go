@@ -60,7 +60,7 @@ func (w *proposing) plan(change func(r *rollout.ProposalReport)) {
 
 func (w *telling) record(name rollout.ProposalName, change func(r *rollout.ProposalReport)) {
 	w.Helper()
-	w.must(w.store.LookAtProposals(w.Context(), name))
+	w.must(w.store.LookAtProposals(w.Context(), rollout.ProposalLook{ProposalName: name}))
 	r := rollout.ProposalReport{Proposal: rollout.Proposal{Tenant: "main", Source: "repo", Number: name.Pull, Head: commit, Base: "main"}, State: rollout.PlanMade, MergeBase: other}
 	r.Plans = []rollout.ApplicationPlan{planOf("shop", "4", "6")}
 	if change != nil {

@@ -106,14 +106,14 @@ func (w *proposing) expectComments(words ...string) {
 		said = said && strings.Contains(all[i].Body, words[i])
 	}
 	if !said {
-		w.Errorf("the comments are %+v\nwant %q\nlog:\n%s", all, words, w.log)
+		w.Fatalf("the comments are %+v\nwant %q\nlog:\n%s", all, words, w.log)
 	}
 }
 
 func (w *proposing) expectCreated(runs, comments int) {
 	w.Helper()
 	if made := w.hub.Creations(); made["check run"] != runs || made["comment"] != comments || made["status"] != 0 {
-		w.Errorf("created were %v, want %d check runs and %d comments", made, runs, comments)
+		w.Fatalf("created were %v, want %d check runs and %d comments", made, runs, comments)
 	}
 }
 
@@ -261,10 +261,10 @@ func TestAnnotationsComeInPartsAndAreNeverRepeated(t *testing.T) {
 		w.expectCreated(2, 1)
 		w.plan(wrong(1)) // GitHub takes none away: a new run stands in the place of the former
 		w.after(time.Minute)
+		w.expectCreated(3, 1)
 		if n := marks(2); n != 1 {
 			w.Errorf("%d annotations on the new run", n)
 		}
-		w.expectCreated(3, 1)
 		w.plan(func(r *rollout.ProposalReport) { r.Plans = nil })
 		w.after(time.Minute)
 		w.expectCreated(3, 1) // what ends keeps its annotations

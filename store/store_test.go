@@ -529,7 +529,7 @@ func proposals(t *testing.T, s *Store, _ string) {
 	if must(t, err); message == nil || message.Pull != 7 || message.Source != "repo" || message.Commit != "" {
 		t.Fatalf("the message is %+v", message)
 	}
-	report, err := s.ProposalReport(ctx, *message)
+	report, err := s.ProposalReport(ctx, *message, 20)
 	if must(t, err); report.Title != "web 2" || report.State != rollout.PlanMade {
 		t.Errorf("the report is %+v", report)
 	}

@@ -42,6 +42,7 @@ type ProposalReport struct {
 	MergeBase string // the commit that the head is compared with
 	At        time.Time
 	Plans     []ApplicationPlan // of the deployment files that the change touches, by path
+	Progress  *CommitReport     `json:"-"` // of what it became; nil: it is not merged
 }
 
 // ApplicationPlan is what a merge would do to an application.

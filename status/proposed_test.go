@@ -67,7 +67,7 @@ func broken() rollout.ApplicationPlan {
 }
 
 func posts(r rollout.ProposalReport, checks bool, published map[string]rollout.Publication) []post {
-	return showing{r, spot{repository: "acme/web", pull: r.Number}, checks, admin}.posts(published)
+	return showing{r, spot{repository: "acme/web", pull: r.Number}, checks, admin, func(deployment string) string { return "https://towpath.test/" + deployment }}.posts(published)
 }
 
 // written is all that posts show.
@@ -94,6 +94,31 @@ func written(all []post) string {
 		}
 	}
 	return text.String()
+}
+
+// became is a pull request that is merged.
+func became(progress *rollout.CommitReport, plans ...rollout.ApplicationPlan) rollout.ProposalReport {
+	r := proposed(plans...)
+	r.Closed, r.Merged, r.Progress = true, "d4e5f6a7b8c9d4e5f6a7b8c9d4e5f6a7b8c9d4e5", progress
+	return r
+}
+
+// underWay is a commit of which one application is live, one waits for a person and strays from its plan, and one is refused.
+func underWay() *rollout.CommitReport {
+	var targets []rollout.TargetReport
+	for i, t := range shop().Targets {
+		report := rollout.TargetReport{Name: t.Name, Digest: t.Digest, State: rollout.Succeeded}
+		if i > 0 {
+			report.Digest, report.State = "another", rollout.AwaitingApproval
+			report.Waits = []rollout.Wait{{Kind: rollout.WaitApproval, Needs: "approval of beforeDeployment[0]: 0 of 1, by sre", Command: "towpath deploy approve d-1 " + t.Name, Until: time.Date(2026, 3, 2, 14, 5, 0, 0, time.UTC)}}
+		}
+		targets = append(targets, report)
+	}
+	return &rollout.CommitReport{Taken: true, Applications: []rollout.ApplicationReport{
+		{Path: "api/towpath.yaml", Problems: broken().Problems},
+		{Application: "blog", Path: "blog/towpath.yaml"},
+		{Application: "shop", Path: shop().Path, Deployment: "d-1", Number: 4, State: rollout.AwaitingApproval, Targets: targets},
+	}}
 }
 
 func TestWhatAPullRequestShows(t *testing.T) {
@@ -127,6 +152,9 @@ func TestWhatAPullRequestShows(t *testing.T) {
 		"trouble that not everybody may read": {state(rollout.PlanTroubled, "fetching https://git.internal/web.git: no route to host", true), false},
 		"a group of a queue":                  {group, true},
 		"very many":                           {proposed(many...), true},
+		"merged and not taken in yet":         {became(nil, shop()), true},
+		"merged and nothing changes":          {became(&rollout.CommitReport{Taken: true}), true},
+		"merged":                              {became(underWay(), shop(), broken()), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := written(posts(c.report, c.checks, nil))

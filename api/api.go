@@ -71,6 +71,8 @@ type Backend interface {
 	// CallBack takes what a webhook says of what it has done.
 	CallBack(ctx context.Context, c Caller, call string, success bool, message string) error
 
+	// Proposals are the open proposals of the caller's tenant.
+	Proposals(ctx context.Context, c Caller) ([]Proposal, error)
 	// Previews lists the links of a deployment; without one, whatever leads into clusters now.
 	Previews(ctx context.Context, c Caller, deployment string) ([]Preview, error)
 	// OpenCluster makes a way to all that an agent may do in its cluster, for a while.
@@ -150,6 +152,7 @@ func New(backend Backend, log *logrus.Entry) http.Handler {
 	s.calls()
 	s.replays()
 	s.previews()
+	s.proposals()
 	s.events()
 	mux.HandleFunc("POST /api/v1/webhooks/{source}", s.webhook(func(r *http.Request, body []byte) error {
 		return backend.Deliver(r.Context(), r.PathValue("source"), r.Header, body)

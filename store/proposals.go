@@ -111,16 +111,16 @@ func (s *Store) RecoverProposals(ctx context.Context) error {
 	})
 }
 
-// OpenProposals are the proposals of a source that are not known to be closed, those first that were looked at longest ago.
+// OpenProposals are the proposals of a source, or, where none is named, of all sources of a tenant, that are not known to be closed, those first that were looked at longest ago.
 func (s *Store) OpenProposals(ctx context.Context, tenant, source string) (open []rollout.KnownProposal, err error) {
 	err = s.read(ctx, func(tx *tx) error {
 		open = nil
-		return tx.each(ctx, `SELECT subject, wanted_seq, seen_seq, closed, basis, report FROM proposals WHERE tenant_id = ? AND source = ? AND closed = 0 ORDER BY at, subject`,
+		return tx.each(ctx, `SELECT subject, wanted_seq, seen_seq, closed, basis, report FROM proposals WHERE tenant_id = ? AND (? = '' OR source = ?) AND closed = 0 ORDER BY at, subject`,
 			func(scan func(...any) error) error {
 				k, err := scanProposal(scan)
 				open = append(open, k)
 				return err
-			}, tenant, source)
+			}, tenant, source, source)
 	})
 	return open, err
 }

@@ -60,7 +60,7 @@ func TestEachOperationNeedsItsGrant(t *testing.T) {
 	c.call("", http.MethodGet, "/api/v1/openapi.json", nil).read(t, &d)
 	needs := map[string]string{
 		"list-deployments": api.View, "get-deployment": api.View, "plan": api.View, "list-applications": api.View, "get-application": api.View, "list-agents": api.View,
-		"list-sources": api.View, "follow-events": api.View, "list-holds": api.View, "list-calls": api.View, "list-previews": api.View, "list-deployment-previews": api.View,
+		"list-sources": api.View, "list-proposals": api.View, "follow-events": api.View, "list-holds": api.View, "list-calls": api.View, "list-previews": api.View, "list-deployment-previews": api.View,
 		"start-deployment": api.Start, "cancel": api.Start, "roll-back": api.Start, "retry": api.Start, "hold": api.Start, "unhold": api.Start,
 		"replay-query": api.Start, "revoke-preview": api.Start, "call-back": api.CallBack, "create-preview": api.Admin,
 		"approve": api.Approve, "reject": api.Approve, "skip": api.Approve,

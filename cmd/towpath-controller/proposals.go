@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"towpath/api"
 	"towpath/cmd/towpath-controller/config"
+	"towpath/deployment"
 	"towpath/gitsource"
 	"towpath/manifest"
 	"towpath/reconcile"
@@ -123,6 +126,47 @@ func (s *source) stands(ctx context.Context, forge *status.GitHub, k rollout.Kno
 		now.Closed = true // it is none of ours any more
 	}
 	return now, nil
+}
+
+// Proposals implements api.Backend.
+func (b *backend) Proposals(ctx context.Context, c api.Caller) ([]api.Proposal, error) {
+	known, err := b.store.OpenProposals(ctx, c.Tenant, "")
+	out := make([]api.Proposal, len(known))
+	for i, k := range known {
+		r := k.Report
+		out[i] = api.Proposal{Source: k.Name.Source, Number: k.Name.Pull, Head: cmp.Or(r.Head, k.Name.Group), MergeBase: r.MergeBase, Base: r.Base, Title: r.Title, Author: r.Author, Fork: r.Fork,
+			State: string(cmp.Or(r.State, rollout.PlanAsked)), Why: r.Why, At: r.At, Applications: make([]api.ProposedApplication, len(r.Plans))}
+		for j, plan := range r.Plans {
+			out[i].Applications[j] = proposedApplication(plan)
+		}
+	}
+	return out, tell(err)
+}
+
+func proposedApplication(plan rollout.ApplicationPlan) api.ProposedApplication {
+	out := api.ProposedApplication{Application: plan.Application, Path: plan.Path, Problems: append([]deployment.Problem{}, plan.Problems...), Targets: make([]api.ProposedTarget, len(plan.Targets))}
+	for _, left := range plan.Leaves {
+		out.Leaves = append(out.Leaves, left.Name)
+	}
+	for i, t := range plan.Targets {
+		target := api.ProposedTarget{PlannedTarget: api.PlannedTarget{Name: t.Name, Account: t.Account, DependsOn: t.After, Digest: t.Digest, Changed: true},
+			Steps: append([]string{}, t.Steps...), Unreached: t.Unreached, Asked: t.DryRun.Asked, Unasked: t.DryRun.Away}
+		for _, c := range t.Changes {
+			target.Changes = append(target.Changes, api.Change{Object: c.Key.String(), Kind: string(c.Kind), Diff: c.Text, Cut: c.Cut})
+		}
+		for _, g := range t.Gates {
+			target.Gates = append(target.Gates, g.Gate)
+		}
+		for _, refused := range t.DryRun.Refused {
+			target.Refusals = append(target.Refusals, fmt.Sprintf("%s: %s", refused.Key, refused.Text))
+		}
+		if t.Reached != nil {
+			seconds := t.Reached.Seconds()
+			target.Earliest = &seconds
+		}
+		out.Targets[i] = target
+	}
+	return out
 }
 
 // rehearse asks a cluster what it would say of objects, unless its agent is away or it does not answer soon.

@@ -44,7 +44,7 @@ func (c *commandLine) root() *cobra.Command {
 	flags.StringVar(&c.address, "addr", "", "address of the controller (TOWPATH_ADDR)")
 	flags.StringVar(&c.ca, "ca", "", "file of certificates to trust beside the system's (TOWPATH_CA)")
 	flags.StringVarP(&c.output, "output", "o", "text", "text, json or yaml")
-	root.AddCommand(c.validateCommand(), c.schemaCommand(), c.initCommand(), c.renderCommand(), c.simulateCommand(), c.planCommand(), c.deployCommand(), c.whyCommand(), c.holdCommand(), c.unholdCommand(), c.previewCommand(), c.agentCommand(), c.sourceCommand(), c.analysisCommand(), c.policyCommand(), c.gitHubCommand(),
+	root.AddCommand(c.validateCommand(), c.schemaCommand(), c.initCommand(), c.renderCommand(), c.simulateCommand(), c.planCommand(), c.deployCommand(), c.whyCommand(), c.holdCommand(), c.unholdCommand(), c.previewCommand(), c.agentCommand(), c.sourceCommand(), c.proposalCommand(), c.analysisCommand(), c.policyCommand(), c.gitHubCommand(),
 		c.appCommand(), &cobra.Command{Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 			text, err := json.Marshal(map[string]string{"version": version.String()})
 			if err != nil {

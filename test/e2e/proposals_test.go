@@ -116,4 +116,18 @@ func TestAPullRequestShowsWhatAMergeWouldDo(t *testing.T) {
 	}
 	p.comment(t, "nothing changes")
 	expectImages(t, w, "prod", map[string]int64{"example.com/web:1": 2})
+
+	version := gitserver.Files{"shop/manifests/web.yaml": workload("web", "example.com/web:2")}
+	p.propose(t, "web 2 after all", version)
+	p.run(t, "Towpath plan", "success")
+	merged := w.Merge("web 2 after all (#1)", version)
+	hub.ChangePull(world.GitHubRepository, p.number, "closed", func(pull *github.Pull) { pull.Merged, pull.MergedAs = true, merged })
+	w.Announce()
+	expectState(t, w.Ended(w.Deployment("shop", merged).ID), "SUCCEEDED")
+	body := p.comment(t, "✅ live · `"+merged[:10])
+	holds(t, "the comment", body, "| `prod` | ✅ live |", "Plan of <code>"+p.head[:10])
+	if strings.Contains(body, "is not what the plan") {
+		t.Errorf("what was planned is rolled out, and the comment says\n%s", body)
+	}
+	expectImages(t, w, "prod", map[string]int64{"example.com/web:2": 2})
 }

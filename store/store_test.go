@@ -458,7 +458,7 @@ func sealed(t *testing.T, s *Store, url string) {
 
 func deliveries(t *testing.T, s *Store, _ string) {
 	for i, want := range []bool{true, false} {
-		if fresh, err := s.Deliver(t.Context(), "repo", "guid", "push", []byte("{}"), nil); err != nil || fresh != want {
+		if fresh, err := s.Deliver(t.Context(), "repo", "guid", "push", []byte("{}"), Hints{}); err != nil || fresh != want {
 			t.Errorf("delivery %d: fresh %v, %v", i, fresh, err)
 		}
 	}
@@ -503,7 +503,7 @@ func proposals(t *testing.T, s *Store, _ string) {
 	}}))
 	pull := rollout.ProposalName{Tenant: "main", Source: "repo", Pull: 7}
 	group := rollout.ProposalName{Tenant: "main", Source: "repo", Group: "abc"}
-	if fresh, err := s.Deliver(ctx, "github.apps us", "guid", "pull_request", []byte("{}"), nil, rollout.ProposalLook{ProposalName: pull}); err != nil || !fresh {
+	if fresh, err := s.Deliver(ctx, "github.apps us", "guid", "pull_request", []byte("{}"), Hints{Proposals: []rollout.ProposalLook{{ProposalName: pull}}}); err != nil || !fresh {
 		t.Errorf("fresh %v, %v", fresh, err)
 	}
 	if subject := <-woken; subject != "pull/main/repo/7" {

@@ -61,14 +61,21 @@ demo-stop: ## ends what demos started
 	@$(BIN)/towpath-demo stop
 
 .PHONY: test
-# In reconcile/proof time is virtual and one thing runs at a time: the race detector would find nothing, and take ten times as long.
 # -count=1 where tests start programs that they build: the cache of test results does not know what those are made of.
 test: deps issuer localcluster ## every test, with the race detector, on real clusters and databases
 	go vet ./...
-	go test -race -count=1 -timeout 60m $$(go list ./... | grep -v /reconcile/proof$$)
-	go test -timeout 60m ./reconcile/proof
+	$(MAKE) -j2 test-raced test-proof
 	cd tools && go vet ./images && go test ./images
 	cd test/localcluster && go vet ./... && go test -count=1 -timeout 15m ./...
+
+.PHONY: test-raced test-proof
+# The longest first: what is short fills in beside them, in place of waiting for them at the end.
+test-raced:
+	go test -race -count=1 -timeout 60m $$(go list ./test/killed ./test/e2e ./... | grep -v /reconcile/proof$$)
+
+# Time is virtual here and one thing runs at a time: the race detector would find nothing, and take ten times as long. The others wait for clusters meanwhile.
+test-proof:
+	go test -timeout 60m ./reconcile/proof
 
 .PHONY: images
 images: ## container images for amd64 and arm64, without Docker, into .build/images (REGISTRY=HOST/PATH pushes them)

@@ -20,7 +20,7 @@ func visible(text string) string {
 	var out strings.Builder
 	for _, r := range strings.ToValidUTF8(text, "\ufffd") {
 		switch {
-		case r == '\n', r == '\t':
+		case r == '\n', r == '\t', r >= ' ' && r <= '~':
 			out.WriteRune(r)
 		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp, unseen):
 			fmt.Fprintf(&out, "‹U+%04X›", r)
@@ -76,7 +76,7 @@ const split = "\u200b"
 
 var (
 	// markdown are the letters that can be more than themselves.
-	markdown = regexp.MustCompile("[!-/:-@\\[-`{-~]")
+	markdown = regexp.MustCompile("[!#$&(-+.:<=>@\\[-`{-~-]")
 	// together are what GitHub links, or tells somebody of: people, teams, issues, addresses.
 	together = regexp.MustCompile(`(?i)[@#]|\bGH(-)|://|\b(www)\.`)
 )

@@ -91,11 +91,11 @@ func (bearer) Forget(string, string) bool { return false }
 func (bearer) login(string) string { return "" }
 
 func (bearer) advice(may Permissions) advice {
-	what := "commit statuses"
-	if may["pull_requests"] != "" {
-		what = "pull requests"
+	what := "write commit statuses"
+	if level := may["pull_requests"]; level != "" {
+		what = level + " pull requests"
 	}
-	return advice{"check github.tokenFile", fmt.Sprintf("may the token write %s of this repository?", what)}
+	return advice{"check github.tokenFile", fmt.Sprintf("may the token %s of this repository?", what)}
 }
 
 // onceTakes bounds all the requests that one thing to tell may need: half of what a claim lasts exceeds it.

@@ -20,16 +20,15 @@ type Heard struct {
 	Default    bool   // Branch or Base is the repository's default branch
 	Moved      bool   // what is known of where repositories are may no longer be true
 
-	Pull        int    // a pull request that is another than before
-	Group       string // the head of a group of a merge queue
-	GroupBase   string // the commit that Group is built on
-	GroupBranch string // that holds Group, while somebody waits for it
-	GroupGone   bool   // nobody waits for Group any more
-	Base        string // the branch that Pull or Group is to go into
-	FormerBase  string // the one that Pull was to go into before; "": the same
-	Again       string // a head whose checks a person wants made again: of a pull request, or of a group
-	Comment     int64  // below Pull, that may ask for something; 0: none
-	CommentSum  string // of what it says
+	Pull       int    // a pull request that is another than before
+	Group      string // the head of a group of a merge queue
+	GroupBase  string // the commit that Group is built on
+	GroupGone  bool   // nobody waits for Group any more
+	Base       string // the branch that Pull or Group is to go into
+	FormerBase string // the one that Pull was to go into before; "": the same
+	Again      string // a head whose checks a person wants made again: of a pull request, or of a group
+	Comment    int64  // below Pull, that may ask for something; 0: none
+	CommentSum string // of what it says
 
 	app           int64 // whose checks are to be made again
 	formerDefault bool  // FormerBase is the repository's default branch
@@ -80,7 +79,6 @@ type delivery struct {
 	} `json:"pull_request"`
 	MergeGroup struct {
 		HeadSHA string `json:"head_sha"`
-		HeadRef string `json:"head_ref"`
 		BaseSHA string `json:"base_sha"`
 		BaseRef string `json:"base_ref"`
 	} `json:"merge_group"`
@@ -128,7 +126,7 @@ func Hear(event string, body []byte) (h Heard, heed bool, err error) {
 		heed = h.proposed(d)
 	case "merge_group":
 		h.Group, h.GroupBase, h.GroupGone = d.MergeGroup.HeadSHA, d.MergeGroup.BaseSHA, d.Action == "destroyed"
-		h.GroupBranch, h.Base = strings.TrimPrefix(d.MergeGroup.HeadRef, branches), strings.TrimPrefix(d.MergeGroup.BaseRef, branches)
+		h.Base = strings.TrimPrefix(d.MergeGroup.BaseRef, branches)
 		h.Default = h.Base == d.Repository.DefaultBranch
 		heed = sha.MatchString(h.Group) && sha.MatchString(h.GroupBase) && h.Base != ""
 	case "issue_comment":

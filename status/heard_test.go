@@ -73,8 +73,8 @@ func TestWhatIsProposedIsHeardAsAHint(t *testing.T) {
 	}{
 		"a pull request": {"pull_request", `{"action":"opened","pull_request":{"number":7,"base":{"ref":"main"}},"repository":{"default_branch":"main"}}`,
 			status.Heard{Pull: 7, Base: "main", Default: true}},
-		"a group": {"merge_group", `{"action":"checks_requested","merge_group":{"head_sha":"` + commit + `","base_sha":"` + other + `","base_ref":"refs/heads/release/2","head_ref":"refs/heads/gh-readonly-queue/release/2/pr-7"}}`,
-			status.Heard{Group: commit, GroupBase: other, GroupBranch: "gh-readonly-queue/release/2/pr-7", Base: "release/2"}},
+		"a group": {"merge_group", `{"action":"checks_requested","merge_group":{"head_sha":"` + commit + `","base_sha":"` + other + `","base_ref":"refs/heads/release/2"}}`,
+			status.Heard{Group: commit, GroupBase: other, Base: "release/2"}},
 		"a group that is gone": {"merge_group", `{"action":"destroyed","reason":"invalidated","merge_group":{"head_sha":"` + commit + `","base_sha":"` + other + `","base_ref":"refs/heads/main"}}`,
 			status.Heard{Group: commit, GroupBase: other, GroupGone: true, Base: "main"}},
 		"a check, again": {"check_suite", `{"action":"rerequested","check_suite":{"head_sha":"` + commit + `"}}`, status.Heard{Again: commit}},

@@ -127,6 +127,9 @@ func converse(t *testing.T, rights github.Rights) *conversation {
 	return c
 }
 
+// plain is a text of ours as it is read.
+func plain(text string) string { return strings.ReplaceAll(text, `\`, "") }
+
 var allRights = github.Rights{"metadata": "read", "pull_requests": "write", "members": "read"}
 
 // say comments as a person, and answers that.
@@ -153,15 +156,15 @@ func TestWhoMayDoesWhatIsAskedForAndWhoMayNotIsToldWhy(t *testing.T) {
 	}{
 		"a member of the team":          {"olga", "/towpath approve shop/prod --reason \"looks good\"", []string{"olga (GitHub) approve beforeDeployment[0] of prod: looks good"}, "+1", ""},
 		"who is named for the role":     {"SVEN", "/towpath approve shop/prod", []string{"sven (GitHub) approve beforeDeployment[0] of prod:"}, "+1", ""},
-		"one who was only invited":      {"wim", "/towpath approve shop/prod", nil, "-1", "`/towpath approve shop/prod`: beforeDeployment\\[0\\] of target prod needs one of the roles sre\\; wim \\(GitHub\\) holds web"},
-		"one without a role":            {"dora", "/towpath reject shop/prod", nil, "-1", "needs one of the roles sre\\; dora \\(GitHub\\) holds deployer"},
+		"one who was only invited":      {"wim", "/towpath approve shop/prod", nil, "-1", "`/towpath approve shop/prod`: beforeDeployment[0] of target prod needs one of the roles sre; wim (GitHub) holds web"},
+		"one without a role":            {"dora", "/towpath reject shop/prod", nil, "-1", "needs one of the roles sre; dora (GitHub) holds deployer"},
 		"a gate without roles":          {"maintainer", "/towpath approve staging", []string{"maintainer (GitHub) approve beforeDeployment[0] of staging:"}, "+1", ""},
 		"all, as far as one may":        {"wim", "/towpath approve all", []string{"wim (GitHub) approve beforeDeployment[0] of own:", "wim (GitHub) approve beforeDeployment[0] of staging:"}, "-1 +1", "needs one of the roles sre"},
-		"a target of two applications":  {"olga", "/towpath approve prod", nil, "-1", "prod is a target of several applications\\; name one of cart\\/prod\\, shop\\/prod"},
-		"no target where many wait":     {"olga", "/towpath approve", nil, "-1", "4 targets wait for that\\: name one of"},
-		"a target that there is not":    {"olga", "/towpath approve prood", nil, "-1", "this merge has no target prood\\; it has cart\\/prod\\, cart\\/own"},
-		"a target that waits for none":  {"olga", "/towpath approve live", nil, "-1", "waits for nothing that could be approved\\: it is SUCCEEDED"},
-		"the author's own":              {"author", "/towpath approve own", nil, "-1", "may not be given by author \\(GitHub\\)\\, who opened the pull request \\(allowSelfApproval\\: false\\)"},
+		"a target of two applications":  {"olga", "/towpath approve prod", nil, "-1", "prod is a target of several applications; name one of cart/prod, shop/prod"},
+		"no target where many wait":     {"olga", "/towpath approve", nil, "-1", "4 targets wait for that: name one of"},
+		"a target that there is not":    {"olga", "/towpath approve prood", nil, "-1", "this merge has no target prood; it has cart/prod, cart/own"},
+		"a target that waits for none":  {"olga", "/towpath approve live", nil, "-1", "waits for nothing that could be approved: it is SUCCEEDED"},
+		"the author's own":              {"author", "/towpath approve own", nil, "-1", "may not be given by author (GitHub), who opened the pull request (allowSelfApproval: false)"},
 		"the author's, rejected":        {"author", "/towpath reject own --reason bad", []string{"author (GitHub) reject beforeDeployment[0] of own: bad"}, "+1", ""},
 		"the author's, where it may be": {"author", "/towpath approve shop/prod", []string{"author (GitHub) approve beforeDeployment[0] of prod:"}, "+1", ""},
 		"others'":                       {"olga", "/towpath approve own", []string{"olga (GitHub) approve beforeDeployment[0] of own:"}, "+1", ""},
@@ -169,14 +172,14 @@ func TestWhoMayDoesWhatIsAskedForAndWhoMayNotIsToldWhy(t *testing.T) {
 		"one who may triage":            {"triager", "/towpath approve staging", nil, "confused", ""},
 		"a stranger":                    {"stranger", "/towpath help", nil, "confused", ""},
 		"a retry by a deployer":         {"dora", "/towpath retry qa", []string{"dora (GitHub) retry  of qa:"}, "+1", ""},
-		"a retry by another":            {"olga", "/towpath retry qa", nil, "-1", "retry needs the role deployer\\; olga \\(GitHub\\) holds sre"},
+		"a retry by another":            {"olga", "/towpath retry qa", nil, "-1", "retry needs the role deployer; olga (GitHub) holds sre"},
 		"a skip without a reason":       {"dora", "/towpath skip staging", nil, "-1", "needs a reason"},
 		"an end":                        {"dora", "/towpath cancel shop --reason \"too late\"", []string{"dora (GitHub) cancel d1: too late"}, "+1", ""},
 		"an end of all":                 {"dora", "/towpath cancel all", []string{"dora (GitHub) cancel d2:", "dora (GitHub) cancel d1:"}, "+1", ""},
 		"an end of what is several":     {"dora", "/towpath cancel", nil, "-1", "deployments of 2 applications are under way"},
 		"help":                          {"wim", "/towpath help", nil, "eyes", "| `approve`, `reject` |"},
 		"how it stands":                 {"wim", "/towpath status", nil, "eyes", "- `cart/live`: SUCCEEDED; \u200b\\@\u200ball is \\<b\\>"},
-		"a slip of the pen":             {"wim", "/towpath aprove staging", nil, "-1", "`/towpath aprove staging`: there is no verb aprove\\; did you mean approve\\?"},
+		"a slip of the pen":             {"wim", "/towpath aprove staging", nil, "-1", "`/towpath aprove staging`: there is no verb aprove; did you mean approve?"},
 		"forged Markdown":               {"wim", "/towpath approve `@everyone`<img>", nil, "-1", "this merge has no target \\`\u200b\\@\u200beveryone\\`\\<img\\>"},
 		"more than five":                {"wim", strings.Repeat("/towpath help\n", 6), nil, "eyes -1", "of one comment 5 commands are done"},
 		"good ones beside wrong ones":   {"wim", "/towpath approve staging\n/towpath nonsense", []string{"wim (GitHub) approve beforeDeployment[0] of staging:"}, "+1 -1", "there is no verb nonsense"},
@@ -197,7 +200,7 @@ func TestWhoMayDoesWhatIsAskedForAndWhoMayNotIsToldWhy(t *testing.T) {
 			if got := strings.Join(reply.Signs, " "); got != a.signs {
 				t.Errorf("signs %q, want %q", got, a.signs)
 			}
-			if a.text == "" && reply.Text != "" || !strings.Contains(reply.Text, a.text) {
+			if a.text == "" && reply.Text != "" || !strings.Contains(reply.Text, a.text) && !strings.Contains(plain(reply.Text), a.text) {
 				t.Errorf("the reply is %q, want it to hold %q", reply.Text, a.text)
 			}
 		})
@@ -232,7 +235,7 @@ func TestACommentThatIsNotAsItWasOrNotAPersonsIsNotObeyed(t *testing.T) {
 		c.Clock(func() time.Time { return now })
 		id := c.Comment("acme/web", c.pull, "wim", "/towpath reject staging")
 		c.EditComment("acme/web", id, "dora", body) // within the second
-		if reply, err := c.answer(id, "/towpath reject staging"); err != nil || !strings.Contains(reply.Text, "the comment was changed after it was written") || len(c.under.words) != 0 {
+		if reply, err := c.answer(id, "/towpath reject staging"); err != nil || !strings.Contains(plain(reply.Text), "the comment was changed after it was written") || len(c.under.words) != 0 {
 			t.Errorf("the reply is %+v, %v; said was %q", reply, err, c.under.words)
 		}
 	})
@@ -243,7 +246,7 @@ func TestACommentThatIsNotAsItWasOrNotAPersonsIsNotObeyed(t *testing.T) {
 		id := c.Comment("acme/web", c.pull, "wim", body)
 		now = now.Add(2 * time.Second)
 		c.EditComment("acme/web", id, "wim", body)
-		if reply, err := c.answer(id, body); err != nil || !strings.Contains(reply.Text, "was changed") || len(c.under.words) != 0 {
+		if reply, err := c.answer(id, body); err != nil || !strings.Contains(plain(reply.Text), "was changed") || len(c.under.words) != 0 {
 			t.Errorf("the reply is %+v, %v; said was %q", reply, err, c.under.words)
 		}
 	})
@@ -259,7 +262,7 @@ func TestACommentThatIsNotAsItWasOrNotAPersonsIsNotObeyed(t *testing.T) {
 		c := converse(t, allRights)
 		id := c.Comment("acme/web", c.pull, "wim", body)
 		c.listener.Clock = func() time.Time { return time.Now().Add(31 * time.Minute) }
-		if reply, err := c.answer(id, body); err != nil || !strings.Contains(reply.Text, "if it still holds\\, write it again") || len(c.under.words) != 0 {
+		if reply, err := c.answer(id, body); err != nil || !strings.Contains(plain(reply.Text), "if it still holds, write it again") || len(c.under.words) != 0 {
 			t.Errorf("the reply is %+v, %v; said was %q", reply, err, c.under.words)
 		}
 	})
@@ -276,7 +279,7 @@ func TestACommentThatIsNotAsItWasOrNotAPersonsIsNotObeyed(t *testing.T) {
 	t.Run("while nothing may be touched", func(t *testing.T) {
 		c := converse(t, allRights)
 		c.under.observing = true
-		if reply := c.say("wim", body); !strings.Contains(reply.Text, "observes since its database was lost") || len(c.under.words) != 0 {
+		if reply := c.say("wim", body); !strings.Contains(plain(reply.Text), "observes since its database was lost") || len(c.under.words) != 0 {
 			t.Errorf("the reply is %+v; said was %q", reply, c.under.words)
 		}
 	})
@@ -293,7 +296,7 @@ func TestRightsThatCannotBeReadAreNone(t *testing.T) {
 	t.Parallel()
 	c := converse(t, github.Rights{"metadata": "read", "pull_requests": "write"}) // nothing of members
 	reply := c.say("olga", "/towpath approve shop/prod")
-	if len(c.under.words) != 0 || !strings.Contains(reply.Text, "olga \\(GitHub\\) holds no role") || !strings.Contains(reply.Text, "members\\: read") {
+	if len(c.under.words) != 0 || !strings.Contains(plain(reply.Text), "olga (GitHub) holds no role") || !strings.Contains(plain(reply.Text), "members: read") {
 		t.Errorf("the reply is %+v; said was %q", reply, c.under.words)
 	}
 	c.Always(func(http.Handler) http.Handler {
@@ -310,10 +313,10 @@ func TestTheHeadOfAForkIsReadOnceItIsNamedWhole(t *testing.T) {
 	c := converse(t, allRights)
 	c.Repository("stranger/web", commit)
 	c.pull = c.OpenPull("acme/web", github.Pull{Author: "stranger", Head: github.Tip{Repository: "stranger/web", SHA: commit}})
-	if reply := c.say("wim", "/towpath plan"); !strings.Contains(reply.Text, "\\/towpath plan "+commit) || len(c.under.looks) != 0 {
+	if reply := c.say("wim", "/towpath plan"); !strings.Contains(plain(reply.Text), "/towpath plan "+commit) || len(c.under.looks) != 0 {
 		t.Errorf("the reply is %+v", reply)
 	}
-	if reply := c.say("wim", "/towpath plan "+merged); !strings.Contains(reply.Text, "is not the head of the pull request") || len(c.under.looks) != 0 {
+	if reply := c.say("wim", "/towpath plan "+merged); !strings.Contains(plain(reply.Text), "is not the head of the pull request") || len(c.under.looks) != 0 {
 		t.Errorf("the reply is %+v", reply)
 	}
 	if reply := c.say("stranger", "/towpath plan "+commit); strings.Join(reply.Signs, " ") != "confused" || len(c.under.looks) != 0 {
@@ -323,7 +326,7 @@ func TestTheHeadOfAForkIsReadOnceItIsNamedWhole(t *testing.T) {
 	if want := (rollout.ProposalLook{ProposalName: rollout.ProposalName{Tenant: "main", Source: "web", Pull: c.pull}, Anew: true, Named: commit}); strings.Join(reply.Signs, " ") != "eyes" || len(c.under.looks) != 1 || c.under.looks[0] != want {
 		t.Errorf("the reply is %+v, looked at is %+v", reply, c.under.looks)
 	}
-	if reply := c.say("wim", "/towpath approve all"); !strings.Contains(reply.Text, "the pull request is not merged") {
+	if reply := c.say("wim", "/towpath approve all"); !strings.Contains(plain(reply.Text), "the pull request is not merged") {
 		t.Errorf("the reply is %+v", reply)
 	}
 }

@@ -14,8 +14,9 @@ import (
 type showing struct {
 	rollout.ProposalReport
 	at     spot
-	checks bool   // with check runs; else with statuses
-	link   string // where there is more
+	checks bool                           // with check runs; else with statuses
+	link   string                         // where there is more
+	open   func(deployment string) string // the page of a deployment
 }
 
 const (
@@ -39,7 +40,11 @@ func (s showing) posts(published map[string]rollout.Publication) (all []post) {
 		all = s.ofHead()
 	}
 	all = append(all, s.ended(all, published)...)
-	if s.Number != 0 && s.State != rollout.PlanAsked && !s.Closed {
+	switch {
+	case s.Number == 0:
+	case s.Merged != "":
+		all = append(all, s.merged())
+	case s.State != rollout.PlanAsked && !s.Closed:
 		all = append(all, s.comment())
 	}
 	return all

@@ -40,12 +40,37 @@ func (r *receiver) RoundTrip(request *http.Request) (*http.Response, error) {
 	return recorder.Result(), nil
 }
 
+// next says how the next deliveries are answered.
+func (r *receiver) next(answers ...int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answers = answers
+}
+
+// journal is what is logged, by more than one at a time.
+type journal struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
 // redelivering is an App whose webhook is answered by a receiver, and a store that remembers what was asked for again.
 type redelivering struct {
 	*installed
 	*receiver
 	store *store.Store
-	log   bytes.Buffer
+	log   journal
 }
 
 // redelivers runs a test in virtual time.
@@ -92,7 +117,7 @@ func expectTries(t *testing.T, g *github.GitHub, guid string, want ...int) {
 
 func TestWhatDidNotArriveIsAskedForAgainAtTheStartAndEachFiveMinutes(t *testing.T) {
 	redelivers(t, func(t *testing.T, w *redelivering) {
-		w.answers = []int{500, 202, 500}
+		w.next(500, 202, 500)
 		before, _ := w.Emit(7, "push", "acme/web", nil)
 		arrived, _ := w.Emit(7, "push", "acme/web", nil)
 		unheeded, _ := w.Emit(7, "watch", "acme/web", nil)
@@ -100,22 +125,22 @@ func TestWhatDidNotArriveIsAskedForAgainAtTheStartAndEachFiveMinutes(t *testing.
 		synctest.Wait()
 		expectTries(t, w.GitHub, before, 500, 202)
 		time.Sleep(time.Minute)
-		w.answers = []int{503, 503}
+		w.next(503, 503)
 		lost, _ := w.Emit(7, "push", "acme/web", nil)
 		time.Sleep(5 * time.Minute)
 		expectTries(t, w.GitHub, lost, 503, 503)
 		time.Sleep(5 * time.Minute)
 		expectTries(t, w.GitHub, lost, 503, 503, 202)
-		w.answers = slices.Repeat([]int{413}, 20)
+		w.next(slices.Repeat([]int{413}, 20)...)
 		refused, _ := w.Emit(7, "push", "acme/web", nil)
 		time.Sleep(2 * time.Hour) // what fails each time is left to polling
 		expectTries(t, w.GitHub, refused, 413, 413, 413, 413, 413, 413)
-		w.answers = nil
+		w.next()
 		expectTries(t, w.GitHub, before, 500, 202)
 		expectTries(t, w.GitHub, arrived, 202)
 		expectTries(t, w.GitHub, unheeded, 500)
 		stop()
-		w.answers = []int{500}
+		w.next(500)
 		down, _ := w.Emit(7, "push", "acme/web", nil)
 		time.Sleep(time.Second)
 		defer w.start(t)()
@@ -131,7 +156,7 @@ func TestOfManyReplicasOneLooks(t *testing.T) {
 		}
 		synctest.Wait()
 		before := w.asked(http.MethodGet, "/deliveries")
-		w.answers = []int{500}
+		w.next(500)
 		lost, _ := w.Emit(7, "push", "acme/web", nil)
 		time.Sleep(5*time.Minute + time.Second)
 		expectTries(t, w.GitHub, lost, 500, 202)
@@ -145,9 +170,11 @@ func TestALookThatFailsIsMadeUpForByTheNext(t *testing.T) {
 	redelivers(t, func(t *testing.T, w *redelivering) {
 		defer w.start(t)()
 		synctest.Wait()
+		var all []int
 		for range 60 { // more than one look asks for, over more than one page with those that arrived
-			w.answers = append(w.answers, 500, 202)
+			all = append(all, 500, 202)
 		}
+		w.next(all...)
 		var lost []string
 		for n := range 120 {
 			guid, _ := w.Emit(7, "push", "acme/web", nil)

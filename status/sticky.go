@@ -9,13 +9,11 @@ import (
 
 // comment is the one below a pull request, which is changed as the pull request goes on: a section for each application, and at the end what all was made of.
 func (s showing) comment() post {
-	foot := s.foot() + "\n"
-	body := s.sections(maxComment - len(foot) - 300) // for the first line, and the time
+	body := s.sections(maxComment - 1000)
 	whole := s.whole()
-	held, failed := s.State == rollout.PlanHeld, whole.conclusion == "failure"
-	c := Comment{Mark: mark(s.Source, s.Number), state: sum(body, foot), must: held || failed}
-	c.Body = body + "\n" + strings.TrimSuffix(foot, "</sub>\n") + " · " + s.At.UTC().Format("2 January 15:04 UTC") + "</sub>\n"
-	return post{object: "comment", spot: s.at, urgent: c.must, quiet: s.State == rollout.PlanTroubled || whole.conclusion == "neutral", spare: sparesNothing, content: c}
+	must := s.State == rollout.PlanHeld || whole.conclusion == "failure"
+	p := post{object: "comment", spot: s.at, urgent: must, quiet: s.State == rollout.PlanTroubled || whole.conclusion == "neutral", spare: sparesNothing}
+	return s.commented(p, Comment{Mark: mark(s.Source, s.Number), must: must}, body)
 }
 
 // heading begins a section.

@@ -21,7 +21,7 @@ type Outbox interface {
 	// Report is all there is to tell about a commit now; with more than detailed applications, without their targets. ProposalReport is that of a message about
 	// a pull request or a group of a merge queue.
 	Report(ctx context.Context, tenant, source, commit string, detailed int) (rollout.CommitReport, error)
-	ProposalReport(ctx context.Context, m rollout.Message) (rollout.ProposalReport, error)
+	ProposalReport(ctx context.Context, m rollout.Message, detailed int) (rollout.ProposalReport, error)
 	// Published is what was last told of each object of what a message is about, SentSince when something was created about sources, by whomever.
 	Published(ctx context.Context, m rollout.Message) (map[string]rollout.Publication, error)
 	SentSince(ctx context.Context, sources []string, since time.Time) ([]time.Time, error)
@@ -176,9 +176,9 @@ func (t *Teller) wanted(ctx context.Context, m rollout.Message, published map[st
 	at := spot{repository: t.Repositories[m.Source], commit: m.Commit, pull: m.Pull}
 	link := func(deployment string) string { return t.Link(m.Tenant, deployment) }
 	if m.Pull != 0 || m.Group {
-		r, err := t.Outbox.ProposalReport(ctx, m)
+		r, err := t.Outbox.ProposalReport(ctx, m, MaxApplications)
 		posts := replies(r.Replies, m.Source, at) // whoever asked waits for them
-		return append(posts, showing{r, at, t.Forge.Checks(), link("")}.posts(published)...), true, err
+		return append(posts, showing{r, at, t.Forge.Checks(), link(""), link}.posts(published)...), true, err
 	}
 	r, err := t.Outbox.Report(ctx, m.Tenant, m.Source, m.Commit, MaxApplications)
 	return posted(Statuses(r, link), at), r.Taken, err

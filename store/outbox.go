@@ -59,7 +59,10 @@ func (tx *tx) tell(ctx context.Context, tenant, source, commit string) error {
 	if commit == "" {
 		return nil
 	}
-	return tx.tellSubject(ctx, source, commitSubject(tenant, source, commit))
+	if err := tx.tellSubject(ctx, source, commitSubject(tenant, source, commit)); err != nil || !tx.store.tells(source) {
+		return err
+	}
+	return tx.tellMerged(ctx, source, commit)
 }
 
 func (tx *tx) tellSubject(ctx context.Context, source, subject string) error {
@@ -367,7 +370,7 @@ func (tx *tx) reportTargets(ctx context.Context, deployment string) ([]rollout.T
 	views, err := tx.targetViews(ctx, deployment)
 	reports := make([]rollout.TargetReport, len(views))
 	for i, v := range views {
-		reports[i] = rollout.TargetReport{Name: v.Name, Removes: v.Removes, State: v.State, Why: v.Why, Waits: v.Waits}
+		reports[i] = rollout.TargetReport{Name: v.Name, Digest: v.Digest, Removes: v.Removes, State: v.State, Why: v.Why, Waits: v.Waits}
 	}
 	if err != nil {
 		return nil, err

@@ -145,15 +145,35 @@ func scanProposal(scan func(...any) error) (k rollout.KnownProposal, err error) 
 	return k, err
 }
 
-// ProposalReport is all there is to tell about the proposal of a message.
-func (s *Store) ProposalReport(ctx context.Context, m rollout.Message) (rollout.ProposalReport, error) {
+// tellMerged tells about the proposals that became a commit.
+func (tx *tx) tellMerged(ctx context.Context, source, commit string) error {
+	var subjects []string
+	err := tx.each(ctx, `SELECT subject FROM proposals WHERE source = ? AND merged = ? AND merged <> ''`, func(scan func(...any) error) error {
+		var subject string
+		err := scan(&subject)
+		subjects = append(subjects, subject)
+		return err
+	}, source, commit)
+	for _, subject := range subjects {
+		err = errors.Join(err, tx.tellSubject(ctx, source, subject))
+	}
+	return err
+}
+
+// ProposalReport is all there is to tell about the proposal of a message, with what became of it since it was merged. What more than detailed applications did
+// comes without their targets.
+func (s *Store) ProposalReport(ctx context.Context, m rollout.Message, detailed int) (rollout.ProposalReport, error) {
 	k, err := s.Proposal(ctx, messageSubject(m))
-	if err != nil {
+	if err == nil {
+		err = s.read(ctx, func(tx *tx) error {
+			k.Report.Replies, err = tx.replies(ctx, messageSubject(m))
+			return err
+		})
+	}
+	if err != nil || k.Report.Merged == "" {
 		return k.Report, err
 	}
-	err = s.read(ctx, func(tx *tx) error {
-		k.Report.Replies, err = tx.replies(ctx, messageSubject(m))
-		return err
-	})
+	progress, err := s.Report(ctx, m.Tenant, m.Source, k.Report.Merged, detailed)
+	k.Report.Progress = &progress
 	return k.Report, err
 }

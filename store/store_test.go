@@ -529,16 +529,16 @@ func proposals(t *testing.T, s *Store, _ string) {
 	if must(t, err); message == nil || message.Pull != 7 || message.Source != "repo" || message.Commit != "" {
 		t.Fatalf("the message is %+v", message)
 	}
-	report, err := s.ProposalReport(ctx, *message)
+	report, err := s.ProposalReport(ctx, *message, 20)
 	if must(t, err); report.Title != "web 2" || report.State != rollout.PlanMade {
 		t.Errorf("the report is %+v", report)
 	}
-	must(t, s.Told(ctx, *message, map[string]rollout.Publication{"run": {Hash: "1", At: when, Count: 1, ID: 42}, "comment": {Hash: "2", At: when.Add(time.Second), Count: 2, ID: 43, Edit: true}}))
+	must(t, s.Told(ctx, *message, map[string]rollout.Publication{"run": {Hash: "1", At: time.Now(), Count: 1, ID: 42}, "comment": {Hash: "2", At: time.Now().Add(time.Second), Count: 2, ID: 43, Edit: true}}))
 	published, err := s.Published(ctx, *message)
 	if must(t, err); published["run"].ID != 42 || published["comment"].ID != 43 {
 		t.Errorf("published is %+v", published)
 	}
-	if sent, err := s.SentSince(ctx, []string{"repo"}, when.Add(-time.Minute)); err != nil || len(sent) != 1 {
+	if sent, err := s.SentSince(ctx, []string{"repo"}, time.Now().Add(-time.Minute)); err != nil || len(sent) != 1 {
 		t.Errorf("creations: %v, %v; an edit is none", sent, err)
 	}
 	must(t, s.RecordProposal(ctx, rollout.KnownProposal{Name: group, Seen: 1}))

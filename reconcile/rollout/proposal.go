@@ -43,6 +43,7 @@ type ProposalReport struct {
 	At        time.Time
 	Plans     []ApplicationPlan // of the deployment files that the change touches, by path
 	Replies   []Replied         `json:"-"` // to comments below the pull request, the newest ones, oldest first
+	Progress  *CommitReport     `json:"-"` // of what it became; nil: it is not merged
 }
 
 // ApplicationPlan is what a merge would do to an application.

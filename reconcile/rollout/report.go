@@ -56,7 +56,8 @@ type ApplicationReport struct {
 // TargetReport is where a target of a deployment stands.
 type TargetReport struct {
 	Name    string
-	Removes bool // its objects go
+	Digest  string // of what is promised for it
+	Removes bool   // its objects go
 	State   State
 	Why     string
 	Waits   []Wait

@@ -150,7 +150,7 @@ func (w *World) gitHub() string {
 		w.NewKey()
 		w.fatal(os.WriteFile(filepath.Join(w.Dir, "app-secret"), []byte(AppSecret), 0o600))
 		w.hub.Repository(GitHubRepository)
-		w.hub.Install(w.app, github.Rights{"metadata": "read", "statuses": "write", "checks": "write"}, GitHubRepository)
+		w.hub.Install(w.app, github.Rights{"metadata": "read", "statuses": "write", "checks": "write", "pull_requests": "write"}, GitHubRepository)
 		w.more += fmt.Sprintf("\ngithub: {apps: [{name: us, appID: %d, privateKeyFile: %s, webhookSecretFiles: [%s], apiURL: %q, perMinute: 100000, perHour: 1000000}]}\n",
 			w.app, filepath.Join(w.Dir, "app-key"), filepath.Join(w.Dir, "app-secret"), w.hub.URL)
 		return fmt.Sprintf("{repository: %s, app: us}", GitHubRepository)
@@ -198,6 +198,14 @@ func (nowhere) RoundTrip(*http.Request) (*http.Response, error) {
 func (w *World) Merge(message string, files gitserver.Files) string {
 	w.t.Helper()
 	commit := w.Repository.Commit(message, w.own(files))
+	w.show(commit)
+	return commit
+}
+
+// CommitTo puts files on a branch, of which GitHub knows.
+func (w *World) CommitTo(branch, message string, files gitserver.Files) string {
+	w.t.Helper()
+	commit := w.Repository.CommitTo(branch, message, w.own(files))
 	w.show(commit)
 	return commit
 }

@@ -93,13 +93,14 @@ func converse(t *testing.T, rights github.Rights) *conversation {
 		t.Fatal(err)
 	}
 	c.pull = c.OpenPull("acme/web", github.Pull{Author: "author", Head: github.Tip{SHA: commit}})
-	c.ChangePull("acme/web", c.pull, "closed", func(p *github.Pull) { p.Merged, p.MergedAs = true, merged })
+	c.ChangePull("acme/web", c.pull, "closed", func(p *github.Pull) { p.Merged, p.MergedAs, p.MergedBy = true, merged, "merger" })
+	c.Wrote("acme/web", commit, "writer")
 	approval := func(deployment, name string, who ...string) rollout.Target {
 		return rollout.Target{Deployment: deployment, Name: name, State: rollout.AwaitingApproval, Digest: "d",
 			Waits: []rollout.Wait{{Kind: rollout.WaitApproval, Gate: "beforeDeployment[0]", Needs: "approval of " + name, Who: who}}}
 	}
 	own := approval("d2", "own")
-	own.Waits[0].NotSelf, own.Waits[0].NotBy = true, []string{"42@example.com", "Hidden@users.noreply.api.github.test"}
+	own.Waits[0].NotSelf, own.Waits[0].NotBy = true, []string{"42@example.com", "Hidden@users.noreply.github.test"}
 	c.under = &under{done: map[string]bool{}, targets: map[string][]rollout.Target{
 		"d1": {approval("d1", "staging"), approval("d1", "prod", "sre"), {Deployment: "d1", Name: "qa", State: rollout.Running, Waits: []rollout.Wait{{Kind: rollout.WaitRetry}}}},
 		"d2": {approval("d2", "prod", "sre"), own, {Deployment: "d2", Name: "live", State: rollout.Succeeded, Why: "@all is <b>well</b>"}}}}
@@ -113,7 +114,7 @@ func converse(t *testing.T, rights github.Rights) *conversation {
 	slices.SortFunc(c.under.report.Applications, func(a, b rollout.ApplicationReport) int { return strings.Compare(a.Application, b.Application) })
 	c.listener = &status.Listener{Forge: told, Acts: c.under, Repository: "acme/web", Places: []status.Place{{Tenant: "main", Source: "web", Branch: "main"}},
 		Roles: []status.Role{{Name: "sre", Teams: []string{"acme/ops"}, Users: []string{"sven"}}, {Name: "deployer", Users: []string{"dora"}}, {Name: "web", Teams: []string{"acme/web"}}}, Clock: time.Now}
-	for _, login := range []string{"author", "olga", "sven", "dora", "wim", "merger", "hidden"} {
+	for _, login := range []string{"author", "writer", "olga", "sven", "dora", "wim", "merger", "hidden"} {
 		c.Role("acme/web", login, "write")
 	}
 	c.Role("acme/web", "reader", "read")
@@ -165,6 +166,9 @@ func TestWhoMayDoesWhatIsAskedForAndWhoMayNotIsToldWhy(t *testing.T) {
 		"a target that there is not":    {"olga", "/towpath approve prood", nil, "-1", "this merge has no target prood; it has cart/prod, cart/own"},
 		"a target that waits for none":  {"olga", "/towpath approve live", nil, "-1", "waits for nothing that could be approved: it is SUCCEEDED"},
 		"the author's own":              {"author", "/towpath approve own", nil, "-1", "may not be given by author (GitHub), who opened the pull request (allowSelfApproval: false)"},
+		"who merged it":                 {"merger", "/towpath approve own", nil, "-1", "may not be given by merger (GitHub), who merged the pull request"},
+		"who wrote a commit":            {"writer", "/towpath approve own", nil, "-1", "may not be given by writer (GitHub), who wrote a commit of the pull request"},
+		"who hides their address":       {"hidden", "/towpath approve own", nil, "-1", "may not be given by hidden (GitHub), whose own change it is"},
 		"the author's, rejected":        {"author", "/towpath reject own --reason bad", []string{"author (GitHub) reject beforeDeployment[0] of own: bad"}, "+1", ""},
 		"the author's, where it may be": {"author", "/towpath approve shop/prod", []string{"author (GitHub) approve beforeDeployment[0] of prod:"}, "+1", ""},
 		"others'":                       {"olga", "/towpath approve own", []string{"olga (GitHub) approve beforeDeployment[0] of own:"}, "+1", ""},

@@ -48,6 +48,8 @@ var verbs = map[string]struct {
 	"skip":    {"target", true},
 	"retry":   {"target", true},
 	"cancel":  {"application", true},
+	"pause":   {"application", true},
+	"resume":  {"application", true},
 }
 
 // called is how a line begins that asks for something.

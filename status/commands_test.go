@@ -21,7 +21,7 @@ func asked(c status.Command) string {
 
 const (
 	fullSHA  = "0123456789abcdef0123456789abcdef01234567"
-	allVerbs = "approve, cancel, help, plan, reject, retry, skip, status"
+	allVerbs = "approve, cancel, help, pause, plan, reject, resume, retry, skip, status"
 )
 
 func TestOnlyWhatAPersonSaysPlainlyIsACommand(t *testing.T) {

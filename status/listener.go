@@ -39,9 +39,11 @@ type acts interface {
 	// Observing reports whether nothing may be changed yet.
 	Observing(ctx context.Context) (bool, error)
 	Report(ctx context.Context, tenant, source, commit string, detailed int) (rollout.CommitReport, error)
-	// Say and CancelOnce refuse with a *rollout.Refusal. What was done under a key is not done again.
+	// What follows refuses with a *rollout.Refusal. What was done under a key is not done again.
 	Say(ctx context.Context, said rollout.Saying) error
 	CancelOnce(ctx context.Context, key, tenant, deployment, by, reason string) error
+	// HoldApplication halts the rollouts of an application, or with end lets them go on.
+	HoldApplication(ctx context.Context, key, tenant, application string, end bool, by, reason string) error
 	LookAtProposals(ctx context.Context, looks ...rollout.ProposalLook) error
 }
 
@@ -50,7 +52,7 @@ const (
 	stale = 30 * time.Minute
 	// mostDetailed is of how many applications of one commit something can be asked for.
 	mostDetailed = 1000
-	// deployer is the role that may stop, retry and skip.
+	// deployer is the role that may halt, stop, retry and skip.
 	deployer = "deployer"
 )
 
@@ -158,7 +160,16 @@ func (a *answering) one(ctx context.Context, i int, c Command) error {
 	case "plan":
 		return a.plan(ctx, c)
 	case "cancel":
-		return a.cancel(ctx, i, c)
+		return a.each(ctx, c, func(s stand) bool { return !s.state.Final() }, func(s stand) error {
+			return a.Acts.CancelOnce(ctx, a.key(i, s.deployment), s.Tenant, s.deployment, a.by.name(), c.Reason)
+		})
+	case "pause", "resume":
+		if c.Verb == "pause" && c.Reason == "" {
+			return rollout.Refuse(rollout.Malformed, "what is halted needs a reason, for who wonders; give --reason")
+		}
+		return a.each(ctx, c, func(stand) bool { return true }, func(s stand) error {
+			return a.Acts.HoldApplication(ctx, a.key(i, s.application), s.Tenant, s.application, c.Verb == "resume", a.by.name(), c.Reason)
+		})
 	}
 	return a.say(ctx, i, c)
 }
@@ -333,7 +344,7 @@ func (a *answering) own(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// deploys refuses who does not hold the role that stops, retries and skips.
+// deploys refuses who does not hold the role that halts, stops, retries and skips.
 func (a *answering) deploys(ctx context.Context, c Command) error {
 	roles, err := a.by.roles(ctx)
 	if err != nil {
@@ -345,8 +356,8 @@ func (a *answering) deploys(ctx context.Context, c Command) error {
 	return a.by.explained(rollout.Refuse(rollout.Forbidden, "%s needs the role %s; %s holds %s", c.Verb, deployer, a.by.name(), rollout.RolesInWords(roles)))
 }
 
-// cancel stops deployments that the merge started.
-func (a *answering) cancel(ctx context.Context, i int, c Command) error {
+// each does something to the applications of the merge that a command is about: the one that it names, else those that it fits.
+func (a *answering) each(ctx context.Context, c Command, fits func(stand) bool, do func(stand) error) error {
 	if err := a.deploys(ctx, c); err != nil {
 		return err
 	}
@@ -356,8 +367,8 @@ func (a *answering) cancel(ctx context.Context, i int, c Command) error {
 	}
 	var chosen []stand
 	for _, s := range all {
-		once := !slices.ContainsFunc(chosen, func(o stand) bool { return o.deployment == s.deployment })
-		if once && (c.Of == s.application || (c.Of == "" || c.Of == All) && !s.state.Final()) {
+		first := !slices.ContainsFunc(chosen, func(o stand) bool { return o.deployment == s.deployment })
+		if first && (c.Of == s.application || (c.Of == "" || c.Of == All) && fits(s)) {
 			chosen = append(chosen, s)
 		}
 	}
@@ -367,10 +378,10 @@ func (a *answering) cancel(ctx context.Context, i int, c Command) error {
 	case len(chosen) == 0:
 		return rollout.Refuse(rollout.Conflicts, "nothing that this merge started is under way")
 	case len(chosen) > 1 && c.Of == "":
-		return rollout.Refuse(rollout.Malformed, "deployments of %d applications are under way: name one of the applications, or all", len(chosen))
+		return rollout.Refuse(rollout.Malformed, "this merge is about %d applications: name one of them, or all", len(chosen))
 	}
 	for _, s := range chosen {
-		switch err := a.Acts.CancelOnce(ctx, a.key(i, s.deployment), s.Tenant, s.deployment, a.by.name(), c.Reason); {
+		switch err := do(s); {
 		case err == nil:
 			a.sign(signDone)
 		case !a.refusedAs(c, err):

@@ -60,6 +60,14 @@ func (u *under) CancelOnce(_ context.Context, key, _, deployment, by, reason str
 	return nil
 }
 
+func (u *under) HoldApplication(_ context.Context, key, _, application string, end bool, by, reason string) error {
+	if !u.done[key] {
+		u.done[key] = true
+		u.words = append(u.words, strings.TrimSpace(fmt.Sprintf("%s holds %s, %v: %s", by, application, !end, reason)))
+	}
+	return nil
+}
+
 func (u *under) LookAtProposals(_ context.Context, looks ...rollout.ProposalLook) error {
 	u.looks = append(u.looks, looks...)
 	return nil
@@ -180,7 +188,11 @@ func TestWhoMayDoesWhatIsAskedForAndWhoMayNotIsToldWhy(t *testing.T) {
 		"a skip without a reason":       {"dora", "/towpath skip staging", nil, "-1", "needs a reason"},
 		"an end":                        {"dora", "/towpath cancel shop --reason \"too late\"", []string{"dora (GitHub) cancel d1: too late"}, "+1", ""},
 		"an end of all":                 {"dora", "/towpath cancel all", []string{"dora (GitHub) cancel d2:", "dora (GitHub) cancel d1:"}, "+1", ""},
-		"an end of what is several":     {"dora", "/towpath cancel", nil, "-1", "deployments of 2 applications are under way"},
+		"an end of what is several":     {"dora", "/towpath cancel", nil, "-1", "this merge is about 2 applications: name one of them, or all"},
+		"a halt":                        {"dora", "/towpath pause shop --reason \"the database moves\"", []string{"dora (GitHub) holds shop, true: the database moves"}, "+1", ""},
+		"a halt without a reason":       {"dora", "/towpath pause shop", nil, "-1", "what is halted needs a reason"},
+		"a halt by another":             {"olga", "/towpath pause shop --reason x", nil, "-1", "pause needs the role deployer"},
+		"the end of a halt":             {"dora", "/towpath resume shop", []string{"dora (GitHub) holds shop, false:"}, "+1", ""},
 		"help":                          {"wim", "/towpath help", nil, "eyes", "| `approve`, `reject` |"},
 		"how it stands":                 {"wim", "/towpath status", nil, "eyes", "- `cart/live`: SUCCEEDED; \u200b\\@\u200ball is \\<b\\>"},
 		"a slip of the pen":             {"wim", "/towpath aprove staging", nil, "-1", "`/towpath aprove staging`: there is no verb aprove; did you mean approve?"},

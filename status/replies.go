@@ -14,6 +14,7 @@ const help = "`/towpath VERB [TARGET|APPLICATION/TARGET|all] [--reason \"…\"]`
 	"| `approve`, `reject` | answers what a target of this merge waits for | who holds one of the roles that are asked for; none is: who may write here |\n" +
 	"| `skip`, `retry` | passes a step over, for a reason; tries again now | the role `deployer` |\n" +
 	"| `cancel [APPLICATION\\|all]` | stops what this merge started: what is under way goes back | the role `deployer` |\n" +
+	"| `pause`, `resume` `[APPLICATION\\|all]` | halts the rollouts of an application, for a reason; lets them go on | the role `deployer` |\n" +
 	"| `plan [COMMIT]` | plans anew; of a fork the commit is to be named, whole | who may write here |\n" +
 	"| `status`, `help` | says where the targets stand; says this | who may write here |"
 

@@ -628,6 +628,12 @@ func comments(t *testing.T, s *Store, _ string) {
 	for range 2 {
 		must(t, s.CancelOnce(ctx, "comment 11", "main", "d1", "kim (GitHub)", ""))
 	}
+	for range 2 {
+		must(t, s.HoldApplication(ctx, "comment 12", "main", "shop", false, "kim (GitHub)", "the database moves"))
+	}
+	for range 2 {
+		must(t, s.HoldApplication(ctx, "comment 13", "main", "shop", true, "kim (GitHub)", ""))
+	}
 	events, err := s.Events(ctx, EventFilter{Tenant: "main", Deployment: "d1"})
 	asked := 0
 	for _, e := range events {

@@ -27,6 +27,8 @@ type Heard struct {
 	Base       string // the branch that Pull or Group is to go into
 	FormerBase string // the one that Pull was to go into before; "": the same
 	Again      string // a head whose checks a person wants made again: of a pull request, or of a group
+	Comment    int64  // below Pull, that may ask for something; 0: none
+	CommentSum string // of what it says
 
 	app           int64 // whose checks are to be made again
 	formerDefault bool  // FormerBase is the repository's default branch
@@ -42,6 +44,7 @@ var heeded = map[string][]string{
 	"merge_group":               {"checks_requested", "destroyed"},
 	"check_suite":               {"rerequested"},
 	"check_run":                 {"rerequested"},
+	"issue_comment":             {"created"}, // what is changed later may be another's words
 }
 
 // Heeded reports whether anything is made of an event.
@@ -79,6 +82,14 @@ type delivery struct {
 		BaseSHA string `json:"base_sha"`
 		BaseRef string `json:"base_ref"`
 	} `json:"merge_group"`
+	Issue struct {
+		Number      int
+		PullRequest *struct{} `json:"pull_request"`
+	}
+	Comment struct {
+		ID   int64
+		Body string
+	}
 	CheckSuite check `json:"check_suite"`
 	CheckRun   check `json:"check_run"`
 }
@@ -118,6 +129,9 @@ func Hear(event string, body []byte) (h Heard, heed bool, err error) {
 		h.Base = strings.TrimPrefix(d.MergeGroup.BaseRef, branches)
 		h.Default = h.Base == d.Repository.DefaultBranch
 		heed = sha.MatchString(h.Group) && sha.MatchString(h.GroupBase) && h.Base != ""
+	case "issue_comment":
+		h.Pull, h.Comment, h.CommentSum = d.Issue.Number, d.Comment.ID, Sum(d.Comment.Body)
+		heed = d.Issue.PullRequest != nil && h.Pull > 0 && h.Comment > 0 && Calls(d.Comment.Body)
 	case "check_suite", "check_run":
 		of := d.CheckSuite
 		if event == "check_run" {

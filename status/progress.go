@@ -90,7 +90,7 @@ func (s showing) rollout(a rollout.ApplicationReport, most int) string {
 	var rows, notes []string
 	for _, t := range a.Targets {
 		rows = append(rows, fmt.Sprintf("| %s | %s %s |\n", code(t.Name, mostName), marks[t.State], prose(now(t), mostSentence)))
-		notes = append(notes, s.asks(t)...)
+		notes = append(notes, s.asks(a, t)...)
 		notes = append(notes, s.strays(a, t)...)
 	}
 	text += table("| target | state |\n|---|---|\n", rows, most*2/3, func(n int) string { return fmt.Sprintf("\nand %s\n", count(n, "more target", "more targets")) })
@@ -109,7 +109,11 @@ var marks = map[rollout.State]string{
 }
 
 // asks is what people are asked for on a target, and how they give it.
-func (s showing) asks(t rollout.TargetReport) (notes []string) {
+func (s showing) asks(a rollout.ApplicationReport, t rollout.TargetReport) (notes []string) {
+	target := t.Name
+	if len(s.Progress.Applications) > 1 {
+		target = a.Application + "/" + target
+	}
 	for _, w := range t.Waits {
 		if w.Kind != rollout.WaitApproval || w.Command == "" {
 			continue
@@ -118,7 +122,8 @@ func (s showing) asks(t rollout.TargetReport) (notes []string) {
 		if !w.Until.IsZero() {
 			until = ", until " + w.Until.UTC().Format("2 January 15:04 UTC")
 		}
-		notes = append(notes, fmt.Sprintf("- **Approval** %s: %s%s → %s\n", code(t.Name, mostName), prose(w.Needs, mostSentence), until, code(w.Command, 300)))
+		notes = append(notes, fmt.Sprintf("- **Approval** %s: %s%s → %s here, or %s\n", code(t.Name, mostName), prose(w.Needs, mostSentence), until,
+			code("/towpath approve "+target, 300), code(w.Command, 300)))
 	}
 	return notes
 }

@@ -13,6 +13,7 @@ type Pull struct {
 	Head          string // the commit that is proposed
 	Base          string // the branch that it is to go into
 	Title, Author string // Author is a login; "": the account is gone
+	MergedBy      string // a login; "": nobody merged it
 	Fork          bool   // Head comes from another repository, or from one that is gone
 	Public        bool   // everybody can read what is told about it
 	Closed        bool   // merged, or given up
@@ -51,7 +52,7 @@ func (g *GitHub) OpenPullRequests(ctx context.Context, repository string) (all [
 
 func pull(found *github.PullRequest) Pull {
 	from, to := found.GetHead().GetRepo(), found.GetBase().GetRepo()
-	p := Pull{Number: found.GetNumber(), Head: found.GetHead().GetSHA(), Base: found.GetBase().GetRef(), Title: found.GetTitle(), Author: found.GetUser().GetLogin(),
+	p := Pull{Number: found.GetNumber(), Head: found.GetHead().GetSHA(), Base: found.GetBase().GetRef(), Title: found.GetTitle(), Author: found.GetUser().GetLogin(), MergedBy: found.GetMergedBy().GetLogin(),
 		Fork:   from == nil || from.GetID() != to.GetID(),
 		Public: to == nil || !to.GetPrivate(),
 		Closed: found.GetState() != "open"}

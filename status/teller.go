@@ -45,6 +45,8 @@ type forge interface {
 	CreateComment(ctx context.Context, repository string, pull int, body string) (id int64, err error)
 	EditComment(ctx context.Context, repository string, id int64, body string) (there bool, err error)
 	FindComment(ctx context.Context, repository string, pull int, mark string) (Found, error)
+
+	React(ctx context.Context, repository string, comment int64, sign string) error
 }
 
 // Config of a Teller. All sources of one Teller share one identity on the forge, and so its budget.
@@ -175,7 +177,8 @@ func (t *Teller) wanted(ctx context.Context, m rollout.Message, published map[st
 	link := func(deployment string) string { return t.Link(m.Tenant, deployment) }
 	if m.Pull != 0 || m.Group {
 		r, err := t.Outbox.ProposalReport(ctx, m, MaxApplications)
-		return showing{r, at, t.Forge.Checks(), link(""), link}.posts(published), true, err
+		posts := replies(r.Replies, m.Source, at) // whoever asked waits for them
+		return append(posts, showing{r, at, t.Forge.Checks(), link(""), link}.posts(published)...), true, err
 	}
 	r, err := t.Outbox.Report(ctx, m.Tenant, m.Source, m.Commit, MaxApplications)
 	return posted(Statuses(r, link), at), r.Taken, err

@@ -28,6 +28,7 @@ type Hold struct {
 	By     string
 	Reason string
 	At     time.Time
+	Key    string // what was done under it before is not done again; "": it has none. Not kept
 }
 
 func (h Hold) String() string {
@@ -40,6 +41,9 @@ func (h Hold) String() string {
 // Hold records a hold and wakes the lanes that it halts; a *rollout.Refusal when there is one already.
 func (s *Store) Hold(ctx context.Context, h Hold) error {
 	return s.write(ctx, "hold", func(tx *tx) error {
+		if first, err := tx.first(ctx, h.Key); err != nil || !first {
+			return err
+		}
 		result, err := tx.exec(ctx, `INSERT INTO holds (tenant_id, scope, name, who, reason, at) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			h.Tenant, string(h.Scope), h.Name, h.By, h.Reason, micros(tx.now()))
 		if err != nil {
@@ -57,12 +61,24 @@ func (s *Store) Hold(ctx context.Context, h Hold) error {
 // Unhold lifts a hold; a *rollout.Refusal when there is none.
 func (s *Store) Unhold(ctx context.Context, h Hold) error {
 	return s.write(ctx, "unhold", func(tx *tx) error {
+		if first, err := tx.first(ctx, h.Key); err != nil || !first {
+			return err
+		}
 		none := rollout.Refuse(rollout.Missing, "no hold on %s", h)
 		if err := tx.one(ctx, none, `DELETE FROM holds WHERE tenant_id = ? AND scope = ? AND name = ?`, h.Tenant, string(h.Scope), h.Name); err != nil {
 			return err
 		}
 		return tx.holdChanged(ctx, h, "unhold", "let go on")
 	})
+}
+
+// HoldApplication is Hold, or with end Unhold, of one application, under a key.
+func (s *Store) HoldApplication(ctx context.Context, key, tenant, application string, end bool, by, reason string) error {
+	h := Hold{Tenant: tenant, Scope: ScopeApplication, Name: application, By: by, Reason: reason, Key: key}
+	if end {
+		return s.Unhold(ctx, h)
+	}
+	return s.Hold(ctx, h)
 }
 
 func (tx *tx) holdChanged(ctx context.Context, h Hold, kind, done string) error {

@@ -10,9 +10,18 @@ import (
 // maxDeliveries is how many webhook deliveries of one hook are remembered, to know a repeated one.
 const maxDeliveries = 1000
 
-// Deliver records a delivery of a hook together with the wakes of the sources, and of the proposals, that it is about. A delivery that was recorded before
-// changes nothing; fresh says which.
-func (s *Store) Deliver(ctx context.Context, hook, guid, event string, body []byte, sources []string, proposals ...rollout.ProposalLook) (fresh bool, err error) {
+// Hints are what a delivery is about, and what is looked at because of it.
+type Hints struct {
+	Sources   []string
+	Proposals []rollout.ProposalLook
+	Comments  []rollout.Comment
+}
+
+// Empty reports whether nothing is looked at.
+func (h Hints) Empty() bool { return len(h.Sources)+len(h.Proposals)+len(h.Comments) == 0 }
+
+// Deliver records a delivery of a hook together with what it is about, which is woken. A delivery that was recorded before changes nothing; fresh says which.
+func (s *Store) Deliver(ctx context.Context, hook, guid, event string, body []byte, about Hints) (fresh bool, err error) {
 	err = s.write(ctx, "delivery", func(tx *tx) error {
 		result, err := tx.exec(ctx, `INSERT INTO deliveries (source, guid, event, body, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (source, guid) DO NOTHING`,
 			hook, guid, event, body, micros(tx.now()))
@@ -27,12 +36,15 @@ func (s *Store) Deliver(ctx context.Context, hook, guid, event string, body []by
 			hook, hook, maxDeliveries); err != nil {
 			return err
 		}
-		for _, source := range sources {
+		for _, source := range about.Sources {
 			if err := tx.wake(ctx, JobSource, source); err != nil {
 				return err
 			}
 		}
-		return tx.lookAtProposals(ctx, proposals)
+		if err := tx.hearOf(ctx, about.Comments); err != nil {
+			return err
+		}
+		return tx.lookAtProposals(ctx, about.Proposals)
 	})
 	return fresh, err
 }

@@ -30,11 +30,12 @@ const (
 	JobOutbox   Job = "outbox"   // something is to be told
 	JobCall     Job = "call"     // the call of this id is to be made
 	JobProposal Job = "proposal" // the proposal of this subject may be another than it was
+	JobComment  Job = "comment"  // below the pull request of this subject somebody may have asked for something
 )
 
 // parallel is how many wakes of a job are worked on at once by one process. Sources mostly wait for their remotes, and one that says nothing shall
 // keep none of the others waiting; lanes wait for their clusters, and a runner has places for each cluster; calls wait for whoever is called.
-var parallel = map[Job]int{JobLane: 512, JobSource: 256, JobOutbox: 1, JobCall: 512, JobProposal: 8}
+var parallel = map[Job]int{JobLane: 512, JobSource: 256, JobOutbox: 1, JobCall: 512, JobProposal: 8, JobComment: 32}
 
 // wake is a job to be inserted with the commit.
 type wake struct {

@@ -164,7 +164,15 @@ func (s *Store) Halt(ctx context.Context, tenant, id, by, reason string) error {
 
 // Cancel records that a person wants a deployment to stop: what waits is cancelled, what is under way goes back.
 func (s *Store) Cancel(ctx context.Context, tenant, deployment, by, reason string) error {
+	return s.CancelOnce(ctx, "", tenant, deployment, by, reason)
+}
+
+// CancelOnce is Cancel, but what was cancelled under the same key before is not cancelled again.
+func (s *Store) CancelOnce(ctx context.Context, key, tenant, deployment, by, reason string) error {
 	return s.write(ctx, "cancel", func(tx *tx) error {
+		if first, err := tx.first(ctx, key); err != nil || !first {
+			return err
+		}
 		var application, state string
 		var number int
 		err := tx.queryRow(ctx, `SELECT application, state, number FROM deployments WHERE tenant_id = ? AND id = ?`, tenant, deployment).Scan(&application, &state, &number)

@@ -54,6 +54,11 @@ func (tx *tx) lookAtProposals(ctx context.Context, looks []rollout.ProposalLook)
 			subject, n.Tenant, n.Source, string(rollout.PlanAsked), truth(n.Gone), micros(tx.now()), truth(n.Anew)); err != nil {
 			return err
 		}
+		if n.Named != "" {
+			if _, err := tx.exec(ctx, `UPDATE proposals SET named = ? WHERE subject = ?`, n.Named, subject); err != nil {
+				return err
+			}
+		}
 		if err := tx.wake(ctx, JobProposal, subject); err != nil {
 			return err
 		}
@@ -64,7 +69,7 @@ func (tx *tx) lookAtProposals(ctx context.Context, looks []rollout.ProposalLook)
 // Proposal is a proposal as it was last recorded, by its subject; the zero value where nobody ever heard of it.
 func (s *Store) Proposal(ctx context.Context, subject string) (k rollout.KnownProposal, err error) {
 	err = s.read(ctx, func(tx *tx) error {
-		row := tx.queryRow(ctx, `SELECT subject, wanted_seq, seen_seq, closed, basis, report FROM proposals WHERE subject = ?`, subject)
+		row := tx.queryRow(ctx, `SELECT subject, wanted_seq, seen_seq, closed, basis, named, report FROM proposals WHERE subject = ?`, subject)
 		if k, err = scanProposal(row.Scan); errors.Is(err, sql.ErrNoRows) {
 			k, err = rollout.KnownProposal{}, nil
 		}
@@ -115,7 +120,8 @@ func (s *Store) RecoverProposals(ctx context.Context) error {
 func (s *Store) OpenProposals(ctx context.Context, tenant, source string) (open []rollout.KnownProposal, err error) {
 	err = s.read(ctx, func(tx *tx) error {
 		open = nil
-		return tx.each(ctx, `SELECT subject, wanted_seq, seen_seq, closed, basis, report FROM proposals WHERE tenant_id = ? AND (? = '' OR source = ?) AND closed = 0 ORDER BY at, subject`,
+		return tx.each(ctx, `SELECT subject, wanted_seq, seen_seq, closed, basis, named, report FROM proposals
+			WHERE tenant_id = ? AND (? = '' OR source = ?) AND closed = 0 ORDER BY at, subject`,
 			func(scan func(...any) error) error {
 				k, err := scanProposal(scan)
 				open = append(open, k)
@@ -126,16 +132,18 @@ func (s *Store) OpenProposals(ctx context.Context, tenant, source string) (open 
 }
 
 func scanProposal(scan func(...any) error) (k rollout.KnownProposal, err error) {
-	var subject, text string
+	var subject, named, text string
 	var closed int
-	if err := scan(&subject, &k.Wanted, &k.Seen, &closed, &k.Basis, &text); err != nil {
+	if err := scan(&subject, &k.Wanted, &k.Seen, &closed, &k.Basis, &named, &text); err != nil {
 		return k, err
 	}
 	k.Gone = closed != 0
 	if k.Name, err = proposalName(subject); err != nil {
 		return k, err
 	}
-	return k, json.Unmarshal([]byte(text), &k.Report)
+	err = json.Unmarshal([]byte(text), &k.Report)
+	k.Report.Named = named // a look that was under way when somebody named it does not know
+	return k, err
 }
 
 // tellMerged tells about the proposals that became a commit.
@@ -157,6 +165,12 @@ func (tx *tx) tellMerged(ctx context.Context, source, commit string) error {
 // comes without their targets.
 func (s *Store) ProposalReport(ctx context.Context, m rollout.Message, detailed int) (rollout.ProposalReport, error) {
 	k, err := s.Proposal(ctx, messageSubject(m))
+	if err == nil {
+		err = s.read(ctx, func(tx *tx) error {
+			k.Report.Replies, err = tx.replies(ctx, messageSubject(m))
+			return err
+		})
+	}
 	if err != nil || k.Report.Merged == "" {
 		return k.Report, err
 	}

@@ -22,7 +22,7 @@ func TestADeliveryIsKeptWithOneWakeOrNotAtAll(t *testing.T) {
 				}))
 			}
 			deliver := func(guid string) (bool, error) {
-				return s.Deliver(t.Context(), "repo", guid, "push", []byte("{}"), []string{"repo"})
+				return s.Deliver(t.Context(), "repo", guid, "push", []byte("{}"), Hints{Sources: []string{"repo"}})
 			}
 			rename("river_job", "river_job_away")
 			if fresh, err := deliver("one"); err == nil {

@@ -66,6 +66,7 @@ func suite(t *testing.T, url func(t *testing.T) string) {
 		"one look at an App's deliveries at a time":  looks,
 		"wakes reach their handlers":                 wakes,
 		"proposals are looked at, recorded and told": proposals,
+		"comments are heard once and answered":       comments,
 		"sources remember how far they are":          sources,
 		"policy files are kept":                      policyFiles,
 		"issuer's keys and clients":                  issuerRows,
@@ -458,7 +459,7 @@ func sealed(t *testing.T, s *Store, url string) {
 
 func deliveries(t *testing.T, s *Store, _ string) {
 	for i, want := range []bool{true, false} {
-		if fresh, err := s.Deliver(t.Context(), "repo", "guid", "push", []byte("{}"), nil); err != nil || fresh != want {
+		if fresh, err := s.Deliver(t.Context(), "repo", "guid", "push", []byte("{}"), Hints{}); err != nil || fresh != want {
 			t.Errorf("delivery %d: fresh %v, %v", i, fresh, err)
 		}
 	}
@@ -503,7 +504,7 @@ func proposals(t *testing.T, s *Store, _ string) {
 	}}))
 	pull := rollout.ProposalName{Tenant: "main", Source: "repo", Pull: 7}
 	group := rollout.ProposalName{Tenant: "main", Source: "repo", Group: "abc"}
-	if fresh, err := s.Deliver(ctx, "github.apps us", "guid", "pull_request", []byte("{}"), nil, rollout.ProposalLook{ProposalName: pull}); err != nil || !fresh {
+	if fresh, err := s.Deliver(ctx, "github.apps us", "guid", "pull_request", []byte("{}"), Hints{Proposals: []rollout.ProposalLook{{ProposalName: pull}}}); err != nil || !fresh {
 		t.Errorf("fresh %v, %v", fresh, err)
 	}
 	if subject := <-woken; subject != "pull/main/repo/7" {
@@ -557,6 +558,91 @@ func proposals(t *testing.T, s *Store, _ string) {
 	must(t, s.RecordProposal(ctx, k))
 	if open, err := s.OpenProposals(ctx, "main", "repo"); err != nil || len(open) != 1 || open[0].Name != group {
 		t.Errorf("open are %+v, %v", open, err)
+	}
+}
+
+func comments(t *testing.T, s *Store, _ string) {
+	ctx, now := t.Context(), when
+	s.clock = func() time.Time { return now }
+	s.TellAbout([]string{"repo"})
+	woken := make(chan string, 10)
+	must(t, s.Work(ctx, Handlers{JobComment: func(_ context.Context, subject string) error {
+		woken <- subject
+		return nil
+	}}))
+	const subject = "pull/main/repo/7"
+	hear := func(guid string, id int64) {
+		t.Helper()
+		about := Hints{Comments: []rollout.Comment{{Pull: rollout.ProposalName{Tenant: "main", Source: "repo", Pull: 7}, ID: id, Sum: "sum"}}}
+		if _, err := s.Deliver(ctx, "hook", guid, "issue_comment", []byte("{}"), about); err != nil {
+			t.Fatal(err)
+		}
+	}
+	claim := func(want int64) *rollout.Comment {
+		t.Helper()
+		c, err := s.ClaimComment(ctx, subject, time.Minute)
+		if must(t, err); c == nil && want != 0 || c != nil && (c.ID != want || c.Sum != "sum" || !c.Heard.Equal(when)) {
+			t.Fatalf("claimed is %+v, want %d", c, want)
+		}
+		return c
+	}
+	hear("one", 11)
+	hear("two", 12)
+	hear("another hook", 11)
+	for range 2 {
+		if got := <-woken; got != subject {
+			t.Errorf("woken is %s", got)
+		}
+	}
+	first := claim(11)
+	claim(0) // one at a time, in order
+	must(t, s.AnswerLater(ctx, *first, now.Add(time.Second)))
+	claim(0)
+	now = now.Add(time.Second)
+	first = claim(11)
+	if first.Tries != 1 {
+		t.Errorf("tried %d times", first.Tries)
+	}
+	now = now.Add(time.Hour) // the process died
+	must(t, s.WakeComments(ctx))
+	<-woken
+	again := claim(11)
+	if err := s.AnswerComment(ctx, *first, rollout.Reply{}); !errors.Is(err, rollout.ErrStale) {
+		t.Errorf("an answer that comes too late: %v", err)
+	}
+	must(t, s.AnswerComment(ctx, *again, rollout.Reply{Signs: []string{"-1"}, Text: "no"}))
+	second := claim(12)
+	must(t, s.AnswerComment(ctx, *second, rollout.Reply{}))
+	hear("redelivered", 11)
+	claim(0)
+	message, _, err := s.ClaimMessage(ctx, []string{"repo"}, time.Minute)
+	if must(t, err); message == nil || message.Pull != 7 {
+		t.Fatalf("the message is %+v", message)
+	}
+	report, err := s.ProposalReport(ctx, *message, 20)
+	if must(t, err); len(report.Replies) != 2 || report.Replies[0].Comment != 11 || report.Replies[0].Text != "no" {
+		t.Errorf("the replies are %+v", report.Replies)
+	}
+
+	must(t, s.Start(ctx, begin("d1", moving("staging", "m1")), nil))
+	for range 2 {
+		must(t, s.CancelOnce(ctx, "comment 11", "main", "d1", "kim (GitHub)", ""))
+	}
+	for range 2 {
+		must(t, s.HoldApplication(ctx, "comment 12", "main", "shop", false, "kim (GitHub)", "the database moves"))
+	}
+	for range 2 {
+		must(t, s.HoldApplication(ctx, "comment 13", "main", "shop", true, "kim (GitHub)", ""))
+	}
+	events, err := s.Events(ctx, EventFilter{Tenant: "main", Deployment: "d1"})
+	asked := 0
+	for _, e := range events {
+		if e.Kind == "deployment.cancel" {
+			asked++
+		}
+	}
+	if must(t, err); asked != 1 {
+		t.Errorf("asked %d times to stop", asked)
 	}
 }
 

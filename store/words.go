@@ -2,13 +2,17 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"towpath/reconcile/rollout"
 )
 
-// Say records a person's word and wakes the lane. Saying the same twice is saying it once.
+// Say records a person's word and wakes the lane. Saying the same twice, or under the same key, is saying it once.
 func (s *Store) Say(ctx context.Context, said rollout.Saying) error {
 	return s.write(ctx, "word", func(tx *tx) error {
+		if first, err := tx.first(ctx, said.Key); err != nil || !first {
+			return err
+		}
 		t, err := tx.find(ctx, said)
 		if err != nil {
 			return err
@@ -24,6 +28,25 @@ func (s *Store) Say(ctx context.Context, said rollout.Saying) error {
 		}
 		return tx.wakeLane(ctx, t.Lane)
 	})
+}
+
+// saidKept is how long keys are remembered: longer than what has one is tried.
+const saidKept = 7 * 24 * time.Hour
+
+// first reports whether nothing was done under a key before, which something is by this transaction.
+func (tx *tx) first(ctx context.Context, key string) (bool, error) {
+	if key == "" {
+		return true, nil
+	}
+	if _, err := tx.exec(ctx, `DELETE FROM said WHERE at < ?`, micros(tx.now().Add(-saidKept))); err != nil {
+		return false, err
+	}
+	result, err := tx.exec(ctx, `INSERT INTO said (key, at) VALUES (?, ?) ON CONFLICT (key) DO NOTHING`, key, micros(tx.now()))
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	return n > 0, err
 }
 
 func (tx *tx) say(ctx context.Context, said rollout.Saying, t rollout.Target, gate string) error {

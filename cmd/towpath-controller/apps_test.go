@@ -19,6 +19,7 @@ import (
 	hub "towpath/internal/testkit/github"
 	"towpath/internal/testkit/gitserver"
 	"towpath/status"
+	"towpath/store"
 )
 
 // road leads deliveries to a controller, unless it is closed.
@@ -100,7 +101,7 @@ func (w *appWatcher) shown(commit, name string) {
 // recorded reports whether a delivery of the App is.
 func (w *appWatcher) recorded(guid string) bool {
 	w.t.Helper()
-	fresh, err := w.store.Deliver(w.t.Context(), "github.apps us", guid, "push", []byte{}, nil)
+	fresh, err := w.store.Deliver(w.t.Context(), "github.apps us", guid, "push", []byte{}, store.Hints{})
 	must(w.t, err)
 	return !fresh
 }

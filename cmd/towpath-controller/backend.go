@@ -65,7 +65,7 @@ func (m *Main) heldRoles(ctx context.Context, tenant string) ([]string, error) {
 func held(people []config.Role) []string {
 	roles := []string{}
 	for _, role := range people {
-		if len(role.Members) > 0 {
+		if role.Held() {
 			roles = append(roles, role.Name)
 		}
 	}

@@ -341,6 +341,7 @@ func (m *Main) work(ctx context.Context) error {
 		},
 		store.JobSource:   m.sync,
 		store.JobProposal: m.propose,
+		store.JobComment:  m.hear,
 		store.JobCall:     m.caller.Make,
 		store.JobOutbox: func(context.Context, string) error {
 			m.tellers.Wake()
@@ -356,6 +357,7 @@ func (m *Main) work(ctx context.Context) error {
 	m.tasks.Go(func() { m.dismiss(ctx) })
 	m.tasks.Go(func() { m.prove(ctx) })
 	m.tasks.Go(func() { m.followProposals(ctx) })
+	m.tasks.Go(func() { m.followComments(ctx) })
 	m.tasks.Go(func() { m.capabilities.follow(ctx) })
 	m.tasks.Go(func() {
 		if err := m.pool.Warm(ctx); err != nil && ctx.Err() == nil {
@@ -367,7 +369,7 @@ func (m *Main) work(ctx context.Context) error {
 
 // takeUp goes on with what a process had under way that is no more.
 func (m *Main) takeUp(ctx context.Context) error {
-	return errors.Join(m.store.Recover(ctx), m.store.RecoverCalls(ctx), m.store.RecoverProposals(ctx))
+	return errors.Join(m.store.Recover(ctx), m.store.RecoverCalls(ctx), m.store.RecoverProposals(ctx), m.store.RecoverComments(ctx))
 }
 
 // rotate keeps the issuer's keys young.

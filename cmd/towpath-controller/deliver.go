@@ -15,6 +15,7 @@ import (
 	"towpath/cmd/towpath-controller/config"
 	"towpath/reconcile/rollout"
 	"towpath/status"
+	"towpath/store"
 )
 
 // Deliver stores a push webhook's delivery with the wake of its source. What it says is only a hint: the source is fetched, whatever stands in it.
@@ -32,7 +33,14 @@ func (b *backend) Deliver(ctx context.Context, name string, header http.Header, 
 	if err != nil {
 		return err
 	}
-	_, err = b.store.Deliver(ctx, name, guid, event, body, []string{name})
+	about := store.Hints{Sources: []string{name}}
+	if heard, heed, err := status.Hear(event, body); err == nil && heed && heard.Comment != 0 {
+		if !s.config.Plans() || !strings.EqualFold(heard.Repository, s.config.Repository()) {
+			return nil
+		}
+		about = store.Hints{Comments: b.comments([]config.Source{s.config}, heard)}
+	}
+	_, err = b.store.Deliver(ctx, name, guid, event, body, about)
 	return err
 }
 
@@ -56,16 +64,16 @@ func (b *backend) DeliverOfApp(ctx context.Context, header http.Header, body []b
 	case !heed:
 		return nil
 	}
-	wake, looks, err := b.heeds(ctx, app, heard)
-	if err != nil || len(wake)+len(looks) == 0 {
+	about, err := b.heeds(ctx, app, heard)
+	if err != nil || about.Empty() {
 		return err
 	}
-	_, err = b.store.Deliver(ctx, "github.apps "+app.Name(), guid, event, body, wake, looks...)
+	_, err = b.store.Deliver(ctx, "github.apps "+app.Name(), guid, event, body, about)
 	return err
 }
 
-// heeds is what is to be fetched, and which proposals are to be looked at, after what an App heard.
-func (b *backend) heeds(ctx context.Context, app *gitHubApp, heard status.Heard) (wake []string, looks []rollout.ProposalLook, err error) {
+// heeds is what is to be looked at after what an App heard.
+func (b *backend) heeds(ctx context.Context, app *gitHubApp, heard status.Heard) (about store.Hints, err error) {
 	var planned []config.Source
 	b.mu.Lock()
 	for name, s := range b.sources {
@@ -78,20 +86,24 @@ func (b *backend) heeds(ctx context.Context, app *gitHubApp, heard status.Heard)
 		}
 		switch {
 		case !heard.Proposes():
-			wake = append(wake, name)
+			about.Sources = append(about.Sources, name)
 		case c.Plans():
 			planned = append(planned, c)
 		}
 	}
 	b.mu.Unlock()
+	if heard.Comment != 0 {
+		about.Comments = b.comments(planned, heard)
+		return about, nil
+	}
 	for _, s := range planned {
 		of, err := b.proposalsOf(ctx, s, heard)
 		if err != nil {
-			return nil, nil, err
+			return store.Hints{}, err
 		}
-		looks = append(looks, of...)
+		about.Proposals = append(about.Proposals, of...)
 	}
-	return wake, looks, nil
+	return about, nil
 }
 
 // proposalsOf are the proposals of a source that something heard is about.

@@ -35,6 +35,7 @@ type Settings struct {
 	Repository string // a bare repository; its branch main is a source, named repo, and is looked at only when a webhook says so
 	Namespaces string // that it may touch, as a list of YAML writes them: "a, b"
 	GitHub     string // where progress is told, as YAML writes it; empty: nowhere
+	Roles      string // of the configuration, as YAML writes them; empty: sre, which test holds
 	More       string // of the configuration, as YAML
 	Log        string // of the configuration, as YAML writes it: "{format: json}"; empty: the default
 }
@@ -51,7 +52,7 @@ type Controller struct {
 // NewController writes a configuration on free ports and makes a token that may do everything.
 func NewController(ctx context.Context, s Settings) (*Controller, error) {
 	c := &Controller{settings: s, Secret: random()}
-	s.Log, s.GitHub = cmp.Or(s.Log, "{}"), cmp.Or(s.GitHub, "{}")
+	s.Log, s.GitHub, s.Roles = cmp.Or(s.Log, "{}"), cmp.Or(s.GitHub, "{}"), cmp.Or(s.Roles, "[{name: sre, members: [test]}]")
 	key := make([]byte, 32)
 	rand.Read(key)
 	api, hub, err := Free()
@@ -65,7 +66,7 @@ agents: {listen: %q}
 database: sqlite:%s
 keyFile: %s
 data: %s
-roles: [{name: sre, members: [test]}]
+roles: %s
 log: %s
 %s
 sources:
@@ -76,7 +77,7 @@ sources:
     webhook: {secretFiles: [%s]}
     allow: [{accounts: ["*"], namespaces: [%s], kinds: ["*"]}]
     github: %s
-%s`, c.Address, api, hub, c.Path("towpath.db"), c.Path("key"), c.Path("data"), s.Log, s.More, s.Repository, c.Path("webhook"), s.Namespaces, s.GitHub, s.Sources)} {
+%s`, c.Address, api, hub, c.Path("towpath.db"), c.Path("key"), c.Path("data"), s.Roles, s.Log, s.More, s.Repository, c.Path("webhook"), s.Namespaces, s.GitHub, s.Sources)} {
 		if err := os.WriteFile(c.Path(name), []byte(text), 0o600); err != nil {
 			return nil, err
 		}

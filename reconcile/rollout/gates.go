@@ -96,7 +96,7 @@ func (d *decision) approval(v *verdict, name string, a Approval, by []string) {
 	}
 	w := Wait{Kind: WaitApproval, Gate: name, Who: a.Roles, Needs: d.asked(name, a, by), Command: d.command("approve")}
 	if a.NotSelf {
-		w.NotBy = t.Authors
+		w.NotSelf, w.NotBy = true, t.Authors
 	}
 	if a.Expires > 0 {
 		w.Until = t.Since.Add(a.Expires)

@@ -42,6 +42,7 @@ type ProposalReport struct {
 	MergeBase string // the commit that the head is compared with
 	At        time.Time
 	Plans     []ApplicationPlan // of the deployment files that the change touches, by path
+	Replies   []Replied         `json:"-"` // to comments below the pull request, the newest ones, oldest first
 	Progress  *CommitReport     `json:"-"` // of what it became; nil: it is not merged
 }
 
@@ -115,8 +116,9 @@ type ProposalName struct {
 // ProposalLook is that a proposal is to be looked at.
 type ProposalLook struct {
 	ProposalName
-	Anew bool // it is planned again, though it may be as it was
-	Gone bool // nobody waits for it any more
+	Anew  bool   // it is planned again, though it may be as it was
+	Gone  bool   // nobody waits for it any more
+	Named string // a head that a person with write access named just now; "": nobody did
 }
 
 // KnownProposal is a proposal as it is recorded, and how far it was looked at.

@@ -14,9 +14,12 @@ type Saying struct {
 	Gate               string // "": the only one of the target that waits for such a word
 	Verb               Verb
 	By                 string
+	Known              []string // names beside By that the person may have in Git
+	Own                string   // why it is the person's own change, as "who merged it"; "": as far as is known it is not, but by its names
 	Roles              []string // that the person holds
 	Admin              bool     // may say anything
 	Reason             string
+	Key                string // what was said under it before is not said again; "": it has none
 }
 
 // spoken is what a word waits for, and what it is called once said.
@@ -30,6 +33,12 @@ func (v Verb) spoken() (kinds []WaitKind, past string) {
 		return []WaitKind{WaitPause, WaitApproval, WaitWebhook, WaitAnalysis}, "skipped"
 	}
 	return []WaitKind{WaitRetry}, "asked to retry"
+}
+
+// Speaks reports whether a word like this can be said to what waits.
+func (v Verb) Speaks(wait Wait) bool {
+	kinds, _ := v.spoken()
+	return slices.Contains(kinds, wait.Kind)
 }
 
 // Find is the target of a deployment that a saying is about; a *Refusal when there is none.
@@ -59,8 +68,7 @@ func (s Saying) Find(targets []Target) (Target, error) {
 }
 
 func (s Saying) about(wait Wait) bool {
-	kinds, _ := s.Verb.spoken()
-	return slices.Contains(kinds, wait.Kind) && (s.Gate == "" || s.Gate == wait.Gate)
+	return s.Verb.Speaks(wait) && (s.Gate == "" || s.Gate == wait.Gate)
 }
 
 // Gates is what of a target a saying is about, when the person may say it: the one that is named, else all that the person may speak to. A *Refusal when
@@ -96,19 +104,29 @@ func (s Saying) forbidden(t Target, wait Wait) error {
 	if !s.Admin && len(wait.Who) > 0 && !slices.ContainsFunc(s.Roles, func(role string) bool {
 		return slices.ContainsFunc(wait.Who, func(who string) bool { return strings.EqualFold(role, who) })
 	}) {
-		held := "no role"
-		if len(s.Roles) > 0 {
-			held = strings.Join(s.Roles, ", ")
-		}
-		return Refuse(Forbidden, "%s of target %s needs one of the roles %s; %s holds %s", wait.Gate, t.Name, strings.Join(wait.Who, ", "), s.By, held)
+		return Refuse(Forbidden, "%s of target %s needs one of the roles %s; %s holds %s", wait.Gate, t.Name, strings.Join(wait.Who, ", "), s.By, RolesInWords(s.Roles))
 	}
 	if s.Verb == Pass && (wait.Gate == gatePrune || wait.Gate == gateFound) {
 		return Refuse(Conflicts, "%s of target %s is no step of the file that could be skipped; approve it, or reject it", wait.Gate, t.Name)
 	}
-	if s.Verb != Reject && named(wait.NotBy, s.By) {
+	if s.Verb == Reject || !wait.Others() {
+		return nil
+	}
+	if s.Own != "" {
+		return Refuse(Forbidden, "%s of target %s may not be given by %s, %s (allowSelfApproval: false)", wait.Gate, t.Name, s.By, s.Own)
+	}
+	if slices.ContainsFunc(append([]string{s.By}, s.Known...), func(name string) bool { return named(wait.NotBy, name) }) {
 		return Refuse(Forbidden, "%s of target %s may not be given by %s, whose own change it is (allowSelfApproval: false)", wait.Gate, t.Name, s.By)
 	}
 	return nil
+}
+
+// RolesInWords is which roles somebody holds, in words.
+func RolesInWords(roles []string) string {
+	if len(roles) == 0 {
+		return "no role"
+	}
+	return strings.Join(roles, ", ")
 }
 
 // Word of the saying to one gate, and its line of history.

@@ -206,9 +206,13 @@ type Wait struct {
 	Needs   string    `json:"needs"`             // "3 of 3 pods ready: web-5d8 (1 ready)"
 	Gate    string    `json:"gate,omitempty"`    // of an approval or a pause: its name in the target, "canary.steps[1]"
 	Who     []string  `json:"who,omitempty"`     // roles that may give it; empty: whoever may approve at all
-	NotBy   []string  `json:"notBy,omitempty"`   // people who may not, since it is their own change
+	NotSelf bool      `json:"notSelf,omitempty"` // those whose own change it is may not
+	NotBy   []string  `json:"notBy,omitempty"`   // who they are, as Git names them
 	Command string    `json:"command,omitempty"` // what gives it: "towpath deploy approve …"
 }
+
+// Others reports whether only others may give it than those whose change it is. What was recorded before NotSelf was has names only.
+func (w Wait) Others() bool { return w.NotSelf || len(w.NotBy) > 0 }
 
 // WaitKind names what is waited for.
 type WaitKind string

@@ -302,7 +302,16 @@ type Push struct {
 type Role struct {
 	Name    string   `yaml:"name" doc:"as deployment files write it" required:"true"`
 	Members []string `yaml:"members" doc:"names of people or tokens"`
+
+	GitHubTeams []string `yaml:"githubTeams" doc:"ORGANIZATION/TEAM: who is in one of them holds the role where it is asked for below pull requests; the App then needs members: read"`
+	GitHubUsers []string `yaml:"githubUsers" doc:"logins that hold it there"`
 }
+
+// gitHubTeam is a team as its address has it.
+var gitHubTeam = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9_.-]+$`)
+
+// Held reports whether anybody holds the role.
+func (r Role) Held() bool { return len(r.Members)+len(r.GitHubTeams)+len(r.GitHubUsers) > 0 }
 
 // Prune is the budget of removals.
 type Prune struct {
@@ -550,6 +559,11 @@ func (c *Config) check() (wrong []error) {
 		for _, pattern := range slices.Concat(s.Sources, s.Applications) {
 			_, err := path.Match(pattern, "")
 			need(err == nil, "%s: %q is no pattern", at, pattern)
+		}
+	}
+	for i, r := range c.Roles {
+		for _, team := range r.GitHubTeams {
+			need(gitHubTeam.MatchString(team), "roles[%d].githubTeams: %q; write ORGANIZATION/TEAM, with the team as its address has it", i, team)
 		}
 	}
 	wrong = append(wrong, c.checkApps()...)

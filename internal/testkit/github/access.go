@@ -47,6 +47,13 @@ func (g *GitHub) Repository(name string, commits ...string) {
 	}
 }
 
+// Wrote makes a commit one that a person wrote.
+func (g *GitHub) Wrote(repository, sha, login string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.find(repository).commits[sha].author = g.person(login)
+}
+
 // Forget takes a commit away, as GitHub does with what no branch holds any more.
 func (g *GitHub) Forget(repository, sha string) {
 	g.mu.Lock()
@@ -92,6 +99,7 @@ type repository struct {
 
 type commit struct {
 	sha      string
+	author   *account // nil: nobody that GitHub knows
 	statuses []Status
 	told     map[string]int // how often, by context in lower case
 }

@@ -29,7 +29,7 @@ func (g *GitHub) finish(r *repository, p *Pull, was, sha string, by *account) {
 	if err := r.set(branch, sha); err != nil {
 		g.t.Error(err)
 	}
-	p.Merged, p.MergedAs = true, sha
+	p.Merged, p.MergedAs, p.MergedBy = true, sha, by.login
 	g.settle(p, before)
 	g.pullHappened(r, p, "closed", by, nil)
 	g.pushed(r, branch, was, sha, by)

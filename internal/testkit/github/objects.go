@@ -214,6 +214,9 @@ func (g *GitHub) gitCommit(r *repository, sha string) object {
 func (g *GitHub) shownCommit(r *repository, sha string) object {
 	o := g.description.blank("commit", g.URL)
 	maps.Copy(o, object{"sha": sha, "url": g.address(r, "/commits/"+sha), "html_url": g.page(r, "/commit/"+sha)})
+	if known := r.commits[sha]; known != nil && known.author != nil {
+		o["author"] = known.author.user(g.URL)
+	}
 	if held := r.object(sha); held != nil {
 		o["parents"] = g.parents(r, held)
 		maps.Copy(o["commit"].(object), object{"message": held.Message, "author": signed(held.Author), "committer": signed(held.Committer),

@@ -20,6 +20,7 @@ type Pull struct {
 	Closed      bool
 	Merged      bool
 	MergedAs    string // the commit on the base
+	MergedBy    string // "": nobody that GitHub tells of
 	Conflicts   bool
 	Commits     []string // oldest first; nil: those that Git holds between base and head, or the head alone
 	Files       []File   // nil: those that Git holds differences of
@@ -325,6 +326,9 @@ func (g *GitHub) pull(r *repository, p *Pull) object {
 	state := "clean"
 	if p.Conflicts {
 		state = "dirty"
+	}
+	if p.MergedBy != "" {
+		o["merged_by"] = g.person(p.MergedBy).user(g.URL)
 	}
 	maps.Copy(o, object{"merged": p.Merged, "mergeable": !p.Conflicts, "mergeable_state": state, "additions": additions, "deletions": deletions, "changed_files": len(files),
 		"commits": len(commits), "comments": len(r.commentsOf(p.Number))})

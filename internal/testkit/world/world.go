@@ -54,6 +54,7 @@ type World struct {
 
 	environment []string // of the controller
 	more        string   // of its configuration
+	roles       string   // of its configuration; "": sre, which test holds
 	sources     string   // beside the repository, of its configuration
 }
 
@@ -102,6 +103,9 @@ func Environment(variables ...string) Option {
 // Configuration adds to the controller's configuration, as YAML.
 func Configuration(text string) Option { return func(w *World) { w.more = text } }
 
+// Roles says who holds which roles, as YAML writes it.
+func Roles(text string) Option { return func(w *World) { w.roles = text } }
+
 // Beside gives the controller another source, with its settings as YAML.
 func Beside(name string, repository *gitserver.Repo, settings string) Option {
 	return func(w *World) {
@@ -135,7 +139,7 @@ func (w *World) configure() {
 	w.t.Helper()
 	told := w.gitHub()
 	var err error
-	w.stack, err = localstack.NewController(w.t.Context(), localstack.Settings{Programs: w.shared.Programs, Dir: w.Dir, Repository: w.Repository.Dir, Namespaces: w.Namespace, GitHub: told, More: w.more, Sources: w.sources})
+	w.stack, err = localstack.NewController(w.t.Context(), localstack.Settings{Programs: w.shared.Programs, Dir: w.Dir, Repository: w.Repository.Dir, Namespaces: w.Namespace, GitHub: told, Roles: w.roles, More: w.more, Sources: w.sources})
 	w.fatal(err)
 	w.API = w.stack.API
 }
@@ -150,7 +154,7 @@ func (w *World) gitHub() string {
 		w.NewKey()
 		w.fatal(os.WriteFile(filepath.Join(w.Dir, "app-secret"), []byte(AppSecret), 0o600))
 		w.hub.Repository(GitHubRepository)
-		w.hub.Install(w.app, github.Rights{"metadata": "read", "statuses": "write", "checks": "write", "pull_requests": "write"}, GitHubRepository)
+		w.hub.Install(w.app, github.Rights{"metadata": "read", "statuses": "write", "checks": "write", "pull_requests": "write", "members": "read"}, GitHubRepository)
 		w.more += fmt.Sprintf("\ngithub: {apps: [{name: us, appID: %d, privateKeyFile: %s, webhookSecretFiles: [%s], apiURL: %q, perMinute: 100000, perHour: 1000000}]}\n",
 			w.app, filepath.Join(w.Dir, "app-key"), filepath.Join(w.Dir, "app-secret"), w.hub.URL)
 		return fmt.Sprintf("{repository: %s, app: us}", GitHubRepository)

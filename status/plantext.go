@@ -34,7 +34,7 @@ func (s showing) summary() string {
 func (s showing) waiting() string {
 	switch s.State {
 	case rollout.PlanHeld:
-		return prose(s.Why, mostSentence) + "\n"
+		return prose(s.Why, mostSentence) + fmt.Sprintf("\n\nWhoever may write here, and has read it, comments `/towpath plan %s`.\n", s.Head)
 	case rollout.PlanTroubled:
 		return prose(s.trouble(), mostSentence) + "\n\nIt is tried again.\n"
 	case rollout.PlanAsked:

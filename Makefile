@@ -94,7 +94,7 @@ $(LINT): tools/lint/go.mod tools/lint/go.sum
 .PHONY: generate
 generate: ## generated code and reference pages
 	go generate ./...
-	go test ./api ./deployment ./cmd/towpath ./cmd/towpath-controller/config -run Current -update
+	go test ./api ./deployment ./cmd/towpath ./cmd/towpath-controller/config ./test/charts -run Current -update
 
 .PHONY: generate-github
 generate-github: ## the part of GitHub's API description that tests check against (needs npm; VERSION of @octokit/openapi: GITHUB_API=…)

@@ -41,7 +41,8 @@ func (w *proposing) answers() string {
 			all = append(all, r.Content)
 		}
 		if _, text, is := strings.Cut(c.Body, "### Towpath · answers\n"); is {
-			all = append(all, strings.Join(strings.Fields(text[:strings.Index(text, "<sub>")]), " "))
+			said, _, _ := strings.Cut(text, "<sub>")
+			all = append(all, strings.Join(strings.Fields(said), " "))
 		}
 	}
 	return strings.Join(all, "; ")

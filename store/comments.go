@@ -113,8 +113,15 @@ func (s *Store) RecoverComments(ctx context.Context) error {
 	})
 }
 
-// WakeComments has those answered whose time has come.
+// WakeComments has those answered whose time has come. Where there are none, as mostly, nothing is written.
 func (s *Store) WakeComments(ctx context.Context) error {
+	waiting := 0
+	err := s.read(ctx, func(tx *tx) error {
+		return tx.queryRow(ctx, `SELECT COUNT(*) FROM comments WHERE answered = 0`).Scan(&waiting)
+	})
+	if err != nil || waiting == 0 {
+		return err
+	}
 	return s.write(ctx, "comments.wake", func(tx *tx) error { return tx.wakeComments(ctx) })
 }
 

@@ -85,8 +85,7 @@ func (s showing) rollout(a rollout.ApplicationReport, most int) string {
 	case a.Deployment == "":
 		return head("➖", "unchanged")
 	}
-	shown := marks[a.State]
-	text := head(shown, states[a.State].words)
+	text := head(marks[a.State], states[a.State].words)
 	var rows, notes []string
 	for _, t := range a.Targets {
 		rows = append(rows, fmt.Sprintf("| %s | %s %s |\n", code(t.Name, mostName), marks[t.State], prose(now(t), mostSentence)))

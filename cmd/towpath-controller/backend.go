@@ -15,6 +15,7 @@ import (
 	"towpath/cmd/towpath-controller/config"
 	"towpath/deployment"
 	"towpath/manifest"
+	"towpath/manifest/diff"
 	"towpath/reconcile"
 	"towpath/reconcile/rollout"
 	"towpath/store"
@@ -230,11 +231,15 @@ func (b *backend) Plan(ctx context.Context, c api.Caller, u api.Upload) (api.Pla
 	for _, t := range plan.Targets {
 		target := api.PlannedTarget{Name: t.Name, Account: t.Account, DependsOn: t.DependsOn, Digest: t.Digest, Changed: t.Changed}
 		for _, c := range t.Changes() {
-			target.Changes = append(target.Changes, api.Change{Object: c.Key.String(), Kind: string(c.Kind), Diff: c.Text, Cut: c.Cut})
+			target.Changes = append(target.Changes, shownChange(c))
 		}
 		out.Targets = append(out.Targets, target)
 	}
 	return out, nil
+}
+
+func shownChange(c diff.Change) api.Change {
+	return api.Change{Object: c.Key.String(), Kind: string(c.Kind), Diff: c.Text, Cut: c.Cut}
 }
 
 func texts(keys []manifest.Key) []string {

@@ -14,6 +14,7 @@ import (
 	"towpath/deployment"
 	"towpath/gitsource"
 	"towpath/manifest"
+	"towpath/manifest/diff"
 	"towpath/reconcile"
 	"towpath/reconcile/rollout"
 	"towpath/status"
@@ -152,7 +153,7 @@ func proposedApplication(plan rollout.ApplicationPlan) api.ProposedApplication {
 		target := api.ProposedTarget{PlannedTarget: api.PlannedTarget{Name: t.Name, Account: t.Account, DependsOn: t.After, Digest: t.Digest, Changed: true},
 			Steps: append([]string{}, t.Steps...), Unreached: t.Unreached, Asked: t.DryRun.Asked, Unasked: t.DryRun.Away}
 		for _, c := range t.Changes {
-			target.Changes = append(target.Changes, api.Change{Object: c.Key.String(), Kind: string(c.Kind), Diff: c.Text, Cut: c.Cut})
+			target.Changes = append(target.Changes, shownChange(diff.Change{Key: c.Key, Kind: c.Kind, Text: c.Text, Cut: c.Cut}))
 		}
 		for _, g := range t.Gates {
 			target.Gates = append(target.Gates, g.Gate)
